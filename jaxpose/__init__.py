@@ -1,0 +1,1 @@
+"""jaxpose adapts keypoint detectors to new domains without labels."""

@@ -1,0 +1,1 @@
+"""Skeletons, records, readers, generators, the host pipeline and device-side augmentation."""

@@ -1,0 +1,120 @@
+"""Augmentation on the device: one composed affine warp, colour, blur and noise, drawn anew for every image."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from jaxpose.ops import affine
+
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+Images = Float[Array, "b h w 3"]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Augmentation:
+    """How strongly images are varied; each value is the half-width of a uniform distribution around "unchanged".
+
+    Attributes:
+      rotation: degrees.
+      scale: smallest and largest magnification.
+      translation: fraction of the image side.
+      mirror: probability of a left-right flip; flips exchange left and right joints.
+      brightness, contrast, saturation: relative.
+      blur: largest standard deviation in pixels.
+      noise: largest standard deviation of the pixel noise, in grey levels of 255.
+    """
+
+    rotation: float = 30.0
+    scale: tuple[float, float] = (0.8, 1.25)
+    translation: float = 0.05
+    mirror: float = 0.0
+    brightness: float = 0.25
+    contrast: float = 0.25
+    saturation: float = 0.25
+    blur: float = 0.8
+    noise: float = 0.0
+
+
+def normalize(images: Images) -> Images:
+    """0-255 to the zero-mean, unit-variance range of ImageNet-trained networks."""
+    return (images / 255.0 - _MEAN[None, None, None]) / _STD[None, None, None]
+
+
+def augment(
+    key: Array,
+    images: UInt8[Array, "b h w 3"],
+    positions: Int[Array, " b"],
+    settings: Augmentation,
+) -> tuple[Images, Float[Array, "b 2 3"], Bool[Array, " b"]]:
+    """Augments a batch.
+
+    Every image draws from `fold_in(key, position)`, its place in the global batch, so that the result does not
+    depend on how the batch is spread over devices and processes.
+
+    Returns:
+      normalised images; the affine maps from the given to the augmented images, (B, 2, 3); which were mirrored.
+    """
+    size = images.shape[1]
+    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+    draws = jax.vmap(lambda k: jax.random.uniform(k, (10,)))(keys)
+    signed = 2 * draws - 1
+    mirrored = draws[:, 0] < settings.mirror
+    low, high = np.log(np.asarray(settings.scale, np.float32))
+    matrix = affine.similarity(
+        rotation=signed[:, 1] * float(np.deg2rad(settings.rotation)),
+        scale=jnp.exp(low + draws[:, 2] * (high - low)),
+        translation=signed[:, 3:5] * (settings.translation * size),
+        mirror=jnp.where(mirrored, -1.0, 1.0),
+        size=size,
+    )
+    pixels = affine.warp(images, matrix)
+    if settings.brightness or settings.contrast or settings.saturation:
+        pixels = _colour(pixels, signed[:, 5:8], settings)
+    if settings.blur:
+        pixels = _blur(pixels, draws[:, 8] * settings.blur)
+    if settings.noise:
+        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(keys)
+        pixels += noise * (draws[:, 9] * settings.noise)[:, None, None, None]
+    return normalize(jnp.clip(pixels, 0.0, 255.0)), matrix, mirrored
+
+
+def move_keypoints(
+    keypoints: Float[Array, "b k 2"],
+    matrix: Float[Array, "b 2 3"],
+    mirrored: Bool[Array, " b"],
+    flip_permutation: np.ndarray,
+) -> Float[Array, "b k 2"]:
+    """The keypoints of augmented images, with left and right exchanged in mirrored ones."""
+    moved = affine.apply(matrix, keypoints)
+    return jnp.where(mirrored[:, None, None], moved[:, flip_permutation], moved)
+
+
+def _colour(pixels: Images, signed: Float[Array, "b 3"], settings: Augmentation) -> Images:
+    strength = np.array([settings.brightness, settings.contrast, settings.saturation], np.float32)
+    factors = 1 + signed * strength[None, :]
+    brightness, contrast, saturation = (factors[:, i, None, None, None] for i in range(3))
+    pixels = pixels * brightness
+    grey = jnp.sum(pixels * _LUMA[None, None, None], axis=-1, keepdims=True)
+    mean = jnp.mean(grey, axis=(1, 2), keepdims=True)
+    return mean + contrast * (grey + saturation * (pixels - grey) - mean)
+
+
+def _blur(pixels: Images, sigma: Float[Array, " b"]) -> Images:
+    """A Gaussian of five taps; sigma up to about one pixel."""
+    taps = jnp.arange(-2, 3, dtype=jnp.float32)[None, :]
+    weights = jnp.exp(-jnp.square(taps) / (2 * jnp.square(jnp.maximum(sigma, 1e-3))[:, None]))
+    weights = (weights / jnp.sum(weights, axis=1, keepdims=True))[:, :, None, None, None]
+    for axis, n in ((1, pixels.shape[1]), (2, pixels.shape[2])):
+        padding = [(2, 2) if a == axis else (0, 0) for a in range(4)]
+        padded = jnp.pad(pixels, padding, mode="edge")
+        pixels = sum(
+            (weights[:, i] * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in range(5)),
+            start=jnp.zeros_like(pixels),
+        )
+    return pixels

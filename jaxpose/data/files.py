@@ -1,0 +1,246 @@
+"""Image files in a folder or a tar, their decoding, and a source of records over them."""
+
+import dataclasses
+import fnmatch
+import os
+import pathlib
+import re
+import tarfile
+import weakref
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from jaxpose.data import records
+from jaxpose.data.skeletons import Skeleton
+
+IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
+
+class Files:
+    """The files below a folder or inside an uncompressed tar: relative posix names to bytes, read at random.
+
+    Safe to share between threads and to pickle (an archive is opened again, its index travels along). Hidden
+    files, links and empty folders are left out. A name that an archive holds twice means its last copy.
+
+    Raises:
+      FileNotFoundError: if `path` does not exist.
+      ValueError: if it holds no files, is not a tar, or is a compressed one.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder, expected a folder or an uncompressed .tar")
+        if self.path.is_dir():
+            self._spans = None
+            self.names = tuple(sorted(_folder_names(self.path)))
+        else:
+            self._spans = _tar_spans(self.path)
+            self.names = tuple(sorted(self._spans))
+            self._open()
+        if not self.names:
+            raise ValueError(f"{path}: holds no files, expected images and labels")
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file; FileNotFoundError if there is none of that name."""
+        if self._spans is None:
+            return (self.path / name).read_bytes()
+        if name not in self._spans:
+            raise FileNotFoundError(f"{self.path}: the archive holds no file {name}")
+        offset, size = self._spans[name]
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) != size:
+            raise ValueError(f"{self.path}: the archive ends inside {name}, expected {size} bytes of it")
+        return data
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        """The names that match a shell pattern, whose `*` also crosses folders."""
+        return tuple(name for name in self.names if fnmatch.fnmatchcase(name, pattern))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "names": self.names, "_spans": self._spans}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self._spans is not None:
+            self._open()
+
+    @property
+    def _known(self):
+        if self._spans is not None:
+            return self._spans
+        if "_name_set" not in self.__dict__:
+            self._name_set = frozenset(self.names)
+        return self._name_set
+
+    def _open(self) -> None:
+        # pread carries its own offset, so threads and forked workers share one descriptor without a lock.
+        self._descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+
+def decode_image(data: bytes | np.ndarray, name: str) -> np.ndarray:
+    """The pixels of an encoded image, uint8 (H, W, 3) RGB; an array is checked and returned as it is.
+
+    Grey images are repeated over the channels, 16-bit ones keep their high byte, alpha is dropped. A rotation
+    in the EXIF header is not applied: labels refer to the pixels as they are stored.
+
+    Raises:
+      BrokenImageError: if the data is truncated or no image. Decoders fill the rest of a truncated JPEG
+        with grey and only print a warning, hence the check of its end.
+    """
+    if isinstance(data, np.ndarray):
+        if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3:
+            raise ValueError(f"{name}: image is {data.dtype} {data.shape}, expected uint8 (H, W, 3)")
+        return data
+    if _truncated(data):
+        raise records.BrokenImageError(f"{name}: the image file is truncated at {len(data)} bytes")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise records.BrokenImageError(f"{name}: {len(data)} bytes that cannot be decoded as an image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FileSource:
+    """A source (`records.Source`) of image files with label arrays.
+
+    Attributes:
+      files: holds the images.
+      skeleton: names the K joints.
+      names: the image of each of N records; several records may share one.
+      keypoints: float32 (N, K, 2) pixels.
+      visible: uint8 (N, K).
+      bboxes: float32 (N, 4) x, y, width, height, or None for whole images.
+      sequences: the clip of each record, or None.
+      frames: int (N,) numbers in the clips, or None.
+    """
+
+    files: Files
+    skeleton: Skeleton
+    names: tuple[str, ...]
+    keypoints: np.ndarray
+    visible: np.ndarray
+    bboxes: np.ndarray | None = None
+    sequences: tuple[str, ...] | None = None
+    frames: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        n, k = len(self.names), len(self.skeleton)
+        shapes = {
+            "keypoints": (n, k, 2),
+            "visible": (n, k),
+            "bboxes": (n, 4),
+            "sequences": (n,),
+            "frames": (n,),
+        }
+        for field, shape in shapes.items():
+            value = getattr(self, field)
+            if value is not None and np.shape(value) != shape:
+                raise ValueError(f"{self.files.path}: {field} has shape {np.shape(value)}, expected {shape}")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any joint of any record has a label."""
+        return bool(self.visible.any())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> records.Record:
+        name = self.names[index]
+        record = records.Record(
+            image=self.files.read(name),
+            keypoints=self.keypoints[index].astype(np.float32),
+            visible=self.visible[index].astype(np.uint8),
+            name=name,
+        )
+        if self.bboxes is not None:
+            record["bbox"] = self.bboxes[index].astype(np.float32)
+        if self.sequences is not None:
+            record["sequence"] = self.sequences[index]
+        if self.frames is not None:
+            record["frame"] = int(self.frames[index])
+        return record
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "FileSource":
+        """The records at `indices`, in that order."""
+        index = np.asarray(indices, dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            names=tuple(self.names[i] for i in index),
+            keypoints=self.keypoints[index],
+            visible=self.visible[index],
+            bboxes=None if self.bboxes is None else self.bboxes[index],
+            sequences=None if self.sequences is None else tuple(self.sequences[i] for i in index),
+            frames=None if self.frames is None else self.frames[index],
+        )
+
+
+def _folder_names(folder: pathlib.Path) -> list[str]:
+    names = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        base = pathlib.Path(root).relative_to(folder)
+        names += [(base / name).as_posix() for name in files if not name.startswith(".")]
+    return names
+
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def _tar_spans(path: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of every regular file in the archive."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    for magic, kind in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise ValueError(
+                f"{path}: compressed with {kind}, which has no random access: unpack it and pass the folder"
+            )
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = [member for member in archive if member.isreg() and not member.issparse()]
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: {error}, expected a folder or an uncompressed .tar") from None
+    names = [pathlib.PurePosixPath(member.name) for member in members]
+    return {
+        name.as_posix(): (member.offset_data, member.size)
+        for name, member in zip(names, members, strict=True)
+        if not any(part.startswith(".") for part in name.parts)
+    }
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+def _truncated(data: bytes) -> bool:
+    if data.startswith(b"\xff\xd8"):
+        return not _jpeg_ends(data)
+    return data.startswith(_PNG) and _PNG_END not in data
+
+
+# 0xFF starts a marker, unless it is stuffed (followed by 00), a restart (D0-D7) or a fill byte (FF).
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_JPEG_END = 0xD9
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the end marker is there. A thumbnail in the header has its own, so segments are followed."""
+    position = 2
+    while match := _JPEG_MARKER.search(data, position):
+        position, marker = match.start(), data[match.start() + 1]
+        if marker == _JPEG_END:
+            return True
+        # Segments state their length; the data of a scan follows its segment, up to the next marker.
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False

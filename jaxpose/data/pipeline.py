@@ -1,0 +1,229 @@
+"""The host pipeline: records of several domains become fixed-shape batches, in an order that depends on the seed
+and the step alone.
+
+A batch is a pure function of its step, so the position in the data *is* the step: resuming, another number of
+workers or another number of processes need no iterator state. The host reads, decodes and crops; everything else
+happens on the device.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from jaxpose.data import files
+from jaxpose.data.records import BrokenImageError, Record, Source
+
+Element = dict[str, np.ndarray]
+HostBatch = dict[str, Element]
+
+_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crops:
+    """A source's records as fixed-shape elements.
+
+    An element has `image` uint8 (S, S, 3), `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,),
+    `index` int32: the record, and `broken` int32: the record that was asked for if its image cannot be decoded and
+    the next good one stands in for it, else -1.
+
+    Attributes:
+      source: where the records come from.
+      joints: which of the source's joints, in which order, (K,).
+      size: side of the crop in pixels.
+      margin: side of the square crop relative to the longer side of the record's box.
+      memory: how many elements are kept once they are made.
+    """
+
+    source: Source
+    joints: np.ndarray
+    size: int
+    margin: float = 1.25
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_kept", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": {}}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Element:
+        index = int(index) % len(self)
+        kept: dict[int, Element] = self.__dict__["_kept"]
+        element = kept.get(index)
+        if element is None:
+            element = self._first_good(index)
+            if len(kept) < self.memory:
+                kept[index] = element
+        return element
+
+    def name(self, index: int) -> str:
+        """The name of a record, for messages."""
+        return self.source[index]["name"]
+
+    def _first_good(self, index: int) -> Element:
+        for attempt in range(len(self)):
+            actual = (index + attempt) % len(self)
+            record = self.source[actual]
+            try:
+                image = files.decode_image(record["image"], record["name"])
+            except BrokenImageError:
+                continue
+            element = crop(record, image, size=self.size, margin=self.margin)
+            return {
+                "image": element["image"],
+                "keypoints": element["keypoints"][self.joints],
+                "visible": element["visible"][self.joints],
+                "index": np.int32(actual),
+                "broken": np.int32(index if attempt else -1),
+            }
+        raise ValueError(f"{self.source.skeleton.name}: none of {len(self)} images can be decoded")
+
+
+def crop(record: Record, image: np.ndarray, *, size: int, margin: float) -> Element:
+    """Cuts the square around the record's box (the whole image, if it has none) and resizes it to `size`.
+
+    The aspect ratio is kept; what lies outside the image is black.
+    """
+    height, width = image.shape[:2]
+    if "bbox" in record:
+        x, y, w, h = (float(v) for v in record["bbox"])
+        side = margin * max(w, h)
+    else:
+        x, y, w, h = 0.0, 0.0, float(width), float(height)
+        side = max(w, h)
+    scale = size / side
+    # Pixel centres are at integers: a box from x of width w is centred on x + (w - 1) / 2.
+    centre = np.array([x + (w - 1) / 2, y + (h - 1) / 2])
+    offset = (size - 1) / 2 - scale * centre
+    if scale == 1.0 and not offset.any() and image.shape[:2] == (size, size):
+        pixels = image
+    else:
+        if scale < 0.5:  # bilinear sampling alone would alias
+            shrink = 0.5 / scale
+            blurred = cv2.GaussianBlur(image, (0, 0), 0.5 * shrink)
+        else:
+            blurred = image
+        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        pixels = cv2.warpAffine(blurred, matrix, (size, size), flags=cv2.INTER_LINEAR)
+    keypoints = (record["keypoints"] * scale + offset).astype(np.float32)
+    inside = ((keypoints > -0.5) & (keypoints < size - 0.5)).all(axis=-1)
+    return {
+        "image": pixels,
+        "keypoints": np.where(np.isfinite(keypoints), keypoints, 0.0).astype(np.float32),
+        "visible": np.where(inside, record["visible"], 0).astype(np.uint8),
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Read:
+    """What a stage reads of a domain: which elements, how many per global batch, and which of their fields."""
+
+    crops: Crops
+    batch_size: int
+    fields: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Batches:
+    """The training batches of one process, by step."""
+
+    streams: Mapping[str, grain.MapDataset]
+    reads: Mapping[str, Read]
+    process: int
+    processes: int
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, step: int) -> HostBatch:
+        batch = {}
+        for domain, read in self.reads.items():
+            local = read.batch_size // self.processes
+            first = step * read.batch_size + self.process * local
+            rows = [self.streams[domain][first + i] for i in range(local)]
+            batch[domain] = _stack(rows, read.fields)
+            batch[domain]["position"] = np.arange(local, dtype=np.int32) + self.process * local
+        return batch
+
+
+def training_batches(
+    reads: Mapping[str, Read],
+    *,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[HostBatch]:
+    """Endless batches from step `start`: every domain is shuffled anew, and independently, in each of its epochs.
+
+    Besides the fields asked for, each domain carries `position` (the row of the global batch), `index` and `broken`.
+    `workers` 0 reads in threads of this process; more are processes of their own.
+
+    Raises:
+      ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
+    """
+    for domain, read in reads.items():
+        if read.batch_size % processes:
+            raise ValueError(
+                f"data.batch_size: {read.batch_size} {domain} rows cannot be split over {processes} processes"
+            )
+        if not len(read.crops):
+            raise ValueError(f"data.{domain}: found 0 records, expected at least 1")
+    streams = {
+        domain: grain.MapDataset.source(read.crops).seed(_domain_seed(seed, i)).shuffle().repeat()
+        for i, (domain, read) in enumerate(reads.items())
+    }
+    source = _Batches(streams=streams, reads=reads, process=process, processes=processes)
+    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_READ_OPTIONS)
+    if workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return iter(dataset)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _EvaluationBatches:
+    """Every record once, in order."""
+
+    crops: Crops
+    batch_size: int
+    process: int
+    processes: int
+
+    def __len__(self) -> int:
+        return -(-len(self.crops) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Element:
+        local = self.batch_size // self.processes
+        indices = number * self.batch_size + self.process * local + np.arange(local)
+        rows = [self.crops[i if i < len(self.crops) else 0] for i in indices]
+        batch = _stack(rows, ("image", "keypoints", "visible"))
+        # A broken image is no evidence for or against the model, so its stand-in is not counted.
+        batch["row"] = (indices < len(self.crops)) & (batch["broken"] < 0)
+        return batch
+
+
+def evaluation_batches(crops: Crops, *, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Element]:
+    """Every record once, in order, in batches of one shape; `row` is false for the rows that fill up the last one.
+
+    All processes yield the same number of batches; together their rows make up each global batch.
+    """
+    source = _EvaluationBatches(crops=crops, batch_size=batch_size, process=process, processes=processes)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(_READ_OPTIONS))
+
+
+def _stack(rows: list[Element], fields: tuple[str, ...]) -> Element:
+    return {field: np.stack([row[field] for row in rows]) for field in (*fields, "index", "broken")}
+
+
+def _domain_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0] >> 1)

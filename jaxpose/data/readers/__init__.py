@@ -1,0 +1,1 @@
+"""Readers of data sets and of users' own labels, one module per format."""

@@ -1,0 +1,22 @@
+"""Boxes of objects that have keypoints but no box."""
+
+import numpy as np
+
+
+def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -> np.ndarray:
+    """Squares about the labelled joints, float32 (N, 4) x, y, width, height in pixels.
+
+    A square shares the centre of the joints' bounding box and has `factor` times its longer side. It may
+    leave the image, because crops are padded; its side is 0 with fewer than two distinct labelled joints.
+
+    Args:
+      keypoints: (N, K, 2) pixels, any value where not labelled.
+      visible: (N, K), labelled where > 0.
+      factor: the square's side relative to the joints' extent.
+    """
+    labelled = (visible > 0)[..., None]
+    low = np.where(labelled, keypoints, np.inf).min(axis=1)
+    high = np.where(labelled, keypoints, -np.inf).max(axis=1)
+    low, high = (np.where(labelled.any(axis=1), bound, 0.0) for bound in (low, high))
+    side = factor * (high - low).max(axis=1, keepdims=True)
+    return np.concatenate([(low + high - side) / 2, side, side], axis=1).astype(np.float32)

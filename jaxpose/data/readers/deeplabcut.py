@@ -1,0 +1,273 @@
+"""Labels of DeepLabCut projects, and of Lightning Pose, whose tables have the same format."""
+
+import csv
+import dataclasses
+import fnmatch
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from jaxpose.data import records
+from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
+from jaxpose.data.readers import boxes, sides
+from jaxpose.data.skeletons import Skeleton
+
+BOX_FACTOR = 1.3  # side of an animal's box relative to the extent of its joints
+
+
+def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSource:
+    """The labelled frames of a DeepLabCut project.
+
+    A record is a frame, or an individual of a multi-animal project: that needs two distinct labelled joints
+    and gets a square box about them; the body parts of the individual `single` belong to no animal and are
+    left out. `sequence` is the folder of the video, `frame` the last number in the image's name. Rows without
+    an image are left out and logged; an image that was converted to another format keeps its labels.
+
+    Args:
+      path: a project, its `labeled-data` folder, or a tar that holds one at any depth. Every video's folder
+        has a `CollectedData_*.csv`, or else a `CollectedData_*.h5`: that needs the extra `jaxpose[dlc]`, and
+        pandas keeps pickles in it, so open only files that you trust. Of Lightning Pose, a folder or tar that
+        holds a `CollectedData.csv` beside `labeled-data`.
+      folders: shell patterns on the names of the videos' folders.
+
+    Raises:
+      ValueError: if there is no table, one is malformed or has other body parts than the first, no image
+        exists, an image is labelled twice, or a pattern matches no folder.
+    """
+    files = Files(path)
+    tables = [_read_table(files, name) for name in _table_names(files)]
+    tables = [_align(table, tables[0]) for table in tables]
+    joints = tables[0].joints
+    rows = _select(_with_image(files, tables), folders, path)
+    keypoints = np.stack([row.keypoints for row in rows])
+    visible = np.stack([row.visible for row in rows])
+    source = FileSource(
+        files=files,
+        skeleton=Skeleton(
+            name=files.path.resolve().stem,
+            joints=joints,
+            bones=_bones(_config(files, tables[0].name), joints),
+            flips=sides.left_right_pairs(joints),
+        ),
+        names=tuple(row.image for row in rows),
+        keypoints=keypoints,
+        visible=visible,
+        sequences=tuple(_folder(row.image) for row in rows),
+        frames=np.array([row.frame for row in rows], dtype=np.int64),
+    )
+    if all(table.individuals == _NAMELESS for table in tables):
+        return source
+    bboxes = boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR)
+    return dataclasses.replace(source, bboxes=bboxes).subset(np.flatnonzero(bboxes[:, 2] > 0))
+
+
+_NAMELESS = ("",)
+
+
+class _Table(NamedTuple):
+    """One file of labels: R rows, I individuals (`_NAMELESS` in single-animal projects), K joints."""
+
+    name: str
+    individuals: tuple[str, ...]
+    joints: tuple[str, ...]
+    images: tuple[str, ...]  # (R,) posix paths, as stated
+    keypoints: np.ndarray  # float32 (R, I, K, 2), 0 where missing
+    visible: np.ndarray  # uint8 (R, I, K)
+
+
+class _Row(NamedTuple):
+    image: str  # its name in the files
+    frame: int
+    keypoints: np.ndarray
+    visible: np.ndarray
+
+
+def _table_names(files: Files) -> list[str]:
+    root = f"{files.path.resolve().name}/" if files.path.is_dir() else ""
+    video = re.compile(r"(.*/)?labeled-data/[^/]+/CollectedData_[^/]*")
+    tables = [name for name in files.names if video.fullmatch(root + name)]
+    tables_csv = [name for name in tables if name.endswith(".csv")]
+    with_csv = {posixpath.dirname(name) for name in tables_csv}
+    tables_h5 = [n for n in tables if n.endswith(".h5") and posixpath.dirname(n) not in with_csv]
+    if tables_csv or tables_h5:
+        return sorted(tables_csv + tables_h5)
+    lightning = [
+        name
+        for name in files.names
+        if posixpath.basename(name) == "CollectedData.csv"
+        and any(other.startswith(posixpath.join(posixpath.dirname(name), "labeled-data/")) for other in files.names)
+    ]
+    if not lightning:
+        raise ValueError(f"{files.path}: found no labeled-data/<video>/CollectedData_<scorer>.csv (or .h5)")
+    return lightning
+
+
+def _read_table(files: Files, name: str) -> _Table:
+    read_cells = _read_csv if name.endswith(".csv") else _read_h5
+    where = f"{files.path}: {name}"
+    images, columns, values = read_cells(files.read(name), where)
+    coords = {coord for _, _, coord in columns}
+    if not {"x", "y"} <= coords <= {"x", "y", "likelihood", "visible"} or len(set(columns)) < len(columns):
+        raise ValueError(
+            f"{where}: columns per body part are {', '.join(sorted(coords))}; expected one x, one y, "
+            "optionally likelihood or visible"
+        )
+    individuals = tuple(dict.fromkeys(individual for individual, _, _ in columns if individual != "single"))
+    joints = tuple(dict.fromkeys(joint for individual, joint, _ in columns if individual in individuals))
+    shape = (len(images), len(individuals), len(joints))
+    points, flags = np.full((*shape, 2), np.nan), np.full(shape, records.VISIBLE, dtype=np.float64)
+    for (individual, joint, coord), column in zip(columns, values.T, strict=True):
+        if individual not in individuals or coord == "likelihood":
+            continue
+        place = slice(None), individuals.index(individual), joints.index(joint)
+        if coord == "visible":
+            flags[place] = np.where(np.isnan(column), records.VISIBLE, column)
+        else:
+            points[(*place, "xy".index(coord))] = column
+    if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
+        raise ValueError(f"{where}: column visible holds {np.unique(flags)}, expected 0, 1 or 2")
+    visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
+    return _Table(
+        name=name,
+        individuals=individuals,
+        joints=joints,
+        images=images,
+        keypoints=np.where(visible[..., None] > 0, points, 0).astype(np.float32),
+        visible=visible,
+    )
+
+
+# Image paths (R,), columns (C,) of individual, body part and coordinate, values (R, C).
+_Cells = tuple[tuple[str, ...], list[tuple[str, str, str]], np.ndarray]
+
+
+def _read_csv(data: bytes, where: str) -> _Cells:
+    lines = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if any(row)]
+    header = {row[0]: row for row in lines[:4] if row[0] in ("scorer", "individuals", "bodyparts", "coords")}
+    if not {"scorer", "bodyparts", "coords"} <= header.keys():
+        raise ValueError(
+            f"{where}: header rows are {', '.join(header) or 'absent'}; expected scorer, [individuals,] "
+            "bodyparts, coords"
+        )
+    # The image's path takes one column, or three (labeled-data, folder, file) with blank cells above.
+    start = next(i for i, cell in enumerate(header["coords"]) if i > 0 and cell)
+    parts, coords = header["bodyparts"][start:], header["coords"][start:]
+    individuals = header.get("individuals", [""] * start + [""] * len(parts))[start:]
+    rows = lines[len(header) :]
+    for row in rows:
+        if len(row) != start + len(parts):
+            raise ValueError(f"{where}: row {row[0]} has {len(row)} cells, expected {start + len(parts)}")
+    try:
+        values = np.array([[float(cell or "nan") for cell in row[start:]] for row in rows], dtype=np.float64)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}, expected numbers and empty cells") from None
+    images = tuple("/".join(row[:start]).replace("\\", "/") for row in rows)
+    return images, list(zip(individuals, parts, coords, strict=True)), values.reshape(len(rows), len(parts))
+
+
+def _read_h5(data: bytes, where: str) -> _Cells:
+    try:
+        import pandas as pd
+        import tables  # noqa: F401  pandas reads .h5 with it
+    except ImportError:
+        raise ImportError(f"{where}: to read .h5 labels install the extra: pip install 'jaxpose[dlc]'") from None
+    memory = {"driver": "H5FD_CORE", "driver_core_image": data, "driver_core_backing_store": 0}
+    with pd.HDFStore(posixpath.basename(where), mode="r", **memory) as store:
+        if "/df_with_missing" not in store:
+            raise ValueError(f"{where}: holds {', '.join(store.keys())}; expected the key df_with_missing")
+        frame = store["df_with_missing"]
+    individual = 1 if frame.columns.nlevels == 4 else None
+    columns = [("" if individual is None else key[individual], key[-2], key[-1]) for key in frame.columns]
+    paths = ("/".join(key) if isinstance(key, tuple) else str(key) for key in frame.index)
+    return tuple(path.replace("\\", "/") for path in paths), columns, frame.to_numpy(dtype=np.float64)
+
+
+def _align(table: _Table, first: _Table) -> _Table:
+    """The table with its joints in the order of the first one."""
+    if set(table.joints) != set(first.joints):
+        raise ValueError(
+            f"{table.name}: body parts are {', '.join(table.joints)}; expected those of {first.name}: "
+            f"{', '.join(first.joints)}"
+        )
+    order = [table.joints.index(joint) for joint in first.joints]
+    return table._replace(
+        joints=first.joints, keypoints=table.keypoints[:, :, order], visible=table.visible[:, :, order]
+    )
+
+
+def _with_image(files: Files, tables: Sequence[_Table]) -> list[_Row]:
+    """One row per labelled individual whose image exists."""
+    stems = {}
+    for name in files.names:
+        stem, suffix = posixpath.splitext(name)
+        if suffix.lower() in IMAGE_SUFFIXES:
+            stems[stem] = name
+    rows, absent = {}, []
+    for table in tables:
+        for index, stated in enumerate(table.images):
+            image = next((i for i in _candidates(table.name, stated, stems) if i in files), None)
+            if image is None:
+                absent.append(f"{posixpath.dirname(table.name)}/{posixpath.basename(stated)}")
+                continue
+            for number, individual in enumerate(table.individuals):
+                if (image, individual) in rows:
+                    raise ValueError(f"{table.name}: labels {image} again, expected one label per image")
+                rows[image, individual] = _Row(
+                    image=image,
+                    frame=int(([index, *re.findall(r"\d+", posixpath.basename(stated))])[-1]),
+                    keypoints=table.keypoints[index, number],
+                    visible=table.visible[index, number],
+                )
+    if not rows:
+        raise ValueError(f"{files.path}: none of {len(absent)} labelled images exists, the first is {absent[:1]}")
+    if absent:
+        logging.warning("%s: left out %d labelled images that do not exist, as %s", files.path, len(absent), absent[0])
+    return list(rows.values())
+
+
+def _candidates(table: str, stated: str, stems: dict[str, str]) -> Iterator[str]:
+    """Where the image may be: beside the table (projects get moved and renamed), or where the table says."""
+    folder = posixpath.dirname(table)
+    for name in (posixpath.join(folder, posixpath.basename(stated)), posixpath.join(folder, stated)):
+        yield name
+        if converted := stems.get(posixpath.splitext(name)[0]):
+            yield converted
+
+
+def _select(rows: Sequence[_Row], patterns: Sequence[str], path: str | os.PathLike) -> list[_Row]:
+    present = sorted({_folder(row.image) for row in rows})
+    for pattern in patterns:
+        if not fnmatch.filter(present, pattern):
+            raise ValueError(f"{path}: no folder matches {pattern!r}, found {', '.join(present)}")
+    return [row for row in rows if any(fnmatch.fnmatchcase(_folder(row.image), p) for p in patterns)]
+
+
+def _folder(image: str) -> str:
+    return posixpath.basename(posixpath.dirname(image))
+
+
+def _config(files: Files, table: str) -> str:
+    """The text of the project's configuration, which may lie above the folder that is read; else empty."""
+    if posixpath.basename(table) == "CollectedData.csv":
+        return ""
+    name = posixpath.normpath(posixpath.join(posixpath.dirname(table), "../../config.yaml"))
+    if name in files:
+        return files.read(name).decode()
+    above = files.path.resolve() / name
+    return above.read_text(encoding="utf-8") if above.is_file() else ""
+
+
+def _bones(config: str, joints: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """The pairs of joints under `skeleton:`, in YAML's block style or flow style."""
+    section = re.search(r"^skeleton:(.*?)(?=^[^\s\-#]|\Z)", config, re.MULTILINE | re.DOTALL)
+    block = r"^\s*- - (.+)\n\s+- (.+)$"
+    flow = r"\[\s*([^\[\],]+),\s*([^\[\],]+)\]"
+    pairs = re.findall(f"{block}|{flow}", section.group(1), re.MULTILINE) if section else []
+    bones = [tuple(joint.strip(" \"'\r") for joint in pair if joint) for pair in pairs]
+    return tuple((a, b) for a, b in bones if {a, b} <= set(joints))

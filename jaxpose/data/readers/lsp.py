@@ -1,0 +1,95 @@
+"""Leeds Sports Pose (LSP) and its extended training set (LSPet)."""
+
+import io
+import os
+import posixpath
+import re
+
+import numpy as np
+import scipy.io
+from absl import logging
+
+from jaxpose.data import records
+from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
+from jaxpose.data.readers import boxes
+from jaxpose.data.skeletons import LSP14
+
+MIN_JOINTS = 6  # people with fewer usable joints are left out
+BOX_FACTOR = 1.5  # side of a person's box relative to the extent of the joints
+
+
+def read(path: str | os.PathLike) -> FileSource:
+    """The photos of LSP or LSPet with 14 joints, one person each.
+
+    The digits of the images' names tell the sets apart. `im0001.jpg` is LSP: its coordinates count from 1
+    (MATLAB), its flag means occluded. `im00001.jpg` is LSPet: its coordinates count from 0 (unusable joints,
+    which annotators left at the origin of their tool, lie at exactly 0), its flag means usable. The box is a
+    square of 1.5 times the joints' extent and may leave the image. People with fewer than 6 usable joints are
+    left out, and labels without an image, which is logged.
+
+    Args:
+      path: a folder or tar that holds, at any depth, `images/` and beside it `joints.mat` with joints
+        (3, 14, N) or (14, 3, N), or `joints.npz` with ids (N,), the images' numbers, and joints (N, 14, 3).
+
+    Raises:
+      ValueError: if labels or images are not laid out like this.
+    """
+    files = Files(path)
+    ids, joints = _labels(files)
+    numbers, digits = _images(files)
+    kept = np.array([int(i) in numbers for i in ids], dtype=bool)
+    if not kept.any():
+        raise ValueError(f"{path}: none of {len(ids)} labelled images im{'0' * (digits - 1)}1.jpg, ... exists")
+    if not kept.all():
+        logging.warning("%s: left out %d labels that have no image", path, np.count_nonzero(~kept))
+    ids, points, flags = ids[kept], joints[kept, :, :2], joints[kept, :, 2]
+    if digits == 4:
+        points, flags = points - 1, np.where(flags > 0, records.OCCLUDED, records.VISIBLE)
+    else:
+        flags = np.where(flags > 0, records.VISIBLE, records.MISSING)
+    visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
+    keypoints = np.where(visible[..., None] > 0, points, 0).astype(np.float32)
+    source = FileSource(
+        files=files,
+        skeleton=LSP14,
+        names=tuple(numbers[int(i)] for i in ids),
+        keypoints=keypoints,
+        visible=visible,
+        bboxes=boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR),
+    )
+    return source.subset(np.flatnonzero((visible > 0).sum(axis=1) >= MIN_JOINTS))
+
+
+def _labels(files: Files) -> tuple[np.ndarray, np.ndarray]:
+    """The images' numbers (N,) and their joints (N, 14, 3)."""
+    found = [name for name in files.names if posixpath.basename(name) in ("joints.mat", "joints.npz")]
+    if len(found) != 1:
+        raise ValueError(f"{files.path}: found {found or 'no labels'}, expected one joints.mat or joints.npz")
+    where, data = f"{files.path}: {found[0]}", io.BytesIO(files.read(found[0]))
+    if found[0].endswith(".npz"):
+        with np.load(data, allow_pickle=False) as arrays:
+            if not {"ids", "joints"} <= set(arrays):
+                raise ValueError(f"{where}: holds {', '.join(arrays)}; expected ids and joints")
+            ids, joints = arrays["ids"], arrays["joints"]
+    else:
+        joints = scipy.io.loadmat(data).get("joints", np.empty(0))
+        if joints.ndim == 3:  # (3, 14, N) or (14, 3, N)
+            joints = np.moveaxis(joints, -1, 0)
+            joints = joints.swapaxes(1, 2) if joints.shape[1] == 3 else joints
+        ids = np.arange(1, len(joints) + 1)
+    if joints.shape != (len(ids), 14, 3):
+        raise ValueError(f"{where}: joints have shape {joints.shape}, expected 14 joints of x, y and a flag per image")
+    return ids, joints
+
+
+def _images(files: Files) -> tuple[dict[int, str], int]:
+    """The images by number, and how many digits their names have: 4 in LSP, 5 in LSPet."""
+    names, digits = {}, set()
+    for name in files.names:
+        stem, suffix = posixpath.splitext(posixpath.basename(name))
+        if suffix.lower() in IMAGE_SUFFIXES and (match := re.fullmatch(r"im(\d+)", stem)):
+            names[int(match[1])] = name
+            digits.add(len(match[1]))
+    if digits not in ({4}, {5}):
+        raise ValueError(f"{files.path}: images are named im + {sorted(digits)} digits; expected 4 (LSP) or 5 (LSPet)")
+    return names, digits.pop()

@@ -1,0 +1,49 @@
+"""The record: one example of a data set, as every reader and generator yields it."""
+
+from typing import NotRequired, Protocol, TypedDict
+
+import numpy as np
+
+from jaxpose.data.skeletons import Skeleton
+
+MISSING, OCCLUDED, VISIBLE = 0, 1, 2  # values of Record["visible"]
+
+
+class Record(TypedDict):
+    """One labelled example.
+
+    Points are (x, y) in pixels of the stored image; the centre of its top-left pixel is (0, 0). 3D joints are in
+    metres in the camera frame (x right, y down, z forward).
+    """
+
+    image: bytes | np.ndarray  # an encoded file, or uint8 (H, W, 3) RGB
+    keypoints: np.ndarray  # float32 (K, 2); any value where missing
+    visible: np.ndarray  # uint8 (K,): 0 missing, 1 occluded, 2 visible
+    name: str  # a file or an index, for messages
+    bbox: NotRequired[np.ndarray]  # float32 (4,): x, y, width, height of the object; absent: the whole image
+    keypoints3d: NotRequired[np.ndarray]  # float32 (K, 3)
+    intrinsics: NotRequired[np.ndarray]  # float32 (3, 3)
+    sequence: NotRequired[str]  # the clip that this frame belongs to
+    frame: NotRequired[int]  # its number in the clip
+
+
+class Source(Protocol):
+    """A split of a data set with random access; pure: the same index always gives the same record."""
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Names the joints of the records' label arrays."""
+        ...
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any record has labels."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record: ...
+
+
+class BrokenImageError(ValueError):
+    """An image that cannot be decoded. The pipeline skips and counts these; everything else is an error."""

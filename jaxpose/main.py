@@ -1,0 +1,76 @@
+"""The command line: `python -m jaxpose.main --config=configs/regda.py[:PAIR] [--workdir=DIR] [--mode=train|eval]`."""
+
+import datetime
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from jaxpose import config as configs
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs what the flags ask for; errors of the user's making are one line."""
+    if len(arguments) > 1:
+        _fail(f"found argument {arguments[1]!r}, expected flags only")
+    if _CONFIG.value is None:
+        _fail("found no --config, expected for instance --config=configs/regda.py")
+    # These import jax; a wrong flag should not have to wait for it.
+    from jaxpose.train import loop, mesh, session
+
+    for noisy in ("absl", "jax", "orbax"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        configs.validate(_CONFIG.value)
+        mesh.initialize_processes()
+        workdir = Path(_WORKDIR.value) if _WORKDIR.value else _new_workdir()
+        if _MODE.value == "train":
+            session.train(_CONFIG.value, workdir)
+        else:
+            session.evaluate(_CONFIG.value, workdir)
+    except loop.Interrupted as stopped:
+        print(stopped)
+    except (ValueError, OSError, loop.NonFiniteError) as error:
+        if absl_logging.get_verbosity() >= absl_logging.DEBUG:
+            raise
+        _fail(" ".join(str(error).split()))
+
+
+def _new_workdir() -> Path:
+    return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Parses flags; a wrong one is one line."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        _fail(str(error).split("\n")[0])
+    except (KeyError, AttributeError) as error:
+        _fail(f"--config: {str(error.args[0]) if error.args else error}")
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        _fail(f"--config: {error}")
+
+
+def _fail(message: str) -> Any:
+    print(f"jaxpose: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run() -> None:
+    """Entry point."""
+    app.run(main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    run()

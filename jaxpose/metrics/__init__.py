@@ -1,0 +1,1 @@
+"""Metric states that merge and compute exactly over batches and hosts."""

@@ -1,0 +1,1 @@
+"""Flax NNX module definitions behind pure init and apply functions."""

@@ -1,0 +1,86 @@
+"""The functional boundary: Flax modules go in, pure functions of plain nested dicts come out."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from jaxpose.models import pose, resnet
+
+Tree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network as two pure functions.
+
+    Attributes:
+      init: key -> (params, stats), nested dicts of float32 arrays.
+      apply: (params, stats, x, *, train) -> (y, new stats). With `train` the batch is normalised by its own statistics
+        and these enter the running ones; without, the running ones are used and returned as they came.
+    """
+
+    init: Callable[[jax.Array], tuple[Tree, Tree]]
+    apply: Callable[..., tuple[jax.Array, Tree]]
+
+
+def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32) -> Network:
+    """Makes a network of a module.
+
+    Args:
+      module: called as `module(dtype=dtype, rngs=rngs)`; the result is called as `(x, train)`. Its variables are
+        `nnx.Param` or `nnx.BatchStat`.
+      dtype: what layers compute in; parameters and statistics stay float32.
+    """
+
+    def split(key):
+        return nnx.split(module(dtype=dtype, rngs=nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+
+    def init(key):
+        _, params, stats = split(key)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    # The structure of a module does not depend on the key, so it is known without computing anything.
+    graphdef = jax.eval_shape(split, jax.random.key(0))[0]
+
+    def apply(params, stats, x, *, train):
+        merged = nnx.merge(graphdef, params, stats)
+        y = merged(x, train)
+        return y, nnx.to_pure_dict(nnx.state(merged, nnx.BatchStat)) if train else stats
+
+    return Network(init=init, apply=apply)
+
+
+def backbone(depth: int, width: int, dtype: DTypeLike) -> Network:
+    """A ResNet of 18, 34, 50, 101 or 152 layers: images (B,H,W,3) -> features (B,H/32,W/32,C), see `backbone_channels`.
+
+    `width` is the number of channels after the first convolution, from which all others follow; the published
+    networks have 64.
+    """
+    return network(functools.partial(resnet.ResNet, depth=depth, width=width), dtype=dtype)
+
+
+def backbone_channels(depth: int, width: int) -> int:
+    """The number of channels C that `backbone(depth, width, dtype)` returns."""
+    return resnet.output_channels(depth, width)
+
+
+def upsampling(in_channels: int, head_width: int, dtype: DTypeLike, *, layers: int = 3) -> Network:
+    """Transposed convolutions: features (B,h,w,in_channels) -> (B,h*2**layers,w*2**layers,head_width)."""
+    module = functools.partial(pose.Upsampling, inputs=in_channels, width=head_width, layers=layers)
+    return network(module, dtype=dtype)
+
+
+def keypoint_head(in_channels: int, joints: int) -> Network:
+    """One 1x1 convolution: features (B,h,w,in_channels) -> float32 heatmaps of logits (B,h,w,joints)."""
+    return network(functools.partial(pose.KeypointHead, inputs=in_channels, joints=joints))
+
+
+def regressor(in_channels: int, joints: int, dtype: DTypeLike) -> Network:
+    """RegDA's two-layer head: features (B,h,w,in_channels) -> float32 heatmaps of logits (B,h,w,joints)."""
+    return network(functools.partial(pose.Regressor, inputs=in_channels, joints=joints), dtype=dtype)

@@ -1,0 +1,118 @@
+"""Residual networks with torchvision's shapes, names and meaning, without the classifier.
+
+Source: He et al. 2016, arXiv:1512.03385, in the variant with the stride in the bottleneck's 3x3 convolution ("v1.5").
+"""
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from jaxpose.models import layers
+from jaxpose.ops import convolution
+
+
+class ResNet(nnx.Module):
+    """Images to feature maps at 1/32 of their size.
+
+    Attributes:
+      conv1, bn1, layer1 .. layer4: as in torchvision; a layer's blocks are named "0", "1", ...
+    """
+
+    def __init__(self, *, depth: int, width: int, dtype: DTypeLike, rngs: nnx.Rngs):
+        block, counts = _architecture(depth)
+        self.conv1 = layers.Conv(3, width, 7, stride=2, init=_HE, dtype=dtype, rngs=rngs)
+        self.bn1 = layers.BatchNorm(width, dtype=dtype)
+        inputs = width
+        for stage, count in enumerate(counts):
+            blocks = {}
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks[str(index)] = block(inputs, width * 2**stage, stride, dtype=dtype, rngs=rngs)
+                inputs = width * 2**stage * block.expansion
+            setattr(self, f"layer{stage + 1}", nnx.Dict(blocks))
+
+    def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> Float[Array, "b h2 w2 c"]:
+        """Features of normalised images."""
+        x = jax.nn.relu(self.bn1(self.conv1(x), train))
+        x = convolution.max_pool_3x3_s2(x)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage.values():
+                x = block(x, train)
+        return x
+
+
+def output_channels(depth: int, width: int) -> int:
+    """Channels of the feature map of `ResNet(depth=depth, width=width)`."""
+    return 8 * width * _architecture(depth)[0].expansion
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, channels: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv1 = layers.Conv(inputs, channels, 3, stride=stride, init=_HE, dtype=dtype, rngs=rngs)
+        self.bn1 = layers.BatchNorm(channels, dtype=dtype)
+        self.conv2 = layers.Conv(channels, channels, 3, init=_HE, dtype=dtype, rngs=rngs)
+        self.bn2 = layers.BatchNorm(channels, dtype=dtype)
+        self.downsample = _downsample(inputs, channels, stride, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h2 w2 o"]:
+        """Features at 1/stride of the size."""
+        y = jax.nn.relu(self.bn1(self.conv1(x), train))
+        y = self.bn2(self.conv2(y), train)
+        return jax.nn.relu(y + _shortcut(self.downsample, x, train))
+
+
+class Bottleneck(nnx.Module):
+    """A 3x3 convolution between two 1x1 convolutions that reduce and expand, around a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, channels: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        outputs = channels * self.expansion
+        self.conv1 = layers.Conv(inputs, channels, 1, init=_HE, dtype=dtype, rngs=rngs)
+        self.bn1 = layers.BatchNorm(channels, dtype=dtype)
+        self.conv2 = layers.Conv(channels, channels, 3, stride=stride, init=_HE, dtype=dtype, rngs=rngs)
+        self.bn2 = layers.BatchNorm(channels, dtype=dtype)
+        self.conv3 = layers.Conv(channels, outputs, 1, init=_HE, dtype=dtype, rngs=rngs)
+        self.bn3 = layers.BatchNorm(outputs, dtype=dtype)
+        self.downsample = _downsample(inputs, outputs, stride, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h2 w2 o"]:
+        """Features at 1/stride of the size."""
+        y = jax.nn.relu(self.bn1(self.conv1(x), train))
+        y = jax.nn.relu(self.bn2(self.conv2(y), train))
+        y = self.bn3(self.conv3(y), train)
+        return jax.nn.relu(y + _shortcut(self.downsample, x, train))
+
+
+def _HE(key, shape, dtype):
+    return layers.normal((2 / (shape[0] * shape[1] * shape[3])) ** 0.5)(key, shape, dtype)
+
+
+def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]:
+    known = {
+        18: (BasicBlock, (2, 2, 2, 2)),
+        34: (BasicBlock, (3, 4, 6, 3)),
+        50: (Bottleneck, (3, 4, 6, 3)),
+        101: (Bottleneck, (3, 4, 23, 3)),
+        152: (Bottleneck, (3, 8, 36, 3)),
+    }
+    if depth not in known:
+        raise ValueError(f"model.depth: found {depth}, expected one of {sorted(known)}")
+    return known[depth]
+
+
+def _downsample(inputs, outputs, stride, *, dtype, rngs):
+    """The 1x1 convolution and normalisation on the shortcut where the shape changes, else None."""
+    if stride == 1 and inputs == outputs:
+        return None
+    conv = layers.Conv(inputs, outputs, 1, stride=stride, init=_HE, dtype=dtype, rngs=rngs)
+    return nnx.Dict({"0": conv, "1": layers.BatchNorm(outputs, dtype=dtype)})
+
+
+def _shortcut(downsample, x, train):
+    return x if downsample is None else downsample["1"](downsample["0"](x), train)

@@ -1,0 +1,108 @@
+"""Convolution, transposed convolution and max-pooling in the lowerings that are fast on every backend."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Padding = int | tuple[tuple[int, int], tuple[int, int]]
+
+
+def conv2d(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 1, padding: Padding = 0
+) -> Float[Array, "b h2 w2 o"]:
+    """Correlates images with a kernel (what torch calls Conv2d); zeros outside the image.
+
+    A 1x1 convolution is computed as a matrix product, which is 2-3 times faster than XLA's convolution on CPU.
+
+    Args:
+      x: images, NHWC.
+      kernel: HWIO, of the same dtype as `x`; torch's (out, in, h, w) is `weight.transpose(2, 3, 1, 0)`.
+      stride: step between output pixels.
+      padding: zero pixels on every side, or ((top, bottom), (left, right)).
+
+    Returns:
+      NHWC, `(h + top + bottom - kh) // stride + 1` rows and likewise columns.
+    """
+    pads = _pads(padding)
+    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
+        return jnp.einsum("bhwi,io->bhwo", x[:, ::stride, ::stride], kernel[0, 0])
+    return _correlate(x, kernel, stride, pads, "HWIO")
+
+
+def deconv2d(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "kh kw i o"], *, stride: int = 2, padding: int = 1
+) -> Float[Array, "b h2 w2 o"]:
+    """Transposed convolution (what torch calls ConvTranspose2d): every input pixel adds a scaled kernel.
+
+    Output pixel `stride * p + q - padding` collects `x[p] @ kernel[q]`. It is written as the transpose of the strided
+    convolution whose input it produces, with a derivative that is again made of plain strided convolutions:
+    differentiating XLA's input-dilated convolution instead gives a weight gradient that is tens of times slower.
+    Only reverse mode is defined.
+
+    Args:
+      x: images, NHWC.
+      kernel: (h, w, in, out), not flipped; torch's (in, out, h, w) is `weight.transpose(2, 3, 0, 1)`.
+      stride: step between the output places of neighbouring input pixels.
+      padding: rows and columns that are cut from every side of the output.
+
+    Returns:
+      NHWC, `stride * (h - 1) + kh - 2 * padding` rows and likewise columns.
+    """
+    return _deconv(x, kernel, stride, padding)
+
+
+def max_pool_3x3_s2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Maximum over 3x3 windows at stride 2 with one pixel of padding; `(h + 1) // 2` rows and likewise columns.
+
+    The gradient goes to the first maximum of a window in row order, and NaN wins, as in torch. A chain of selections
+    over nine shifted views has a gradient without scatter, several times faster than that of `lax.reduce_window`.
+    """
+    height, width = x.shape[1:3]
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    views = [padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
+    return functools.reduce(lambda best, view: jnp.where((view > best) | jnp.isnan(view), view, best), views)
+
+
+def _pads(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+
+
+def _correlate(x, kernel, stride, pads, layout):
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", layout, "NHWC"))
+
+
+def _strided(y, kernel, stride, padding):
+    """The convolution that `deconv2d` transposes: it reads deconv outputs and writes deconv inputs."""
+    return _correlate(y, kernel, stride, _pads(padding), "HWOI")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _deconv(x, kernel, stride, padding):
+    batch, height, width, _ = x.shape
+    rows, columns, _, channels = kernel.shape
+    shape = (
+        batch,
+        stride * (height - 1) + rows - 2 * padding,
+        stride * (width - 1) + columns - 2 * padding,
+        channels,
+    )
+    output = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda y: _strided(y, kernel, stride, padding), output)(x)[0]
+
+
+def _deconv_forward(x, kernel, stride, padding):
+    return _deconv(x, kernel, stride, padding), (x, kernel)
+
+
+def _deconv_backward(stride, padding, saved, dy):
+    x, kernel = saved
+    dx = _strided(dy, kernel, stride, padding)
+    (dkernel,) = jax.linear_transpose(lambda k: _strided(dy, k, stride, padding), kernel)(x)
+    return dx, dkernel
+
+
+_deconv.defvjp(_deconv_forward, _deconv_backward)

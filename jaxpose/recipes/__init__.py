@@ -1,0 +1,1 @@
+"""How each paper or baseline is trained: one file each."""

@@ -1,0 +1,89 @@
+"""The networks that recipes share, addressed by name in `State.params` and `State.stats`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.config import Config
+from jaxpose.models import functional, torch_import
+from jaxpose.recipes import optimizers
+from jaxpose.recipes.stage import State, Task
+
+Trees = dict[str, Any]
+Head = Literal["linear", "regressor"]
+
+TRUNK = ("backbone", "upsampling")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A trunk (backbone and upsampling) and the heads that read its features."""
+
+    networks: dict[str, functional.Network]
+
+    def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
+        """Fresh parameters and statistics of the named networks."""
+        keys = jax.random.split(key, len(names))
+        made = {name: self.networks[name].init(k) for name, k in zip(names, keys, strict=True)}
+        return {n: p for n, (p, _) in made.items()}, {n: s for n, (_, s) in made.items()}
+
+    def trunk(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple[jax.Array, Trees]:
+        """Features (B, H, W, C) of normalised images, and all statistics with the trunk's updated."""
+        x, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
+        x, upsampling = self.networks["upsampling"].apply(params["upsampling"], stats["upsampling"], x, train=train)
+        return x, stats | {"backbone": backbone, "upsampling": upsampling}
+
+    def head(
+        self, name: str, params: Any, stats: Trees, features: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, Trees]:
+        """Heatmaps (B, H, W, K) of one head, whose parameters are given, and all statistics with its own updated."""
+        maps, updated = self.networks[name].apply(params, stats[name], features, train=train)
+        return maps, stats | {name: updated}
+
+    def predict(self, state: State, images: jax.Array) -> jax.Array:
+        """Heatmaps of the head `head` with running statistics."""
+        features, _ = self.trunk(state.params, state.stats, images, train=False)
+        return self.head("head", state.params["head"], state.stats, features, train=False)[0]
+
+
+def build(task: Task, config: Config, *, heads: Mapping[str, Head]) -> Detector:
+    """The networks of `config.model` with the named heads: `linear` is one 1x1 convolution, `regressor` RegDA's f."""
+    model, dtype = config.model, compute_dtype(config.dtype)
+    channels = functional.backbone_channels(model.depth, model.width)
+    networks = {
+        "backbone": functional.backbone(model.depth, model.width, dtype),
+        "upsampling": functional.upsampling(channels, model.head_width, dtype, layers=model.upsampling),
+    }
+    joints = len(task.skeleton)
+    for name, kind in heads.items():
+        if kind == "linear":
+            networks[name] = functional.keypoint_head(model.head_width, joints)
+        else:
+            networks[name] = functional.regressor(model.head_width, joints, dtype)
+    return Detector(networks=networks)
+
+
+def load_backbone(path: str | None, params: Trees, stats: Trees) -> tuple[Trees, Trees]:
+    """Puts a torchvision file's weights into the backbone, if one is given."""
+    if path is None:
+        return params, stats
+    weights = torch_import.load_torch_weights(path)
+    backbone_params, backbone_stats = torch_import.resnet_from_torch(weights, params["backbone"], stats["backbone"])
+    return params | {"backbone": backbone_params}, stats | {"backbone": backbone_stats}
+
+
+def learning_rates(
+    schedule: optimizers.Schedule, trunk_scale: float
+) -> Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]:
+    """Rates by network: trunk and heads follow one schedule, the trunk's scaled."""
+    return lambda step, names: {name: schedule(step) * (trunk_scale if name in TRUNK else 1.0) for name in names}
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+    """The dtype of convolutions; `auto` is bfloat16 where the device has it and float32 on CPU."""
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)

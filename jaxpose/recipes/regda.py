@@ -1,0 +1,353 @@
+"""RegDA: regressive domain adaptation (Jiang et al., CVPR 2021).
+
+A regressor f is trained on labelled source images. An adversarial regressor f' agrees with f on the source and is led
+away from it on the target, towards the other joints (L_F); the trunk then learns target features on which the two
+agree (L_T). Both sides minimise.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.config import Config
+from jaxpose.losses import heatmap
+from jaxpose.models import layers
+from jaxpose.ops import heatmaps
+from jaxpose.recipes import detector, inputs, optimizers, supervised
+from jaxpose.recipes.detector import TRUNK, Trees
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+
+NETWORKS = (*TRUNK, "head", "head_adv")
+
+Objective = Callable[[jax.Array, jax.Array], jax.Array]  # (L_T, L_F) -> what is minimised
+
+
+def minimize_true(true: jax.Array, false: jax.Array) -> jax.Array:
+    """The regressors shall agree (RegDA's trunk, Eq. 14; DD's trunk)."""
+    return true
+
+
+def minimize_false(true: jax.Array, false: jax.Array) -> jax.Array:
+    """f' shall find other joints (RegDA's f', Eq. 13)."""
+    return false
+
+
+def maximize_true(true: jax.Array, false: jax.Array) -> jax.Array:
+    """f' shall disagree: the disparity discrepancy's minimax game on L_T (Eq. 4)."""
+    return -true
+
+
+def maximize_false(true: jax.Array, false: jax.Array) -> jax.Array:
+    """The trunk of the minimax game on L_F (Table 3)."""
+    return -false
+
+
+@dataclasses.dataclass(kw_only=True)
+class RegDA:
+    """RegDA's hyper-parameters; the defaults are the paper's objectives.
+
+    Attributes:
+      adversary, trunk: what f' and the trunk minimise on the target; Table 3's ablations exchange them.
+      update: how the objectives become updates: `simultaneous`, or `released` one after the other.
+      trade_off: eta of Eqs. 12-14.
+      margin: weight of f' on the source relative to `trade_off`; the released code has 4.
+      trunk_weight: the share of the gradient through f' that reaches the trunk.
+      trunk_warmup: that share rises as tanh(step / (2 trunk_warmup)); 0: it is constant.
+      label_maps, mean: how labels are drawn, and the mean over joints.
+      pseudo_points: where f's predictions lie on its maps.
+      support, eps, clip_false: how pseudo-label maps are cut off, what is added to every pixel of a disparity's
+        map, and whether ground-false maps are limited to 1.
+      target_weights: mask pseudo-labels by the target's *labels*, as the released code does; not unsupervised.
+    """
+
+    name: str = "regda"
+    adversary: Objective = minimize_false
+    trunk: Objective = minimize_true
+    update: "Update" = dataclasses.field(default_factory=lambda: simultaneous)
+    trade_off: float = 1.0
+    margin: float = 1.0
+    trunk_weight: float = 1.0
+    trunk_warmup: float = 0.0
+    label_maps: inputs.LabelMaps = inputs.clean_labels
+    mean: Callable[[jax.Array, jax.Array], jax.Array] = heatmap.masked_mean
+    pseudo_points: Callable[[jax.Array], jax.Array] = heatmaps.argmax_points
+    support: heatmaps.Support = "full"
+    eps: float = 0.0
+    clip_false: bool = False
+    target_weights: bool = False
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """Pretrain on the source, then adapt."""
+        linear = detector.build(task, config, heads={"head": "linear"})
+        first = supervised.pretrain(task, config, linear, label_maps=self.label_maps)
+        return first, adapt(task, config, self)
+
+
+def released_settings() -> RegDA:
+    """Every quirk of the released code.
+
+    Source: tllib's `examples/domain_adaptation/keypoint_detection/regda.py`.
+    """
+    return RegDA(
+        name="regda_released",
+        update=released,
+        margin=4.0,
+        trunk_weight=0.1,
+        trunk_warmup=1000.0,
+        label_maps=inputs.released_labels,
+        mean=heatmap.mean_with_zeros,
+        pseudo_points=heatmaps.argmax_points_released,
+        support="square",
+        eps=1e-7,
+        clip_false=True,
+        target_weights=True,
+    )
+
+
+def adapt(task: Task, config: Config, settings: RegDA) -> Stage:
+    """The adversarial stage: fresh regressors f (`head`) and f' (`head_adv`) on the pretrained trunk.
+
+    Raises:
+      ValueError: if the skeleton has one joint and its task names no area for the ground-false maps.
+    """
+    if len(task.skeleton) == 1 and task.area is None:
+        raise ValueError(f"regda: found one joint ({task.skeleton.joints[0]}), expected several or a task with an area")
+    networks = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
+    steps, optim = config.steps["adapt"], config.optim
+    rule = optimizers.transformation(optim.adapt_rule, optim)
+    high = optimizers.peak(optim.adapt_rule, optim)
+    rates = detector.learning_rates(optimizers.inverse_schedule(high, steps, optim), optim.trunk_scale)
+    objectives = Objectives(networks=networks, settings=settings, task=task)
+
+    def init(key: jax.Array, previous: State | None) -> State:
+        assert previous is not None
+        params, stats = networks.init(key, ("head", "head_adv"))
+        params = {name: previous.params[name] for name in TRUNK} | params
+        stats = {name: previous.stats[name] for name in TRUNK} | stats
+        return initial_state(
+            params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in NETWORKS}
+        )
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        source_key, target_key = jax.random.split(key)
+        labels = inputs.labelled(source_key, batch["source"], task, settings.label_maps)
+        if settings.target_weights:
+            target = inputs.labelled(target_key, batch["target"], task, settings.label_maps)
+            images, mask = target.images, target.mask
+        else:
+            images = inputs.unlabelled(target_key, batch["target"], task)
+            mask = jnp.ones((images.shape[0], len(task.skeleton)), bool)
+
+        def descend(state: State, grads: Trees) -> State:
+            return optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+
+        return settings.update(objectives, descend, state, labels, images, mask)
+
+    return Stage(
+        name="adapt",
+        steps=steps,
+        reads={
+            "source": inputs.LABELLED,
+            "target": inputs.LABELLED if settings.target_weights else inputs.UNLABELLED,
+        },
+        init=init,
+        step=step,
+        predict=networks.predict,
+    )
+
+
+Descend = Callable[[State, Trees], State]
+Update = Callable[["Objectives", Descend, State, inputs.Labelled, jax.Array, jax.Array], tuple[State, Metrics]]
+
+
+def simultaneous(
+    objectives: "Objectives",
+    descend: Descend,
+    state: State,
+    labels: inputs.Labelled,
+    images: jax.Array,
+    mask: jax.Array,
+) -> tuple[State, Metrics]:
+    """All three objectives at the same parameters, one update of each network (Sec. 4.4)."""
+    grads, stats, metrics = objectives.source(state, labels)
+    target = objectives.target(state.params, stats, images, mask)
+    adversary = objectives.regress(state.params["head_adv"], target.stats, target)
+    total = grads | objectives.trunk_gradient(state.step, target, adversary)
+    total = {name: _add(grads[name], total[name]) if name in TRUNK else total[name] for name in total}
+    total["head_adv"] = _add(grads["head_adv"], objectives.adversary_gradient(adversary))
+    state = dataclasses.replace(descend(state, total), stats=adversary.stats)
+    return state, metrics | objectives.metrics(target, adversary)
+
+
+def released(
+    objectives: "Objectives",
+    descend: Descend,
+    state: State,
+    labels: inputs.Labelled,
+    images: jax.Array,
+    mask: jax.Array,
+) -> tuple[State, Metrics]:
+    """The released code's order: objective 1, update; objective 2, update of f'; objective 3, update of the trunk.
+
+    The trunk and f' are updated twice a step through one momentum buffer each. The released code runs the target
+    through the network again for objective 3. Only f' has changed by then, so the trunk's and f's second pass equal
+    their first, but for moving their running statistics once more.
+    """
+    grads, stats, metrics = objectives.source(state, labels)
+    state = dataclasses.replace(descend(state, grads), stats=stats)
+    target = objectives.target(state.params, state.stats, images, mask)
+    misled = objectives.regress(state.params["head_adv"], target.stats, target)
+    state = descend(state, {"head_adv": objectives.adversary_gradient(misled)})
+    again = objectives.regress(state.params["head_adv"], misled.stats, target)
+    twice = {name: _moved_twice(target.stats_before[name], target.stats[name]) for name in (*TRUNK, "head")}
+    state = descend(state, objectives.trunk_gradient(state.step, target, again))
+    state = dataclasses.replace(state, stats=again.stats | twice)
+    return state, metrics | objectives.metrics(target, misled)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Target:
+    """One pass of a target batch through trunk and f."""
+
+    features: jax.Array
+    pull: Callable[[jax.Array], tuple[Trees]]  # from the features' gradient to the trunk's parameters
+    points: jax.Array  # f's predictions, pixels of the heatmap
+    true: jax.Array  # their maps P_T
+    false: jax.Array  # and P_F
+    mask: jax.Array
+    stats_before: Trees
+    stats: Trees
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Adversary:
+    """One pass of the target features through f'."""
+
+    logits: jax.Array
+    pull: Callable[[jax.Array], tuple[Any, jax.Array]]  # from the logits' gradient to f' and the features
+    loss: jax.Array
+    gradients: tuple[jax.Array, jax.Array]  # of the adversary's and the trunk's objective by the logits
+    stats: Trees
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """The objectives of Sec. 4.4, each with the gradients that it routes to its networks."""
+
+    networks: detector.Detector
+    settings: RegDA
+    task: Task
+
+    def source(self, state: State, labels: inputs.Labelled) -> tuple[Trees, Trees, Metrics]:
+        """Objective 1 (Eq. 12): gradients by network, statistics and metrics."""
+        settings, networks = self.settings, self.networks
+        share = self._trunk_share(state.step)
+
+        def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
+            features, stats = networks.trunk(params, state.stats, labels.images, train=True)
+            logits, stats = networks.head("head", params["head"], stats, features, train=True)
+            fixed = jax.lax.stop_gradient(features)
+            seen = fixed + share.astype(features.dtype) * (features - fixed)
+            adverse, stats = networks.head("head_adv", params["head_adv"], stats, seen, train=True)
+            points = settings.pseudo_points(jax.lax.stop_gradient(logits))
+            loss = settings.mean(heatmap.spatial_kl(labels.maps, logits), labels.mask)
+            disparity = heatmap.spatial_kl(self._true_maps(points), adverse, eps=settings.eps)
+            agreement = settings.mean(disparity, labels.mask)
+            metrics = {
+                "loss/source": loss,
+                "loss/source_disparity": agreement,
+                "disparity_px/source": self._distance(points, adverse, labels.mask),
+            }
+            return loss + settings.margin * settings.trade_off * agreement, (stats, metrics)
+
+        grads, (stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
+        return grads, stats, metrics
+
+    def target(self, params: Trees, stats: Trees, images: jax.Array, mask: jax.Array) -> _Target:
+        """The pass that objectives 2 and 3 share."""
+        trunk_params = {name: params[name] for name in TRUNK}
+        features, pull, trunk_stats = jax.vjp(
+            lambda p: self.networks.trunk(p, stats, images, train=True), trunk_params, has_aux=True
+        )
+        logits, head_stats = self.networks.head("head", params["head"], trunk_stats, features, train=True)
+        points = jax.lax.stop_gradient(self.settings.pseudo_points(logits))
+        true = self._true_maps(points)
+        return _Target(
+            features=features,
+            pull=pull,
+            points=points,
+            true=true,
+            false=self._false_maps(true),
+            mask=mask,
+            stats_before=stats,
+            stats=head_stats,
+        )
+
+    def regress(self, params: Any, stats: Trees, target: _Target) -> _Adversary:
+        """f' on the target's features, with the gradients of objectives 2 and 3 by its output."""
+        settings = self.settings
+        logits, pull, updated = jax.vjp(
+            lambda p, x: self.networks.head("head_adv", p, stats, x, train=True),
+            params,
+            target.features,
+            has_aux=True,
+        )
+
+        def objective(choose: Objective, logits: jax.Array) -> jax.Array:
+            true = heatmap.spatial_kl(target.true, logits, eps=settings.eps)
+            false = heatmap.spatial_kl(target.false, logits, eps=settings.eps)
+            return settings.trade_off * settings.mean(choose(true, false), target.mask)
+
+        loss, adversary = jax.value_and_grad(lambda z: objective(settings.adversary, z))(logits)
+        trunk = jax.grad(lambda z: objective(settings.trunk, z))(logits)
+        return _Adversary(logits=logits, pull=pull, loss=loss, gradients=(adversary, trunk), stats=updated)
+
+    def adversary_gradient(self, adversary: _Adversary) -> Any:
+        """Objective 2 (Eq. 13): the gradient of f'."""
+        return adversary.pull(adversary.gradients[0])[0]
+
+    def trunk_gradient(self, step: jax.Array, target: _Target, adversary: _Adversary) -> Trees:
+        """Objective 3 (Eq. 14): the gradient of the trunk, through f'."""
+        features = adversary.pull(adversary.gradients[1])[1]
+        (grads,) = target.pull(self._trunk_share(step).astype(features.dtype) * features)
+        return grads
+
+    def metrics(self, target: _Target, adversary: _Adversary) -> Metrics:
+        """What the logs say about the target."""
+        return {
+            "loss/target_adversary": adversary.loss,
+            "disparity_px/target": self._distance(target.points, adversary.logits, target.mask),
+        }
+
+    def _true_maps(self, points: jax.Array) -> jax.Array:
+        size = (self.task.heatmap_size, self.task.heatmap_size)
+        return heatmaps.gaussian_maps(points, size, sigma=self.task.sigma, support=self.settings.support)
+
+    def _false_maps(self, true: jax.Array) -> jax.Array:
+        if self.task.area is not None:
+            return heatmaps.area_false_maps(true, self.task.area, sigma=self.task.sigma)
+        return heatmaps.ground_false_maps(true, clip=self.settings.clip_false)
+
+    def _trunk_share(self, step: jax.Array) -> jax.Array:
+        settings = self.settings
+        if not settings.trunk_warmup:
+            return jnp.asarray(settings.trunk_weight, jnp.float32)
+        return settings.trunk_weight * jnp.tanh(step.astype(jnp.float32) / (2 * settings.trunk_warmup))
+
+    def _distance(self, points: jax.Array, logits: jax.Array, mask: jax.Array) -> jax.Array:
+        """How far f' predicts from f, in image pixels (Fig. 9)."""
+        between = jnp.linalg.norm(heatmaps.argmax_points(logits) - points, axis=-1) * self.task.stride
+        return heatmap.masked_mean(between, mask)
+
+
+def _moved_twice(before: Any, once: Any) -> Any:
+    """Running statistics after a second update towards the same batch: r -> 0.81 r + 0.19 b."""
+    keep = layers.MOMENTUM
+    return jax.tree.map(lambda r, s: s + keep * (s - r), before, once)
+
+
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)

@@ -1,0 +1,111 @@
+"""What a recipe is made of: stages over one state, and the problem they are given.
+
+A recipe is an ordered tuple of stages. This interface was checked against every method that jaxpose is to hold:
+
+- `source_only`, `oracle`: one supervised stage; they differ in the domain that it reads.
+- `dan`, `dann`, `mcd`, `dd`, `regda`: pretrain -> adapt. `init` takes over networks from the stage before by name and
+  adds its own (a second regressor, a discriminator). MCD's alternating updates and RegDA's released order of updates
+  are several optimizer applications inside one `step`, each optimizer a named entry of the state.
+- `cc_ssl`, `mean_teacher`: the EMA teacher lives in `State.extra` beside the student. Pseudo-labels are made inside
+  `step`; relabelling rounds are stages that follow one another.
+- `cafa`: one stage whose `reads` has up to three domains (`source`, `target`, `target_labelled`).
+- `post`: style -> pretrain -> warm-start -> finetune. Image pairs are a domain whose elements carry a leading axis of
+  two frames: what an element is belongs to the domain, not to the trainer. Frozen parts (VGG, the style network)
+  are networks without an optimizer.
+- `relation`: pose prior -> motion prior -> relation networks -> source network -> adapt. The first stages read only
+  `motions` and have `predict=None`: the trainer then evaluates nothing. Thirty-frame sequences are an element's
+  leading axis. Five optimizers in turn are five entries of `State.optimizers` and a `jax.lax.switch` on
+  `state.step % 5`.
+- `flexpose`: pose generator -> transfer -> pose regressor -> detector; a GAN update is two gradients and two named
+  optimizers in one `step`. The pool of generated poses that the next stage reads is drawn from the generator handed
+  on in the state.
+
+None of them needs the trainer to know its name.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.data.augment import Augmentation
+from jaxpose.data.skeletons import Skeleton
+
+Tree = Any
+Batch = Mapping[str, Mapping[str, jax.Array]]  # {domain: {field: array}}
+Metrics = dict[str, jax.Array]  # scalars; names that start with "loss" must stay finite
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything that training changes, as plain dicts of arrays.
+
+    Attributes:
+      step: updates done in this stage, int32 scalar.
+      params: float32 parameters by network.
+      stats: batch statistics by network.
+      optimizers: optimizer states by name.
+      extra: what a method carries besides, such as an EMA teacher.
+    """
+
+    step: jax.Array
+    params: dict[str, Tree]
+    stats: dict[str, Tree]
+    optimizers: dict[str, Tree]
+    extra: dict[str, Tree] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """The problem a recipe is given.
+
+    Attributes:
+      skeleton: the joints to find.
+      image_size: side of the input images in pixels.
+      heatmap_size: side of the heatmaps in pixels.
+      sigma: of the label heatmaps, in heatmap pixels.
+      augmentation: of training images.
+      area: first and last heatmap pixel where the keypoint of a one-joint skeleton can lie, for its ground-false
+        maps.
+    """
+
+    skeleton: Skeleton
+    image_size: int
+    heatmap_size: int
+    sigma: float
+    augmentation: Augmentation
+    area: tuple[float, float] | None = None
+
+    @property
+    def stride(self) -> float:
+        """Image pixels per heatmap pixel."""
+        return self.image_size / self.heatmap_size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a recipe.
+
+    Attributes:
+      name: as in `config.steps`, the logs and the results.
+      steps: how many updates.
+      reads: the fields that each training batch holds, by domain.
+      init: makes the state from a key and the final state of the stage before (None for the first).
+      step: one pure update: (state, batch, key) -> (state, metrics). It need not count `state.step`.
+      predict: the heatmaps (B, H, W, K) of normalised images, for evaluation; None if the stage has no detector.
+    """
+
+    name: str
+    steps: int
+    reads: Mapping[str, tuple[str, ...]]
+    init: Callable[[jax.Array, State | None], State]
+    step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
+    predict: Callable[[State, jax.Array], jax.Array] | None
+
+
+def initial_state(**parts: dict[str, Tree]) -> State:
+    """A state at step 0."""
+    return State(step=jnp.zeros((), jnp.int32), **parts)

@@ -1,0 +1,76 @@
+"""Supervised training of a detector: `source_only`, `oracle`, and the pretraining of the adaptation methods."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+
+from jaxpose.config import Config
+from jaxpose.losses import heatmap
+from jaxpose.recipes import detector, inputs, optimizers
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label maps, predicted maps) -> (B, K)
+NETWORKS = (*detector.TRUNK, "head")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Supervised:
+    """Trains on the labels of one domain: the source (`source_only`) or, as the upper bound, the target (`oracle`).
+
+    Source: RegDA Sec. 5.2.2: L2 with Adam; `heatmap.spatial_kl` is L_T.
+    """
+
+    name: str = "source_only"
+    domain: str = "source"
+    loss: Loss = heatmap.spatial_kl
+    label_maps: inputs.LabelMaps = inputs.clean_labels
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """One stage, called `pretrain` because adaptation methods start from it."""
+        networks = detector.build(task, config, heads={"head": "linear"})
+        return (pretrain(task, config, networks, domain=self.domain, loss=self.loss, label_maps=self.label_maps),)
+
+
+def pretrain(
+    task: Task,
+    config: Config,
+    networks: detector.Detector,
+    *,
+    domain: str = "source",
+    loss: Loss = heatmap.spatial_kl,
+    label_maps: inputs.LabelMaps = inputs.clean_labels,
+) -> Stage:
+    """Trains trunk and head on the labels of one domain."""
+    steps, settings = config.steps["pretrain"], config.optim
+    rule = optimizers.transformation(settings.pretrain_rule, settings)
+    high = optimizers.peak(settings.pretrain_rule, settings)
+    rates = detector.learning_rates(optimizers.step_schedule(high, steps, settings), settings.trunk_scale)
+
+    def init(key: jax.Array, previous: State | None) -> State:
+        params, stats = networks.init(key, NETWORKS)
+        params, stats = detector.load_backbone(config.model.weights, params, stats)
+        return initial_state(
+            params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in NETWORKS}
+        )
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        labels = inputs.labelled(key, batch[domain], task, label_maps)
+
+        def objective(params: detector.Trees) -> tuple[jax.Array, detector.Trees]:
+            features, stats = networks.trunk(params, state.stats, labels.images, train=True)
+            maps, stats = networks.head("head", params["head"], stats, features, train=True)
+            return heatmap.masked_mean(loss(labels.maps, maps), labels.mask), stats
+
+        (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+        return dataclasses.replace(state, stats=stats), {f"loss/{domain}": value}
+
+    return Stage(
+        name="pretrain",
+        steps=steps,
+        reads={domain: inputs.LABELLED},
+        init=init,
+        step=step,
+        predict=networks.predict,
+    )

@@ -1,0 +1,253 @@
+"""The report of a run: one HTML file that needs nothing else."""
+
+import base64
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+
+from jaxpose.data.skeletons import Skeleton
+from jaxpose.report import draw, figures, text
+
+_PANEL = 256  # pixels of the shorter side of a drawn picture
+_CARDS = 8  # pictures in each section of the gallery
+_ARROW = "\N{RIGHTWARDS ARROW}"
+_DARK_INK, _DARK_GRID = "#b4b8c2", "#2d3138"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One picture with what each stage predicted; points are (x, y) in pixels of the picture.
+
+    Attributes:
+      image: uint8 (H, W, 3) RGB.
+      name: shown below the picture.
+      keypoints: (K, 2) labels.
+      visible: (K,), 0 where a joint has no label; all 0 for a picture without labels.
+      predictions: stage name -> (K, 2), in the order of the stages.
+    """
+
+    image: np.ndarray
+    name: str
+    keypoints: np.ndarray
+    visible: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+
+
+def write_report(
+    workdir: Path,
+    results: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    cases: Sequence[Case],
+    skeleton: Skeleton,
+    references: Mapping[str, Sequence[text.EvaluationRow]] | None = None,
+) -> Path:
+    """Writes `report.html`, with everything it shows inside it, and `figures/*.svg` into `workdir`.
+
+    Args:
+      workdir: created if missing.
+      results: the content of results.json: `evaluations` (the last row of each stage, see
+        `text.tables`), `recipe`, `pair`, `seed`, `fingerprint`, `timing`, `devices`, `versions`,
+        `skipped_records`, `config`, and `source` and `target`, the names of the data sets. Any of them
+        may be missing.
+      history: the lines of metrics.jsonl, see `figures.learning_curves`.
+      cases: pictures to choose from; at most 24 are shown.
+      skeleton: of the cases.
+      references: columns beside the stages: name -> evaluation rows of another run or a paper.
+
+    Returns:
+      The path of the report.
+    """
+    folder = workdir / "figures"
+    files = figures.learning_curves(history, folder)
+    disparity = figures.disparity_curve(history, folder)
+    tables = text.tables(results, references)
+    first = [t for t in tables if (t.domain, t.split) == (tables[0].domain, tables[0].split)]
+    source = [t for t in tables if t.domain == "source" and t not in first]
+    template = _environment().from_string(Path(__file__).with_name("report.html.jinja").read_text("utf-8"))
+    page = template.render(
+        recipe=results.get("recipe", "run").replace("_", " "),
+        pair=results.get("pair"),
+        adapted=" \N{RIGHTWARDS ARROW} ".join(results[k] for k in ("source", "target") if results.get(k)),
+        headline=text.headline(results),
+        facts=_facts(results),
+        first=first,
+        source=source,
+        others=[t for t in tables if t not in first and t not in source],
+        metric_title=text.metric_title,
+        figures=[_svg_uri(f) for f in (*files, disparity) if f],
+        summary=_summary(cases),
+        sections=_gallery(cases, skeleton, text.stage_titles(results)),
+        sides=dict(zip(("left", "right", "centre"), map(_css, (draw.LEFT, draw.RIGHT, draw.CENTRE)), strict=True))
+        if skeleton.flips
+        else {},
+        skipped=[str(r) for r in results.get("skipped_records", ())],
+        config=json.dumps(results["config"], indent=2, default=str) if results.get("config") else "",
+        versions=results.get("versions", {}),
+    )
+    path = workdir / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Card:
+    name: str
+    error: str
+    panels: tuple[tuple[str, str], ...]  # title, data URI
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Section:
+    title: str
+    cards: tuple[_Card, ...]
+
+
+def _gallery(cases: Sequence[Case], skeleton: Skeleton, titles: Mapping[str, str]) -> list[_Section]:
+    """Pictures ranked by error and by what adaptation did to it; by movement if no picture has labels."""
+    errors = _errors(cases)
+    labelled = np.flatnonzero(np.isfinite(errors).all(axis=1)) if len(cases) else np.array([], int)
+    if len(labelled) == 0:
+        moved = np.array([_movement(c) for c in cases])
+        title = "Without labels: where the predictions moved most"
+        chosen = {title: np.argsort(-moved, kind="stable")}
+    elif errors.shape[1] == 1:
+        order = labelled[np.argsort(-errors[labelled, 0], kind="stable")]
+        chosen = {
+            "Largest error": order[: len(order) // 2 + 1],
+            "Smallest error": order[::-1][: len(order) // 2],
+        }
+    else:
+        before, after = errors[labelled, 0], errors[labelled, -1]
+        gain = before - after
+        best, worst = np.argsort(-gain, kind="stable"), np.argsort(gain, kind="stable")
+        chosen = {
+            "Largest improvement": labelled[best[gain[best] > 0]],
+            "Got worse": labelled[worst[gain[worst] < 0]],
+            "Largest remaining error": labelled[np.argsort(-after, kind="stable")],
+        }
+    sections = [
+        _Section(title=title, cards=tuple(_card(cases[i], errors[i], skeleton, titles) for i in order[:_CARDS]))
+        for title, order in chosen.items()
+    ]
+    return [s for s in sections if s.cards]
+
+
+def _summary(cases: Sequence[Case]) -> str:
+    """How many pictures improved and how many got worse."""
+    errors = _errors(cases)
+    errors = errors[np.isfinite(errors).all(axis=1)]
+    if len(errors) == 0:
+        return ""
+    medians = np.median(errors[:, [0, -1]], axis=0)
+    if errors.shape[1] == 1:
+        return f"{len(errors):,} labelled pictures; the median of their mean joint error is {medians[0]:.1f} px."
+    gain = errors[:, 0] - errors[:, -1]
+    better, worse = int((gain >= 0.5).sum()), int((gain <= -0.5).sum())
+    return (
+        f"Of {len(errors):,} labelled pictures {better:,} improved, {worse:,} got worse and "
+        f"{len(errors) - better - worse:,} changed by less than half a pixel. The median of their mean "
+        f"joint error went from {medians[0]:.1f} to {medians[1]:.1f} px."
+    )
+
+
+def _errors(cases: Sequence[Case]) -> np.ndarray:
+    """Mean distance to the labels in pixels, shape (cases, stages); NaN without labels."""
+    stages = len(cases[0].predictions) if cases else 0
+    errors = np.full((len(cases), stages), np.nan)
+    for i, case in enumerate(cases):
+        known = np.asarray(case.visible) > 0
+        if known.any():
+            predicted = np.stack(list(case.predictions.values()))[:, known]
+            errors[i] = np.linalg.norm(predicted - case.keypoints[known], axis=-1).mean(axis=-1)
+    return errors
+
+
+def _movement(case: Case) -> float:
+    first, *_, last = (*case.predictions.values(), *case.predictions.values())
+    return float(np.linalg.norm(last - first, axis=-1).mean())
+
+
+def _card(case: Case, errors: np.ndarray, skeleton: Skeleton, titles: Mapping[str, str]) -> _Card:
+    labelled = np.asarray(case.visible) > 0
+    drawn = labelled if labelled.any() else np.ones(len(labelled), bool)
+    truth = {"ground truth": case.keypoints} if labelled.any() else {}
+    points = truth | {titles.get(s, s.replace("_", " ")): p for s, p in case.predictions.items()}
+    ends = errors[[0, -1]] if len(errors) > 1 else errors
+    return _Card(
+        name=case.name,
+        error=f" {_ARROW} ".join(f"{e:.1f}" for e in ends) + " px" if labelled.any() else "",
+        panels=tuple((title, _picture_uri(case.image, p, drawn, skeleton)) for title, p in points.items()),
+    )
+
+
+def _picture_uri(image: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> str:
+    height, width = image.shape[:2]
+    factor = _PANEL / min(height, width)
+    if factor < 1:
+        size = (round(width * factor), round(height * factor))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        keypoints = (keypoints + 0.5) * (np.array(size) / (width, height)) - 0.5
+    drawn = draw.draw_skeleton(image, keypoints, visible, skeleton, size=_PANEL)
+    _, encoded = cv2.imencode(".webp", drawn[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
+    return _data_uri("image/webp", encoded.tobytes())
+
+
+def _svg_uri(path: Path) -> str:
+    """The figure with the page's font, and light greys in the dark."""
+    svg = path.read_text(encoding="utf-8")
+    svg = svg.replace(figures.INK, "var(--ink)").replace(figures.GRID, "var(--grid)")
+    style = (
+        f"<style>:root{{--ink:{figures.INK};--grid:{figures.GRID}}}"
+        f"@media(prefers-color-scheme:dark){{:root{{--ink:{_DARK_INK};--grid:{_DARK_GRID}}}}}"
+        "text{font-family:system-ui,sans-serif!important}</style>"
+    )
+    start = svg.index(">", svg.index("<svg")) + 1
+    return _data_uri("image/svg+xml", (svg[:start] + style + svg[start:]).encode())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _facts(results: Mapping[str, Any]) -> dict[str, str]:
+    timing = results.get("timing", {})
+    devices = collections.Counter(map(str, results.get("devices", ())))
+    facts = {
+        "devices": ", ".join(f"{n} \N{MULTIPLICATION SIGN} {d}" if n > 1 else d for d, n in devices.items()),
+        "duration": _duration(timing.get("wall_s")),
+        "images per second": _format(timing.get("images_per_s"), ",.0f"),
+        "step": _format(timing.get("step_s"), ".3f", " s"),
+        "compilation": _duration(timing.get("compile_s")),
+        "waiting for data": _duration(timing.get("data_wait_s")),
+        "seed": _format(results.get("seed"), "d"),
+        "fingerprint": str(results.get("fingerprint", ""))[:12],
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _format(value: float | None, spec: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{spec}}{unit}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _css(colour: Iterable[int]) -> str:
+    return "#" + bytes(colour).hex()
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)

@@ -1,0 +1,207 @@
+"""The results of a run as tables, in words, and as plain text for the terminal."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+EvaluationRow = Mapping[str, Any]  # stage, domain, split, metric, group, value, count
+
+_MISSING = "\N{EN DASH}"
+_SPACE = "\N{NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+_PLAIN = str.maketrans({_MISSING: "-", _SPACE: " ", _MINUS: "-", "\N{RIGHTWARDS ARROW}": "->"})
+_STAGES = {"pretrain": "source-only", "adapt": "adapted"}
+_SPLITS = ("test", "validation", "train")
+_MAIN_GROUPS = ("all", "sum", "mean")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One joint group: formatted values by stage and reference; the change is last minus first stage.
+
+    Attributes:
+      track: where the first and the last stage stand on a scale from 0 to 1, None if one of them is missing.
+    """
+
+    group: str
+    main: bool
+    values: tuple[str, ...]
+    change: str
+    improved: bool | None
+    references: tuple[str, ...]
+    count: str
+    track: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """One metric on one split of one domain; rows are joint groups, columns stages, then references."""
+
+    domain: str
+    split: str
+    metric: str
+    lower_is_better: bool
+    stages: tuple[str, ...]
+    references: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def summary_table(results: Mapping[str, Any]) -> str:
+    """All tables of `results` (source-only, adapted, change) as aligned ASCII text, headline first."""
+    lines = [headline(results)]
+    for table in tables(results):
+        changes = len(table.stages) > 1
+        header = (f"{metric_title(table.metric)}, {table.domain} {table.split}", *table.stages)
+        cells = [(*header, *(("change",) if changes else ()), "labels")]
+        for row in table.rows:
+            cells.append((row.group, *row.values, *((row.change,) if changes else ()), row.count))
+        lines += ["", *_align(cells)]
+    return "\n".join(lines).translate(_PLAIN)
+
+
+def tables(results: Mapping[str, Any], references: Mapping[str, Sequence[EvaluationRow]] | None = None) -> list[Table]:
+    """One table per domain, split and metric: target before source, test first.
+
+    `references` are rows of other runs or papers, by the name of their column; their stage is not read.
+    """
+    rows = results.get("evaluations", ())
+    names = stage_titles(results)
+    values = {(r["stage"], *_place(r)): r for r in rows}
+    known = {name: {_place(r): r["value"] for r in reference} for name, reference in (references or {}).items()}
+    blocks = dict.fromkeys(_place(r)[:3] for r in rows)
+    found = []
+    for domain, split, metric in sorted(blocks, key=lambda b: (b[0] != "target", b[0], _split_order(b[1]))):
+        place = (domain, split, metric)
+        stages = tuple(s for s in names if any(k[:4] == (s, *place) for k in values))
+        shown = tuple(name for name in known if any(k[:3] == place for k in known[name]))
+        groups = list(dict.fromkeys(k[4] for k in values if k[1:4] == place))
+        numbers = [
+            [values[s, *place, g]["value"] if (s, *place, g) in values else None for s in stages] for g in groups
+        ]
+        top = max((abs(v) for line in numbers for v in line if _finite(v)), default=0) or 1.0
+        found.append(
+            Table(
+                domain=domain,
+                split=split,
+                metric=metric,
+                lower_is_better=lower_is_better(metric),
+                stages=tuple(names[s] for s in stages),
+                references=shown,
+                rows=tuple(
+                    Row(
+                        group=group,
+                        main=group == main_group(groups),
+                        values=tuple(format_value(metric, v) for v in line),
+                        change=_format_change(metric, line[0], line[-1]),
+                        improved=_improved(metric, line[0], line[-1]),
+                        references=tuple(format_value(metric, known[name].get((*place, group))) for name in shown),
+                        count=_count(values[s, *place, group] for s in stages if (s, *place, group) in values),
+                        track=_track(metric, line[0], line[-1], top),
+                    )
+                    for group, line in zip(groups, numbers, strict=True)
+                ),
+            )
+        )
+    return found
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """The result in one sentence: the first metric, over all joints, on the target's test split."""
+    found = tables(results)
+    if not found:
+        return "This run recorded no evaluation."
+    table = found[0]
+    row = next(r for r in table.rows if r.main)
+    what = metric_title(table.metric) + ("" if row.group == "all" else f" ({row.group})")
+    where = f"{what} on the {table.domain} {table.split} split"
+    if len(table.stages) == 1:
+        return f"{where}: {row.values[0]} ({table.stages[0]})"
+    after = "after adaptation" if table.stages[-1] == "adapted" else table.stages[-1]
+    unit = "" if table.lower_is_better else " points"
+    return (
+        f"{where}: {row.values[0]} {table.stages[0]} \N{RIGHTWARDS ARROW} {row.values[-1]} {after} ({row.change}{unit})"
+    )
+
+
+def stage_titles(results: Mapping[str, Any]) -> dict[str, str]:
+    """What to call each stage that was evaluated, in order. The only stage bears the name of its recipe."""
+    stages: list[str] = list(dict.fromkeys(r["stage"] for r in results.get("evaluations", ())))
+    if len(stages) == 1:
+        return {stages[0]: results.get("recipe", stages[0]).replace("_", " ")}
+    return {s: _STAGES.get(s, s.replace("_", " ")) for s in stages}
+
+
+def metric_title(metric: str) -> str:
+    """`tllib_pck@0.05` -> `tllib PCK@0.05`."""
+    acronyms = r"\b(pck|pckh|oks|ap|ar|auc|mae|pa|mpjpe|epe|nme)\b"
+    return re.sub(acronyms, lambda m: m[0].upper(), metric.replace("_", " "))
+
+
+def main_group(groups: Sequence[str]) -> str:
+    """The group that stands for all joints: `all`, for errors by axis `sum`, else the first."""
+    return next((g for g in _MAIN_GROUPS if g in groups), groups[0])
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether the metric is an error."""
+    return metric.startswith(("mae", "mpjpe", "pa_mpjpe", "epe", "nme"))
+
+
+def format_value(metric: str, value: float | None) -> str:
+    """Fractions in percent, errors with three decimals."""
+    if not _finite(value):
+        return _MISSING
+    if not lower_is_better(metric):
+        return f"{100 * value:.1f}{_SPACE}%".replace("-", _MINUS)
+    return f"{value:.3f}"
+
+
+def _format_change(metric: str, before: float | None, after: float | None) -> str:
+    if not (_finite(before) and _finite(after)):
+        return _MISSING
+    fraction = not lower_is_better(metric)
+    change = (after - before) * (100 if fraction else 1)
+    text = f"{change:+.{1 if fraction else 3}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", _MINUS)
+
+
+def _improved(metric: str, before: float | None, after: float | None) -> bool | None:
+    """None if there is no visible difference."""
+    text = _format_change(metric, before, after)
+    if text[0] not in ("+", _MINUS):
+        return None
+    return (text[0] == "+") != lower_is_better(metric)
+
+
+def _track(metric: str, before: float | None, after: float | None, top: float) -> tuple[float, float] | None:
+    if not (_finite(before) and _finite(after)):
+        return None
+    scale = top if lower_is_better(metric) else 1.0
+    return min(max(before / scale, 0.0), 1.0), min(max(after / scale, 0.0), 1.0)
+
+
+def _finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _place(row: EvaluationRow) -> tuple[str, str, str, str]:
+    return row["domain"], row["split"], row["metric"], row["group"]
+
+
+def _split_order(split: str) -> int:
+    return _SPLITS.index(split) if split in _SPLITS else len(_SPLITS)
+
+
+def _count(rows: Iterable[EvaluationRow]) -> str:
+    count = max((r["count"] for r in rows if r.get("count") is not None), default=None)
+    return _MISSING if count is None else f"{int(count):,}"
+
+
+def _align(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(c) for c in column) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in cells
+    ]

@@ -1,0 +1,1 @@
+"""The loop, state, optimizers, mesh, checkpoints and logs."""

@@ -1,0 +1,393 @@
+"""The training loop: stages one after the other, resumable at any update."""
+
+import dataclasses
+import hashlib
+import signal
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+
+from jaxpose.config import Config
+from jaxpose.data.domains import Pair
+from jaxpose.data.pipeline import Read, training_batches
+from jaxpose.recipes.stage import Stage, State, Task
+from jaxpose.train import mesh as meshes
+from jaxpose.train.checkpoint import Checkpoints
+from jaxpose.train.evaluate import Evaluator, Measures, Scores
+from jaxpose.train.log import MetricLog
+
+# What a training curve shows of an evaluation; the final one of a stage also covers the training splits' labels.
+_CURVE_SPLITS = ("validation", "test")
+
+
+class NonFiniteError(RuntimeError):
+    """A loss became infinite or not a number."""
+
+
+class Interrupted(Exception):
+    """SIGTERM: the run was saved and can be resumed."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Record:
+    """What a run knows besides its state; saved with every checkpoint.
+
+    Attributes:
+      stage: number of the stage that the state belongs to.
+      evaluations: rows of `results.json`.
+      broken: names of skipped records by domain.
+      wall_s, compile_s, data_wait_s: seconds, over all parts of a resumed run.
+      step_s: of the stages finished so far: median seconds of an update.
+      images: training images read.
+      train_s: seconds in updates, compilation and evaluation excluded.
+    """
+
+    stage: int = 0
+    evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    broken: list[str] = dataclasses.field(default_factory=list)
+    wall_s: float = 0.0
+    compile_s: float = 0.0
+    data_wait_s: float = 0.0
+    step_s: dict[str, float] = dataclasses.field(default_factory=dict)
+    images: int = 0
+    train_s: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything fixed about a run."""
+
+    config: Config
+    stages: tuple[Stage, ...]
+    task: Task
+    pair: Pair
+    measures: Measures
+    mesh: Mesh
+    workdir: Path
+
+
+def train(run: Run) -> tuple[State, Record]:
+    """Trains all stages, from the newest checkpoint of the work directory if there is one.
+
+    Returns the final state and what was recorded on the way. Evaluations of finished stages leave their predictions
+    in `workdir/predictions`.
+
+    Raises:
+      Interrupted: after SIGTERM; everything up to the last finished update is saved.
+      NonFiniteError: naming the step and the loss; the state before that update lies in `workdir/nonfinite`.
+      ValueError: if the checkpoint cannot be read.
+    """
+    checkpoints = Checkpoints(run.workdir / "checkpoints")
+    total = checkpoints.latest()
+    record = Record() if total is None else Record(**checkpoints.meta(total))
+    states = abstract_states(run)
+    state = None if total is None else checkpoints.restore(total, states[record.stage])
+    log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
+    stop = _StopFlag()
+    started, wall_before = time.perf_counter(), record.wall_s
+    resumed_stage = record.stage
+    try:
+        for number in range(resumed_stage, len(run.stages)):
+            stage = run.stages[number]
+            if state is None or number > resumed_stage:
+                state = _initial_state(run, number, state)
+                record = dataclasses.replace(record, stage=number)
+            before = sum(s.steps for s in run.stages[:number])
+
+            def save(state: State, before: int = before) -> None:
+                record.wall_s = wall_before + time.perf_counter() - started
+                if checkpoints.latest() != before + int(state.step):
+                    checkpoints.save(before + int(state.step), state, dataclasses.asdict(record))
+
+            state = _train_stage(run, stage, state, record, log, save, before, stop, checkpoints)
+        assert state is not None
+        record.wall_s = wall_before + time.perf_counter() - started
+        return state, record
+    finally:
+        stop.restore()
+        log.close()
+        checkpoints.close()
+
+
+def abstract_states(run: Run) -> list[State]:
+    """The shapes and shardings of every stage's state."""
+    states: list[State] = []
+    for stage in run.stages:
+        previous = states[-1] if states else None
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), previous)
+        sharding = meshes.replicated(run.mesh)
+        states.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
+    return states
+
+
+def fingerprint(state: State) -> str:
+    """SHA-256 of the parameters: names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(
+        ((jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)),
+        key=lambda item: item[0],
+    ):
+        array = np.asarray(leaf)
+        digest.update(f"{path}{array.shape}{array.dtype}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def evaluate_all(run: Run, number: int, state: State) -> dict[tuple[str, str], Scores]:
+    """Evaluates a stage's detector on every split that is not for training."""
+    return _evaluate(run, Evaluator(run.stages[number], run.task, run.measures, run.mesh, _rows(run)), state)
+
+
+def _initial_state(run: Run, number: int, previous: State | None) -> State:
+    key = jax.random.fold_in(jax.random.key(run.config.seed), number)
+    stage = run.stages[number]
+    return jax.jit(stage.init, out_shardings=meshes.replicated(run.mesh))(key, previous)
+
+
+def _train_stage(
+    run: Run,
+    stage: Stage,
+    state: State,
+    record: Record,
+    log: MetricLog,
+    save: Any,
+    before: int,
+    stop: "_StopFlag",
+    checkpoints: Checkpoints,
+) -> State:
+    config = run.config
+    evaluator = None
+    if stage.predict is not None:
+        evaluator = Evaluator(stage, run.task, run.measures, run.mesh, _rows(run))
+    step = int(state.step)
+    if step < stage.steps:
+        batches = _batches(run, stage, record, start=step)
+        seed_key = jax.random.fold_in(jax.random.key(config.seed + 1), record.stage)
+        alive = jnp.asarray(True)
+        batch = next(batches)
+        clock = time.perf_counter()
+        update = _compile(run, stage, state, batch, seed_key, alive)
+        record.compile_s += time.perf_counter() - clock
+        images = sum(read.batch_size for read in _reads(run, stage).values())
+        late = _Late(run, stage, log, before)
+        durations: list[float] = []
+        with tqdm.tqdm(
+            total=stage.steps,
+            initial=step,
+            desc=stage.name,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=1.0,
+            disable=jax.process_index() != 0,
+        ) as bar:
+            while step < stage.steps:
+                clock = time.perf_counter()
+                state, alive, metrics = update(state, batch, seed_key, alive)
+                step += 1
+                waited = time.perf_counter()
+                if step < stage.steps:
+                    batch = next(batches)
+                record.data_wait_s += time.perf_counter() - waited
+                bad = late.take(step, metrics)
+                if bad is None and (step == stage.steps or step % config.log_every == 0):
+                    bad = late.flush()
+                if bad is not None:
+                    raise _non_finite(run, stage, state, *bad)
+                durations.append(time.perf_counter() - clock)
+                record.images += images
+                record.train_s += durations[-1]
+                bar.update()
+                bar.set_postfix_str(f"{images / statistics.median(durations[-50:]):.0f} images/s {late.summary}")
+                if evaluator and step < stage.steps and step % config.eval_every == 0:
+                    _log_evaluation(log, stage, step, before, _evaluate(run, evaluator, state))
+                interrupted = stop.raised or checkpoints.preempted(before + step)
+                if interrupted or (step < stage.steps and step % config.checkpoint_every == 0):
+                    save(state)
+                if interrupted:
+                    raise Interrupted(f"saved at step {step} of {stage.name}; the same command goes on from there")
+        record.step_s[stage.name] = statistics.median(durations)
+    if evaluator and not any(row["stage"] == stage.name for row in record.evaluations):
+        found = _evaluate(run, evaluator, state)
+        _log_evaluation(log, stage, step, before, found)
+        _keep_final(run, stage, step, found, record)
+    save(state)
+    return state
+
+
+def _compile(run: Run, stage: Stage, state: State, batch: Any, seed_key: jax.Array, alive: jax.Array) -> Any:
+    """The jitted update, compiled for the shapes at hand; other shapes are an error, never a recompilation.
+
+    Once a loss is not finite nothing changes any more, so that what is saved is the state before that update, whenever
+    the host finds out.
+    """
+
+    def update(
+        state: State, batch: Any, seed_key: jax.Array, alive: jax.Array
+    ) -> tuple[State, jax.Array, dict[str, jax.Array]]:
+        new, metrics = stage.step(state, batch, jax.random.fold_in(seed_key, state.step))
+        new = dataclasses.replace(new, step=state.step + 1)
+        for name, value in metrics.items():
+            if name.startswith("loss"):
+                alive &= jnp.isfinite(value)
+        return jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, state), alive, metrics
+
+    everywhere, rows = meshes.replicated(run.mesh), meshes.by_row(run.mesh)
+    jitted = jax.jit(
+        update,
+        donate_argnums=(0,),
+        in_shardings=(everywhere, rows, everywhere, everywhere),
+        out_shardings=everywhere,
+    )
+    return jitted.lower(state, batch, seed_key, alive).compile()
+
+
+def _reads(run: Run, stage: Stage) -> dict[str, Read]:
+    return {
+        domain: Read(
+            crops=run.pair.domains[domain].splits["train"],
+            batch_size=run.config.data.batch_size,
+            fields=fields,
+        )
+        for domain, fields in stage.reads.items()
+    }
+
+
+def _batches(run: Run, stage: Stage, record: Record, *, start: int) -> Iterator[Any]:
+    """Batches on the devices, from a step of the stage on; broken records are noted as they are met."""
+    reads = _reads(run, stage)
+    batches = training_batches(
+        reads,
+        seed=run.config.seed,
+        start=start,
+        workers=run.config.data.workers,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+    for batch in batches:
+        for domain, fields in batch.items():
+            for index in fields.pop("broken"):
+                if index >= 0:
+                    _note_broken(record, domain, reads[domain].crops.name(int(index)))
+            del fields["index"]
+        yield meshes.to_devices(run.mesh, batch)
+
+
+class _Late:
+    """Metrics, fetched one step late so that the device never waits for the log."""
+
+    def __init__(self, run: Run, stage: Stage, log: MetricLog, before: int):
+        self._log, self._stage, self._before = log, stage, before
+        self._log_every = run.config.log_every
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._window: list[dict[str, float]] = []
+        self.summary = ""
+
+    def take(self, step: int, metrics: dict[str, jax.Array]) -> tuple[int, str, float] | None:
+        """Stores a step's metrics and fetches those of the step before; the first loss that is not finite."""
+        bad = self._fetch()
+        self._pending = (step, metrics)
+        return bad
+
+    def flush(self) -> tuple[int, str, float] | None:
+        """Fetches what is left and writes the mean since the last time."""
+        bad = self._fetch()
+        if bad is None and self._window:
+            self._log.write(self._stage.name, self._step, self._before + self._step, self._mean())
+            self._window = []
+        return bad
+
+    def _fetch(self) -> tuple[int, str, float] | None:
+        if self._pending is None:
+            return None
+        self._step, metrics = self._pending
+        self._pending = None
+        values = {name: float(value) for name, value in metrics.items()}
+        for name, value in values.items():
+            if name.startswith("loss") and not np.isfinite(value):
+                return self._step, name, value
+        self._window.append(values)
+        self.summary = " ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:2])
+        return None
+
+    def _mean(self) -> dict[str, float]:
+        return {name: statistics.fmean(values[name] for values in self._window) for name in self._window[0]}
+
+
+def _non_finite(run: Run, stage: Stage, state: State, step: int, name: str, value: float) -> NonFiniteError:
+    folder = run.workdir / "nonfinite"
+    dump = Checkpoints(folder)
+    dump.save(step - 1, state, {"stage": stage.name, "step": step, "term": name, "value": str(value)})
+    dump.close()
+    return NonFiniteError(
+        f"{stage.name} step {step}: found {name} = {value}, expected a finite loss; the state before this step is in "
+        f"{folder}"
+    )
+
+
+def _evaluate(run: Run, evaluator: Evaluator, state: State) -> dict[tuple[str, str], Scores]:
+    return {
+        (domain, split): evaluator(state, crops)
+        for domain, opened in run.pair.domains.items()
+        for split, crops in opened.splits.items()
+        if split in _CURVE_SPLITS and crops.source.labelled
+    }
+
+
+def _log_evaluation(
+    log: MetricLog, stage: Stage, step: int, before: int, found: Mapping[tuple[str, str], Scores]
+) -> None:
+    values = {
+        f"{domain}/{split}/{row['metric']}/{row['group']}": row["value"]
+        for (domain, split), scores in found.items()
+        for row in scores.rows
+    }
+    if values:
+        log.write(stage.name, step, before + step, values)
+
+
+def _keep_final(run: Run, stage: Stage, step: int, found: Mapping[tuple[str, str], Scores], record: Record) -> None:
+    folder = run.workdir / "predictions"
+    if jax.process_index() == 0:
+        folder.mkdir(exist_ok=True)
+    for (domain, split), scores in found.items():
+        for index in scores.broken:
+            _note_broken(record, domain, run.pair.domains[domain].splits[split].name(index))
+        where = {"stage": stage.name, "step": step, "domain": domain, "split": split}
+        record.evaluations += [where | row for row in scores.rows]
+        if jax.process_index() == 0:
+            np.save(folder / f"{stage.name}_{domain}_{split}.npy", scores.keypoints)
+
+
+def _note_broken(record: Record, domain: str, name: str) -> None:
+    entry = f"{domain}: {name}"
+    if entry not in record.broken:
+        record.broken.append(entry)
+
+
+def _rows(run: Run) -> int:
+    """Rows of an evaluation batch, a multiple of the number of devices."""
+    devices = run.mesh.size
+    return -(-run.config.data.eval_batch_size // devices) * devices
+
+
+class _StopFlag:
+    """Notes SIGTERM instead of dying of it."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        self._before = signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self.raised = True
+
+    def restore(self) -> None:
+        """Gives SIGTERM back to whoever had it."""
+        signal.signal(signal.SIGTERM, self._before)

@@ -1,0 +1,219 @@
+"""One run from a configuration to its results: opens the data, builds the recipe, trains, reports."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxpose import config as configs
+from jaxpose.config import Config
+from jaxpose.data.domains import Pair, open_pair
+from jaxpose.data.pipeline import Crops
+from jaxpose.ops import heatmaps
+from jaxpose.recipes.stage import State, Task
+from jaxpose.report import html, text
+from jaxpose.train import loop
+from jaxpose.train import mesh as meshes
+from jaxpose.train.checkpoint import Checkpoints, write_json
+from jaxpose.train.evaluate import Measures
+from jaxpose.train.log import read_metrics
+
+_PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_GALLERY = 2000  # test images whose predictions the report may choose from
+
+
+def train(config: Config, workdir: Path) -> dict[str, Any]:
+    """Trains, or resumes, or shows the results of a finished run.
+
+    Raises:
+      ValueError: in one line, before the first step, for whatever is wrong with configuration, data or checkpoint.
+    """
+    first = jax.process_index() == 0
+    results_file = workdir / "results.json"
+    _check_same_run(config, workdir)
+    if results_file.exists():
+        results = json.loads(results_file.read_text())
+        if first:
+            print(f"{workdir} is finished; delete it or choose another --workdir to train again.\n")
+            print(text.summary_table(results))
+        return results
+    run = _build(config, workdir)
+    if first:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", configs.to_json(config))
+        print(_describe(run))
+    state, record = loop.train(run)
+    results = _results(run, state, record)
+    if first:
+        references = _references(config)
+        html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
+        write_json(results_file, results)
+        print(f"\n{text.summary_table(results)}\n\nReport: {workdir / 'report.html'}")
+    return results
+
+
+def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
+    """Evaluates the newest checkpoint of a work directory and prints what it finds.
+
+    Raises:
+      ValueError: if there is no checkpoint.
+    """
+    _check_same_run(config, workdir)
+    run = _build(config, workdir)
+    folder = workdir / "checkpoints"
+    step = Checkpoints(folder).latest() if folder.exists() else None
+    if step is None:
+        raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
+    checkpoints = Checkpoints(folder)
+    record = loop.Record(**checkpoints.meta(step))
+    state = checkpoints.restore(step, loop.abstract_states(run)[record.stage])
+    checkpoints.close()
+    stage = run.stages[record.stage]
+    rows = [
+        {"stage": stage.name, "step": int(state.step), "domain": domain, "split": split} | row
+        for (domain, split), scores in loop.evaluate_all(run, record.stage, state).items()
+        for row in scores.rows
+    ]
+    if jax.process_index() == 0:
+        for row in rows:
+            print(json.dumps(row))
+    return rows
+
+
+def _build(config: Config, workdir: Path) -> loop.Run:
+    data = config.data
+    pair = open_pair(
+        source=data.source,
+        target=data.target,
+        root=data.root,
+        image_size=data.image_size,
+        margin=data.margin,
+        memory=data.memory,
+        seed=config.seed,
+    )
+    task = _task(config, pair)
+    stages = config.method.stages(task, config)
+    names = {stage.name for stage in stages}
+    if unknown := set(config.steps) - names:
+        raise ValueError(f"config.steps: found {sorted(unknown)[0]!r}, expected stages of this recipe: {sorted(names)}")
+    mesh = meshes.make_mesh(config.mesh.data)
+    if data.batch_size % mesh.size:
+        raise ValueError(
+            f"config.data.batch_size: found {data.batch_size}, expected a multiple of the {mesh.size} devices"
+        )
+    return loop.Run(
+        config=config,
+        stages=stages,
+        task=task,
+        pair=pair,
+        measures=Measures(
+            metrics=config.metrics, thresholds=config.pck_thresholds, pixels_per_unit=pair.pixels_per_unit
+        ),
+        mesh=mesh,
+        workdir=workdir,
+    )
+
+
+def _task(config: Config, pair: Pair) -> Task:
+    size = config.data.image_size
+    heatmap_size = size * 2**config.model.upsampling // 32
+    area = None
+    if pair.area is not None:
+        first, last = (float(heatmaps.image_to_heatmap(np.array([v, v]), size / heatmap_size)[0]) for v in pair.area)
+        area = (float(np.floor(first + 0.5)), float(np.floor(last + 0.5)))
+    return Task(
+        skeleton=pair.skeleton,
+        image_size=size,
+        heatmap_size=heatmap_size,
+        sigma=config.model.sigma,
+        augmentation=config.augmentation,
+        area=area,
+    )
+
+
+def _check_same_run(config: Config, workdir: Path) -> None:
+    """A work directory belongs to one configuration."""
+    path = workdir / "config.json"
+    if not path.exists():
+        if (workdir / "checkpoints").exists():
+            raise ValueError(f"{path}: found none beside the checkpoints, expected the configuration of the run")
+        return
+    there = configs.fixed_part(json.loads(path.read_text()))
+    here = configs.fixed_part(configs.to_json(config))
+    for field in sorted(there.keys() | here.keys()):
+        if there.get(field) != here.get(field):
+            raise ValueError(
+                f"config.{field}: found {here.get(field)!r}, expected {there.get(field)!r} as in {path}; "
+                "choose another --workdir"
+            )
+
+
+def _describe(run: loop.Run) -> str:
+    lines = [f"Joints ({len(run.task.skeleton)}): {', '.join(run.task.skeleton.joints)}"]
+    for name, domain in run.pair.domains.items():
+        sizes = ", ".join(f"{len(crops)} {split}" for split, crops in domain.splits.items())
+        lines.append(f"{name.capitalize()}: {domain.spec} ({sizes})")
+    lines.append(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {run.workdir}")
+    return "\n".join(lines)
+
+
+def _results(run: loop.Run, state: State, record: loop.Record) -> dict[str, Any]:
+    last = run.stages[-1].name
+    return {
+        "recipe": run.config.method.name,
+        "pair": run.config.pair,
+        "seed": run.config.seed,
+        "evaluations": record.evaluations,
+        "fingerprint": loop.fingerprint(state),
+        "timing": {
+            "wall_s": record.wall_s,
+            "compile_s": record.compile_s,
+            "step_s": record.step_s[last],
+            "step_s_by_stage": record.step_s,
+            "images_per_s": record.images / record.train_s if record.train_s else 0.0,
+            "data_wait_s": record.data_wait_s,
+        },
+        "devices": [f"{device.platform}: {device.device_kind}" for device in run.mesh.devices.flat],
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+        "skipped_records": record.broken,
+        "config": configs.to_json(run.config),
+    }
+
+
+def _references(config: Config) -> dict[str, list[dict[str, Any]]]:
+    """The target rows of a finished oracle run."""
+    if config.oracle is None:
+        return {}
+    path = Path(config.oracle) / "results.json"
+    if not path.exists():
+        raise ValueError(f"config.oracle: found no {path}, expected the work directory of a finished run")
+    return {"oracle": json.loads(path.read_text())["evaluations"]}
+
+
+def _cases(run: loop.Run) -> list[html.Case]:
+    """Target test images with the predictions of every stage."""
+    crops: Crops | None = run.pair.domains["target"].splits.get("test")
+    if crops is None:
+        return []
+    predictions = {
+        stage.name: np.load(path)
+        for stage in run.stages
+        if (path := run.workdir / "predictions" / f"{stage.name}_target_test.npy").exists()
+    }
+    cases = []
+    for i in range(min(len(crops), _GALLERY)):
+        element = crops[i]
+        cases.append(
+            html.Case(
+                image=element["image"],
+                name=crops.name(i),
+                keypoints=element["keypoints"],
+                visible=element["visible"],
+                predictions={stage: points[i] for stage, points in predictions.items()},
+            )
+        )
+    return cases
