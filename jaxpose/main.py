@@ -2,6 +2,7 @@
 
 import datetime
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     # These import jax; a wrong flag should not have to wait for it.
     from jaxpose.train import loop, mesh, session
 
+    _keep_compiled_programs()
     for noisy in ("absl", "jax", "orbax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     absl_logging.set_verbosity(absl_logging.ERROR)
@@ -44,6 +46,15 @@ def main(arguments: Sequence[str]) -> None:
         if absl_logging.get_verbosity() >= absl_logging.DEBUG:
             raise
         _fail(" ".join(str(error).split()))
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled programs are kept between runs, where `JAX_COMPILATION_CACHE_DIR` says or in the user's cache folder."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "jaxpose" / "xla"))
 
 
 def _new_workdir() -> Path:

@@ -49,7 +49,7 @@ def ultrasound() -> Config:
         ),
         augmentation=Augmentation(rotation=15.0, scale=(0.75, 1.35), translation=0.1, brightness=0.4, contrast=0.4),
         model=Model(depth=18, width=32, head_width=64, sigma=1.5),
-        optim=Optim(trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
+        optim=Optim(pretrain_trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
     )
 
 
@@ -90,7 +90,7 @@ def sprites(source: str, target: str) -> Config:
         ),
         augmentation=_NONE,
         model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.0),
-        optim=Optim(trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
+        optim=Optim(pretrain_trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
     )
 
 
@@ -155,7 +155,7 @@ def _embedded(name: str, source: str, target: str) -> Config:
         data=Data(source=source, target=target, image_size=96, batch_size=32),
         augmentation=Augmentation(rotation=20.0),
         model=Model(depth=18, width=16, head_width=64, sigma=1.0),
-        optim=Optim(trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
+        optim=Optim(pretrain_trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
     )
 
 

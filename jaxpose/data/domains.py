@@ -82,7 +82,7 @@ def open_pair(*, source: str, target: str, root: str, image_size: int, margin: f
         domains[name] = Domain(spec=source if name == "source" else target, splits=crops)
     if not isinstance(opened["target"]["train"], sprites.SpriteSource):
         return Pair(skeleton=shared, domains=domains)
-    scale = image_size / sprites.SIDE
+    scale = image_size / sprites.SIZE
     first, last = (scale * (pixel + 0.5) - 0.5 for pixel in sprites.AREA)
     return Pair(skeleton=shared, domains=domains, area=(first, last), pixels_per_unit=scale * sprites.POSITION_SPAN)
 

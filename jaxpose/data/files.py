@@ -22,7 +22,7 @@ class Files:
     """The files below a folder or inside an uncompressed tar: relative posix names to bytes, read at random.
 
     Safe to share between threads and to pickle (an archive is opened again, its index travels along). Hidden
-    files, links and empty folders are left out. A name that an archive holds twice means its last copy.
+    files and an archive's links are left out. A name that an archive holds twice means its last copy.
 
     Raises:
       FileNotFoundError: if `path` does not exist.
@@ -33,23 +33,25 @@ class Files:
         self.path = pathlib.Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder, expected a folder or an uncompressed .tar")
+        # Offset and size in the archive; None for a file of its own.
+        self._spans: dict[str, tuple[int, int] | None] = {}
         if self.path.is_dir():
-            self._spans = None
-            self.names = tuple(sorted(_folder_names(self.path)))
+            self._spans.update(dict.fromkeys(_folder_names(self.path)))
         else:
-            self._spans = _tar_spans(self.path)
-            self.names = tuple(sorted(self._spans))
-            self._open()
+            self._spans.update(_tar_spans(self.path))
+        self.names = tuple(sorted(self._spans))
         if not self.names:
             raise ValueError(f"{path}: holds no files, expected images and labels")
+        self._open()
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; FileNotFoundError if there is none of that name."""
-        if self._spans is None:
-            return (self.path / name).read_bytes()
         if name not in self._spans:
-            raise FileNotFoundError(f"{self.path}: the archive holds no file {name}")
-        offset, size = self._spans[name]
+            raise FileNotFoundError(f"{self.path}: holds no file {name}")
+        span = self._spans[name]
+        if span is None:
+            return (self.path / name).read_bytes()
+        offset, size = span
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
             raise ValueError(f"{self.path}: the archive ends inside {name}, expected {size} bytes of it")
@@ -60,28 +62,20 @@ class Files:
         return tuple(name for name in self.names if fnmatch.fnmatchcase(name, pattern))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._known
+        return name in self._spans
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "names": self.names, "_spans": self._spans}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        if self._spans is not None:
-            self._open()
-
-    @property
-    def _known(self):
-        if self._spans is not None:
-            return self._spans
-        if "_name_set" not in self.__dict__:
-            self._name_set = frozenset(self.names)
-        return self._name_set
+        self._open()
 
     def _open(self) -> None:
         # pread carries its own offset, so threads and forked workers share one descriptor without a lock.
-        self._descriptor = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
+        if self.path.is_file():
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._descriptor)
 
 
 def decode_image(data: bytes | np.ndarray, name: str) -> np.ndarray:
@@ -187,7 +181,7 @@ class FileSource:
 
 def _folder_names(folder: pathlib.Path) -> list[str]:
     names = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         base = pathlib.Path(root).relative_to(folder)
         names += [(base / name).as_posix() for name in files if not name.startswith(".")]

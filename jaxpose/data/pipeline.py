@@ -56,7 +56,6 @@ class Crops:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Element:
-        index = int(index) % len(self)
         kept: dict[int, Element] = self.__dict__["_kept"]
         element = kept.get(index)
         if element is None:
@@ -205,7 +204,7 @@ class _EvaluationBatches:
     def __getitem__(self, number: int) -> Element:
         local = self.batch_size // self.processes
         indices = number * self.batch_size + self.process * local + np.arange(local)
-        rows = [self.crops[i if i < len(self.crops) else 0] for i in indices]
+        rows = [self.crops[int(i) if i < len(self.crops) else 0] for i in indices]
         batch = _stack(rows, ("image", "keypoints", "visible"))
         # A broken image is no evidence for or against the model, so its stand-in is not counted.
         batch["row"] = (indices < len(self.crops)) & (batch["broken"] < 0)

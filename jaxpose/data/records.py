@@ -1,6 +1,6 @@
 """The record: one example of a data set, as every reader and generator yields it."""
 
-from typing import NotRequired, Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Record(TypedDict):
     frame: NotRequired[int]  # its number in the clip
 
 
+@runtime_checkable
 class Source(Protocol):
     """A split of a data set with random access; pure: the same index always gives the same record."""
 

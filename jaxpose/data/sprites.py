@@ -140,11 +140,8 @@ def _split_of_index() -> np.ndarray:
 
 
 _RADIUS = 13  # pixels; no sprite reaches further from its centre
-_SQUARE, _ELLIPSE, _HEART = (
-    9.0,
-    (12.5, 6.25),
-    9.3,
-)  # pixels at scale 1: half side, half axes, unit of the curve
+# Pixels at scale 1: half the square's side, half the ellipse's axes, the unit of the heart's curve.
+_SQUARE, _ELLIPSE, _HEART = 9.0, (12.5, 6.25), 9.3
 _HEART_CENTROID = 0.2935  # units of the curve, above its origin
 
 

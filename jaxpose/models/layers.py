@@ -1,32 +1,39 @@
 """Layers that the networks share: convolution, transposed convolution, batch normalisation."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxpose.ops import convolution
 
+Initializer = Callable[..., jax.Array]
 
-def normal(deviation: float) -> initializers.Initializer:
+
+def normal(deviation: float) -> Initializer:
     """Draws weights from N(0, deviation**2).
 
-    Layers of similar size share one draw of a size that is a power of two: compiling each size apart takes longer than
-    training a small network.
+    Sizes are rounded up to powers of two and cut, so that layers share the compiled draw: compiling one for every shape
+    takes longer than training a small network.
     """
 
-    def init(key, shape, dtype=jnp.float32, out_sharding=None):
-        del out_sharding
+    def init(key, shape, dtype=jnp.float32):
         count = math.prod(shape)
         drawn = jax.random.normal(key, (1 << (count - 1).bit_length(),), dtype)
         return drawn[:count].reshape(shape) * jnp.asarray(deviation, dtype)
 
     return init
+
+
+def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Draws a kernel (h, w, in, out) from N(0, 2 / (h * w * out)). Source: He et al. 2015, arXiv:1502.01852, Eq. 14."""
+    height, width, _, outputs = shape
+    return normal(math.sqrt(2 / (height * width * outputs)))(key, shape, dtype)
 
 
 class Conv(nnx.Module):
@@ -45,7 +52,7 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         use_bias: bool = False,
-        init: initializers.Initializer,
+        init: Initializer,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
@@ -72,7 +79,7 @@ class Deconv(nnx.Module):
         inputs: int,
         outputs: int,
         *,
-        init: initializers.Initializer,
+        init: Initializer,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
@@ -107,8 +114,8 @@ class BatchNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         if train:
             mean, var = _moments(wide, self.mean[...])
-            self.mean[...] = _MOMENTUM * self.mean[...] + (1 - _MOMENTUM) * lax.stop_gradient(mean)
-            self.var[...] = _MOMENTUM * self.var[...] + (1 - _MOMENTUM) * lax.stop_gradient(var)
+            self.mean.set_value(_forget(self.mean[...], mean))
+            self.var.set_value(_forget(self.var[...], var))
         else:
             mean, var = self.mean[...], self.var[...]
         gain = self.scale[...] * lax.rsqrt(var + _EPSILON)
@@ -117,8 +124,12 @@ class BatchNorm(nnx.Module):
         return y.astype(self.dtype)
 
 
-_MOMENTUM = 0.9
+MOMENTUM = 0.9
 _EPSILON = 1e-5
+
+
+def _forget(running: jax.Array, batch: jax.Array) -> jax.Array:
+    return MOMENTUM * running + (1 - MOMENTUM) * lax.stop_gradient(batch)
 
 
 def _moments(x: jax.Array, pivot: jax.Array) -> tuple[jax.Array, jax.Array]:

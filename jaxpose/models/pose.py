@@ -6,7 +6,6 @@ Source: Xiao et al. 2018, arXiv:1804.06208 ("SimpleBaseline"); the two-layer reg
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -65,7 +64,7 @@ class Regressor(nnx.Module):
         return self.conv2(jax.nn.relu(self.bn1(self.conv1(x), train)))
 
 
-_SMALL = initializers.normal(0.001)
+_SMALL = layers.normal(0.001)
 
 
 def _doubling(inputs, outputs, *, dtype, rngs):

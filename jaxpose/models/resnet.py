@@ -21,16 +21,13 @@ class ResNet(nnx.Module):
 
     def __init__(self, *, depth: int, width: int, dtype: DTypeLike, rngs: nnx.Rngs):
         block, counts = _architecture(depth)
-        self.conv1 = layers.Conv(3, width, 7, stride=2, init=_HE, dtype=dtype, rngs=rngs)
+        self.conv1 = layers.Conv(3, width, 7, stride=2, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(width, dtype=dtype)
-        inputs = width
-        for stage, count in enumerate(counts):
-            blocks = {}
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                blocks[str(index)] = block(inputs, width * 2**stage, stride, dtype=dtype, rngs=rngs)
-                inputs = width * 2**stage * block.expansion
-            setattr(self, f"layer{stage + 1}", nnx.Dict(blocks))
+        outputs = width * block.expansion
+        self.layer1 = _stage(block, width, width, 1, counts[0], dtype=dtype, rngs=rngs)
+        self.layer2 = _stage(block, outputs, 2 * width, 2, counts[1], dtype=dtype, rngs=rngs)
+        self.layer3 = _stage(block, 2 * outputs, 4 * width, 2, counts[2], dtype=dtype, rngs=rngs)
+        self.layer4 = _stage(block, 4 * outputs, 8 * width, 2, counts[3], dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> Float[Array, "b h2 w2 c"]:
         """Features of normalised images."""
@@ -53,9 +50,9 @@ class BasicBlock(nnx.Module):
     expansion = 1
 
     def __init__(self, inputs: int, channels: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv1 = layers.Conv(inputs, channels, 3, stride=stride, init=_HE, dtype=dtype, rngs=rngs)
+        self.conv1 = layers.Conv(inputs, channels, 3, stride=stride, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(channels, dtype=dtype)
-        self.conv2 = layers.Conv(channels, channels, 3, init=_HE, dtype=dtype, rngs=rngs)
+        self.conv2 = layers.Conv(channels, channels, 3, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn2 = layers.BatchNorm(channels, dtype=dtype)
         self.downsample = _downsample(inputs, channels, stride, dtype=dtype, rngs=rngs)
 
@@ -73,11 +70,11 @@ class Bottleneck(nnx.Module):
 
     def __init__(self, inputs: int, channels: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         outputs = channels * self.expansion
-        self.conv1 = layers.Conv(inputs, channels, 1, init=_HE, dtype=dtype, rngs=rngs)
+        self.conv1 = layers.Conv(inputs, channels, 1, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(channels, dtype=dtype)
-        self.conv2 = layers.Conv(channels, channels, 3, stride=stride, init=_HE, dtype=dtype, rngs=rngs)
+        self.conv2 = layers.Conv(channels, channels, 3, stride=stride, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn2 = layers.BatchNorm(channels, dtype=dtype)
-        self.conv3 = layers.Conv(channels, outputs, 1, init=_HE, dtype=dtype, rngs=rngs)
+        self.conv3 = layers.Conv(channels, outputs, 1, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn3 = layers.BatchNorm(outputs, dtype=dtype)
         self.downsample = _downsample(inputs, outputs, stride, dtype=dtype, rngs=rngs)
 
@@ -87,10 +84,6 @@ class Bottleneck(nnx.Module):
         y = jax.nn.relu(self.bn2(self.conv2(y), train))
         y = self.bn3(self.conv3(y), train)
         return jax.nn.relu(y + _shortcut(self.downsample, x, train))
-
-
-def _HE(key, shape, dtype):
-    return layers.normal((2 / (shape[0] * shape[1] * shape[3])) ** 0.5)(key, shape, dtype)
 
 
 def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]:
@@ -106,11 +99,19 @@ def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tupl
     return known[depth]
 
 
+def _stage(block, inputs, channels, stride, count, *, dtype, rngs):
+    """Blocks of which the first changes the shape."""
+    first = block(inputs, channels, stride, dtype=dtype, rngs=rngs)
+    outputs = channels * block.expansion
+    others = [block(outputs, channels, 1, dtype=dtype, rngs=rngs) for _ in range(count - 1)]
+    return nnx.Dict({str(index): made for index, made in enumerate([first, *others])})
+
+
 def _downsample(inputs, outputs, stride, *, dtype, rngs):
     """The 1x1 convolution and normalisation on the shortcut where the shape changes, else None."""
     if stride == 1 and inputs == outputs:
         return None
-    conv = layers.Conv(inputs, outputs, 1, stride=stride, init=_HE, dtype=dtype, rngs=rngs)
+    conv = layers.Conv(inputs, outputs, 1, stride=stride, init=layers.he_normal, dtype=dtype, rngs=rngs)
     return nnx.Dict({"0": conv, "1": layers.BatchNorm(outputs, dtype=dtype)})
 
 

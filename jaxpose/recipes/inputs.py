@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,9 @@ UNLABELLED = ("image",)
 class Labelled:
     """Augmented images (B, S, S, 3) with label maps (B, H, W, K) and which of them count (B, K)."""
 
-    images: jax.Array
-    maps: jax.Array
-    mask: jax.Array
+    images: Any  # Any: JAX also fills pytrees with shapes and placeholders
+    maps: Any
+    mask: Any
 
 
 LabelMaps = Callable[[jax.Array, jax.Array, Task], tuple[jax.Array, jax.Array]]

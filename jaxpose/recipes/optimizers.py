@@ -23,8 +23,9 @@ class Optim:
 
     Attributes:
       learning_rate: of heads; the peak of the schedules.
-      trunk_scale: learning rate of backbone and upsampling relative to it; 0.1 suits ImageNet weights, 1 random
-        ones.
+      pretrain_trunk_scale: pretraining's learning rate of backbone and upsampling relative to the head's; 0.1 suits
+        ImageNet weights, 1 random ones.
+      adapt_trunk_scale: the same for adaptation.
       pretrain_rule, adapt_rule: SGD with Nesterov momentum, or Adam. Adam takes `adam_learning_rate`.
       momentum: of SGD.
       weight_decay: of SGD; on every parameter, biases and batch-norm scales included.
@@ -35,7 +36,8 @@ class Optim:
     """
 
     learning_rate: float = 0.1
-    trunk_scale: float = 0.1
+    pretrain_trunk_scale: float = 0.1
+    adapt_trunk_scale: float = 0.1
     pretrain_rule: Literal["sgd", "adam"] = "sgd"
     adapt_rule: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9

@@ -56,6 +56,8 @@ class RegDA:
       margin: weight of f' on the source relative to `trade_off`; the released code has 4.
       trunk_weight: the share of the gradient through f' that reaches the trunk.
       trunk_warmup: that share rises as tanh(step / (2 trunk_warmup)); 0: it is constant.
+      fresh_regressors: start f and f' from random weights, as the paper does; else the source model's head is a
+        regressor, and both start from it.
       label_maps, mean: how labels are drawn, and the mean over joints.
       pseudo_points: where f's predictions lie on its maps.
       support, eps, clip_false: how pseudo-label maps are cut off, what is added to every pixel of a disparity's
@@ -71,6 +73,7 @@ class RegDA:
     margin: float = 1.0
     trunk_weight: float = 1.0
     trunk_warmup: float = 0.0
+    fresh_regressors: bool = True
     label_maps: inputs.LabelMaps = inputs.clean_labels
     mean: Callable[[jax.Array, jax.Array], jax.Array] = heatmap.masked_mean
     pseudo_points: Callable[[jax.Array], jax.Array] = heatmaps.argmax_points
@@ -81,9 +84,10 @@ class RegDA:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
-        linear = detector.build(task, config, heads={"head": "linear"})
-        first = supervised.pretrain(task, config, linear, label_maps=self.label_maps)
-        return first, adapt(task, config, self)
+        networks = detector.build(task, config, heads={"head": "linear" if self.fresh_regressors else "regressor"})
+        first = supervised.pretrain(task, config, networks, label_maps=self.label_maps)
+        regressors = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
+        return first, adapt(task, config, regressors, self)
 
 
 def released_settings() -> RegDA:
@@ -107,26 +111,28 @@ def released_settings() -> RegDA:
     )
 
 
-def adapt(task: Task, config: Config, settings: RegDA) -> Stage:
-    """The adversarial stage: fresh regressors f (`head`) and f' (`head_adv`) on the pretrained trunk.
+def adapt(task: Task, config: Config, networks: detector.Detector, settings: RegDA) -> Stage:
+    """The adversarial stage: regressors f (`head`) and f' (`head_adv`) on the pretrained trunk.
 
     Raises:
       ValueError: if the skeleton has one joint and its task names no area for the ground-false maps.
     """
     if len(task.skeleton) == 1 and task.area is None:
         raise ValueError(f"regda: found one joint ({task.skeleton.joints[0]}), expected several or a task with an area")
-    networks = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
     steps, optim = config.steps["adapt"], config.optim
     rule = optimizers.transformation(optim.adapt_rule, optim)
     high = optimizers.peak(optim.adapt_rule, optim)
-    rates = detector.learning_rates(optimizers.inverse_schedule(high, steps, optim), optim.trunk_scale)
+    rates = detector.learning_rates(optimizers.inverse_schedule(high, steps, optim), optim.adapt_trunk_scale)
     objectives = Objectives(networks=networks, settings=settings, task=task)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         params, stats = networks.init(key, ("head", "head_adv"))
-        params = {name: previous.params[name] for name in TRUNK} | params
-        stats = {name: previous.stats[name] for name in TRUNK} | stats
+        params |= {name: previous.params[name] for name in TRUNK}
+        stats |= {name: previous.stats[name] for name in TRUNK}
+        if not settings.fresh_regressors:
+            params |= {name: previous.params["head"] for name in ("head", "head_adv")}
+            stats |= {name: previous.stats["head"] for name in ("head", "head_adv")}
         return initial_state(
             params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in NETWORKS}
         )

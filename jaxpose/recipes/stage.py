@@ -45,17 +45,17 @@ class State:
 
     Attributes:
       step: updates done in this stage, int32 scalar.
-      params: float32 parameters by network.
-      stats: batch statistics by network.
-      optimizers: optimizer states by name.
-      extra: what a method carries besides, such as an EMA teacher.
+      params: float32 parameters, a dict by network.
+      stats: batch statistics, a dict by network.
+      optimizers: optimizer states, a dict by name.
+      extra: a dict of what a method carries besides, such as an EMA teacher.
     """
 
-    step: jax.Array
-    params: dict[str, Tree]
-    stats: dict[str, Tree]
-    optimizers: dict[str, Tree]
-    extra: dict[str, Tree] = dataclasses.field(default_factory=dict)
+    step: Any  # Any: JAX also fills pytrees with shapes, shardings and placeholders
+    params: Any
+    stats: Any
+    optimizers: Any
+    extra: Any = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def pretrain(
     steps, settings = config.steps["pretrain"], config.optim
     rule = optimizers.transformation(settings.pretrain_rule, settings)
     high = optimizers.peak(settings.pretrain_rule, settings)
-    rates = detector.learning_rates(optimizers.step_schedule(high, steps, settings), settings.trunk_scale)
+    rates = detector.learning_rates(optimizers.step_schedule(high, steps, settings), settings.pretrain_trunk_scale)
 
     def init(key: jax.Array, previous: State | None) -> State:
         params, stats = networks.init(key, NETWORKS)

@@ -7,6 +7,7 @@ from jaxpose.data.skeletons import Skeleton
 
 # RGB: told apart by most colour-blind readers, visible on skin, cloth and sky with a dark edge
 LEFT, RIGHT, CENTRE = (64, 196, 255), (255, 152, 56), (240, 240, 240)
+_SIDELESS = (255, 72, 150)  # skeletons without left and right
 _EDGE = (20, 20, 24)
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
 
@@ -31,6 +32,7 @@ def draw_skeleton(
     shown = (np.asarray(visible) > 0) & np.isfinite(points).all(axis=-1)
     fixed = np.round(np.clip(np.where(shown[:, None], points, 0), -1e4, 1e4) * 2**_SHIFT).astype(int)
     unit = min(enlarged) / 256
+    dot = 3.5 if skeleton.bones else 6.0
     sides = _sides(skeleton)
     bones = [(a, b) for a, b in skeleton.bone_indices if shown[a] and shown[b]]
     for edge in (True, False):  # all edges lie below all colours
@@ -40,13 +42,13 @@ def draw_skeleton(
             cv2.line(canvas, fixed[a].tolist(), fixed[b].tolist(), colour, stroke, cv2.LINE_AA, _SHIFT)
         for k in np.flatnonzero(shown):
             colour = _EDGE if edge else sides[k]
-            radius = round((4.5 if edge else 3.5) * unit * 2**_SHIFT)
+            radius = round((dot + edge) * unit * 2**_SHIFT)
             cv2.circle(canvas, fixed[k].tolist(), radius, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     return canvas
 
 
 def _sides(skeleton: Skeleton) -> list[tuple[int, int, int]]:
-    colours = [CENTRE] * len(skeleton)
+    colours = [CENTRE if skeleton.flips else _SIDELESS] * len(skeleton)
     for left, right in skeleton.flips:
         i, j = skeleton.indices((left, right))
         colours[i], colours[j] = LEFT, RIGHT

@@ -70,6 +70,7 @@ def write_report(
     tables = text.tables(results, references)
     first = [t for t in tables if (t.domain, t.split) == (tables[0].domain, tables[0].split)]
     source = [t for t in tables if t.domain == "source" and t not in first]
+    sides = {"left": _css(draw.LEFT), "right": _css(draw.RIGHT), "centre": _css(draw.CENTRE)}
     template = _environment().from_string(Path(__file__).with_name("report.html.jinja").read_text("utf-8"))
     page = template.render(
         recipe=results.get("recipe", "run").replace("_", " "),
@@ -84,9 +85,7 @@ def write_report(
         figures=[_svg_uri(f) for f in (*files, disparity) if f],
         summary=_summary(cases),
         sections=_gallery(cases, skeleton, text.stage_titles(results)),
-        sides=dict(zip(("left", "right", "centre"), map(_css, (draw.LEFT, draw.RIGHT, draw.CENTRE)), strict=True))
-        if skeleton.flips
-        else {},
+        sides=sides if skeleton.flips else {},
         skipped=[str(r) for r in results.get("skipped_records", ())],
         config=json.dumps(results["config"], indent=2, default=str) if results.get("config") else "",
         versions=results.get("versions", {}),
@@ -112,11 +111,10 @@ class _Section:
 def _gallery(cases: Sequence[Case], skeleton: Skeleton, titles: Mapping[str, str]) -> list[_Section]:
     """Pictures ranked by error and by what adaptation did to it; by movement if no picture has labels."""
     errors = _errors(cases)
-    labelled = np.flatnonzero(np.isfinite(errors).all(axis=1)) if len(cases) else np.array([], int)
+    labelled = np.flatnonzero(~np.isnan(errors).any(axis=1))
     if len(labelled) == 0:
-        moved = np.array([_movement(c) for c in cases])
-        title = "Without labels: where the predictions moved most"
-        chosen = {title: np.argsort(-moved, kind="stable")}
+        title = "Without labels" + (": where the predictions moved most" if errors.shape[1] > 1 else "")
+        chosen = {title: np.argsort([-_movement(c) for c in cases], kind="stable")}
     elif errors.shape[1] == 1:
         order = labelled[np.argsort(-errors[labelled, 0], kind="stable")]
         chosen = {
@@ -124,8 +122,7 @@ def _gallery(cases: Sequence[Case], skeleton: Skeleton, titles: Mapping[str, str
             "Smallest error": order[::-1][: len(order) // 2],
         }
     else:
-        before, after = errors[labelled, 0], errors[labelled, -1]
-        gain = before - after
+        after, gain = errors[labelled, -1], _gain(errors[labelled])
         best, worst = np.argsort(-gain, kind="stable"), np.argsort(gain, kind="stable")
         chosen = {
             "Largest improvement": labelled[best[gain[best] > 0]],
@@ -142,13 +139,13 @@ def _gallery(cases: Sequence[Case], skeleton: Skeleton, titles: Mapping[str, str
 def _summary(cases: Sequence[Case]) -> str:
     """How many pictures improved and how many got worse."""
     errors = _errors(cases)
-    errors = errors[np.isfinite(errors).all(axis=1)]
+    errors = errors[~np.isnan(errors).any(axis=1)]
     if len(errors) == 0:
         return ""
     medians = np.median(errors[:, [0, -1]], axis=0)
     if errors.shape[1] == 1:
         return f"{len(errors):,} labelled pictures; the median of their mean joint error is {medians[0]:.1f} px."
-    gain = errors[:, 0] - errors[:, -1]
+    gain = _gain(errors)
     better, worse = int((gain >= 0.5).sum()), int((gain <= -0.5).sum())
     return (
         f"Of {len(errors):,} labelled pictures {better:,} improved, {worse:,} got worse and "
@@ -158,15 +155,22 @@ def _summary(cases: Sequence[Case]) -> str:
 
 
 def _errors(cases: Sequence[Case]) -> np.ndarray:
-    """Mean distance to the labels in pixels, shape (cases, stages); NaN without labels."""
+    """Mean distance to the labels in pixels, shape (cases, stages); NaN without labels, infinite if not a number."""
     stages = len(cases[0].predictions) if cases else 0
     errors = np.full((len(cases), stages), np.nan)
     for i, case in enumerate(cases):
         known = np.asarray(case.visible) > 0
         if known.any():
             predicted = np.stack(list(case.predictions.values()))[:, known]
-            errors[i] = np.linalg.norm(predicted - case.keypoints[known], axis=-1).mean(axis=-1)
+            error = np.linalg.norm(predicted - case.keypoints[known], axis=-1).mean(axis=-1)
+            errors[i] = np.where(np.isfinite(error), error, np.inf)
     return errors
+
+
+def _gain(errors: np.ndarray) -> np.ndarray:
+    """How much smaller the last stage's error is than the first's, shape (cases,); NaN if both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return errors[:, 0] - errors[:, -1]
 
 
 def _movement(case: Case) -> float:
@@ -232,11 +236,11 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _format(value: float | None, spec: str, unit: str = "") -> str:
+def _format(value: int | float | None, spec: str, unit: str = "") -> str:
     return "" if value is None else f"{value:{spec}}{unit}"
 
 
-def _duration(seconds: float | None) -> str:
+def _duration(seconds: int | float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 60:

@@ -76,7 +76,7 @@ def tables(results: Mapping[str, Any], references: Mapping[str, Sequence[Evaluat
         place = (domain, split, metric)
         stages = tuple(s for s in names if any(k[:4] == (s, *place) for k in values))
         shown = tuple(name for name in known if any(k[:3] == place for k in known[name]))
-        groups = list(dict.fromkeys(k[4] for k in values if k[1:4] == place))
+        groups = _shown(list(dict.fromkeys(k[4] for k in values if k[1:4] == place)))
         numbers = [
             [values[s, *place, g]["value"] if (s, *place, g) in values else None for s in stages] for g in groups
         ]
@@ -91,7 +91,7 @@ def tables(results: Mapping[str, Any], references: Mapping[str, Sequence[Evaluat
                 references=shown,
                 rows=tuple(
                     Row(
-                        group=group,
+                        group=group.removeprefix("joint:"),
                         main=group == main_group(groups),
                         values=tuple(format_value(metric, v) for v in line),
                         change=_format_change(metric, line[0], line[-1]),
@@ -149,7 +149,7 @@ def lower_is_better(metric: str) -> bool:
     return metric.startswith(("mae", "mpjpe", "pa_mpjpe", "epe", "nme"))
 
 
-def format_value(metric: str, value: float | None) -> str:
+def format_value(metric: str, value: int | float | None) -> str:
     """Fractions in percent, errors with three decimals."""
     if not _finite(value):
         return _MISSING
@@ -158,7 +158,7 @@ def format_value(metric: str, value: float | None) -> str:
     return f"{value:.3f}"
 
 
-def _format_change(metric: str, before: float | None, after: float | None) -> str:
+def _format_change(metric: str, before: int | float | None, after: int | float | None) -> str:
     if not (_finite(before) and _finite(after)):
         return _MISSING
     fraction = not lower_is_better(metric)
@@ -167,7 +167,7 @@ def _format_change(metric: str, before: float | None, after: float | None) -> st
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", _MINUS)
 
 
-def _improved(metric: str, before: float | None, after: float | None) -> bool | None:
+def _improved(metric: str, before: int | float | None, after: int | float | None) -> bool | None:
     """None if there is no visible difference."""
     text = _format_change(metric, before, after)
     if text[0] not in ("+", _MINUS):
@@ -175,19 +175,27 @@ def _improved(metric: str, before: float | None, after: float | None) -> bool | 
     return (text[0] == "+") != lower_is_better(metric)
 
 
-def _track(metric: str, before: float | None, after: float | None, top: float) -> tuple[float, float] | None:
+def _track(
+    metric: str, before: int | float | None, after: int | float | None, top: float
+) -> tuple[float, float] | None:
     if not (_finite(before) and _finite(after)):
         return None
     scale = top if lower_is_better(metric) else 1.0
     return min(max(before / scale, 0.0), 1.0), min(max(after / scale, 0.0), 1.0)
 
 
-def _finite(value: float | None) -> TypeGuard[float]:
+def _finite(value: int | float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
 def _place(row: EvaluationRow) -> tuple[str, str, str, str]:
     return row["domain"], row["split"], row["metric"], row["group"]
+
+
+def _shown(groups: Sequence[str]) -> list[str]:
+    """Report groups; where a skeleton has none but `all`, its joints."""
+    grouped = [group for group in groups if not group.startswith("joint:")]
+    return grouped if len(grouped) > 1 else list(groups)
 
 
 def _split_order(split: str) -> int:

@@ -37,7 +37,7 @@ class Scores:
     """What an evaluation found.
 
     Attributes:
-      rows: `{metric, group, value, count}`: report groups, then single joints.
+      rows: `{metric, group, value, count}`: report groups, then single joints as `joint:NAME`.
       keypoints: predictions in crop pixels, (N, K, 2).
       broken: records whose images cannot be decoded.
     """
@@ -96,7 +96,7 @@ def _evaluate(
 
 def _rows(total: dict[str, Any], task: Task, measures: Measures) -> list[dict[str, Any]]:
     groups = task.skeleton.group_indices
-    groups |= {joint: np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
+    groups |= {f"joint:{joint}": np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
     rows = []
     for metric, state in total.items():
         if metric == "mae":

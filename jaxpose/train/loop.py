@@ -5,7 +5,7 @@ import hashlib
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,24 +91,24 @@ def train(run: Run) -> tuple[State, Record]:
     states = abstract_states(run)
     state = None if total is None else checkpoints.restore(total, states[record.stage])
     log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
-    stop = _StopFlag()
+    stop = _StopFlag(checkpoints)
     started, wall_before = time.perf_counter(), record.wall_s
-    resumed_stage = record.stage
+
+    def save(state: State) -> None:
+        record.wall_s = wall_before + time.perf_counter() - started
+        step = _steps_before(run, record.stage) + int(state.step)
+        if checkpoints.latest() != step:
+            checkpoints.save(step, state, dataclasses.asdict(record))
+
     try:
-        for number in range(resumed_stage, len(run.stages)):
-            stage = run.stages[number]
-            if state is None or number > resumed_stage:
-                state = _initial_state(run, number, state)
-                record = dataclasses.replace(record, stage=number)
-            before = sum(s.steps for s in run.stages[:number])
-
-            def save(state: State, before: int = before) -> None:
-                record.wall_s = wall_before + time.perf_counter() - started
-                if checkpoints.latest() != before + int(state.step):
-                    checkpoints.save(before + int(state.step), state, dataclasses.asdict(record))
-
-            state = _train_stage(run, stage, state, record, log, save, before, stop, checkpoints)
-        assert state is not None
+        if state is None:
+            state = _initial_state(run, 0, None)
+        while True:
+            state = _train_stage(run, state, record, log, save, stop)
+            if record.stage + 1 == len(run.stages):
+                break
+            record.stage += 1
+            state = _initial_state(run, record.stage, state)
         record.wall_s = wall_before + time.perf_counter() - started
         return state, record
     finally:
@@ -119,11 +119,10 @@ def train(run: Run) -> tuple[State, Record]:
 
 def abstract_states(run: Run) -> list[State]:
     """The shapes and shardings of every stage's state."""
+    sharding = meshes.replicated(run.mesh)
     states: list[State] = []
     for stage in run.stages:
-        previous = states[-1] if states else None
-        shapes = jax.eval_shape(stage.init, jax.random.key(0), previous)
-        sharding = meshes.replicated(run.mesh)
+        shapes = jax.eval_shape(stage.init, jax.random.key(0), states[-1] if states else None)
         states.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
     return states
 
@@ -152,18 +151,19 @@ def _initial_state(run: Run, number: int, previous: State | None) -> State:
     return jax.jit(stage.init, out_shardings=meshes.replicated(run.mesh))(key, previous)
 
 
+def _steps_before(run: Run, number: int) -> int:
+    return sum(stage.steps for stage in run.stages[:number])
+
+
 def _train_stage(
     run: Run,
-    stage: Stage,
     state: State,
     record: Record,
     log: MetricLog,
-    save: Any,
-    before: int,
+    save: Callable[[State], None],
     stop: "_StopFlag",
-    checkpoints: Checkpoints,
 ) -> State:
-    config = run.config
+    config, stage, before = run.config, run.stages[record.stage], _steps_before(run, record.stage)
     evaluator = None
     if stage.predict is not None:
         evaluator = Evaluator(stage, run.task, run.measures, run.mesh, _rows(run))
@@ -208,7 +208,7 @@ def _train_stage(
                 bar.set_postfix_str(f"{images / statistics.median(durations[-50:]):.0f} images/s {late.summary}")
                 if evaluator and step < stage.steps and step % config.eval_every == 0:
                     _log_evaluation(log, stage, step, before, _evaluate(run, evaluator, state))
-                interrupted = stop.raised or checkpoints.preempted(before + step)
+                interrupted = stop.raised(before + step)
                 if interrupted or (step < stage.steps and step % config.checkpoint_every == 0):
                     save(state)
                 if interrupted:
@@ -314,7 +314,7 @@ class _Late:
             if name.startswith("loss") and not np.isfinite(value):
                 return self._step, name, value
         self._window.append(values)
-        self.summary = " ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:2])
+        self.summary = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name.startswith("loss"))
         return None
 
     def _mean(self) -> dict[str, float]:
@@ -348,6 +348,7 @@ def _log_evaluation(
         f"{domain}/{split}/{row['metric']}/{row['group']}": row["value"]
         for (domain, split), scores in found.items()
         for row in scores.rows
+        if not row["group"].startswith("joint:")
     }
     if values:
         log.write(stage.name, step, before + step, values)
@@ -379,15 +380,26 @@ def _rows(run: Run) -> int:
 
 
 class _StopFlag:
-    """Notes SIGTERM instead of dying of it."""
+    """Notes SIGTERM instead of dying of it.
 
-    def __init__(self) -> None:
-        self.raised = False
-        self._before = signal.signal(signal.SIGTERM, self._note)
+    Several processes have to agree on the step at which they stop; there jax listens for SIGTERM, and Orbax is asked.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+        self._noted = False
+        self._alone = jax.process_count() == 1
+        if self._alone:
+            self._before = signal.signal(signal.SIGTERM, self._note)
+
+    def raised(self, total_step: int) -> bool:
+        """Whether to save and stop after this step."""
+        return self._noted if self._alone else self._checkpoints.preempted(total_step)
 
     def _note(self, *_: Any) -> None:
-        self.raised = True
+        self._noted = True
 
     def restore(self) -> None:
         """Gives SIGTERM back to whoever had it."""
-        signal.signal(signal.SIGTERM, self._before)
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._before)

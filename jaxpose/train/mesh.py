@@ -1,5 +1,6 @@
 """Devices and processes: the mesh, how batches and state lie on it, and how processes find each other."""
 
+import json
 import os
 from typing import Any
 
@@ -24,11 +25,11 @@ def initialize_processes() -> None:
             num_processes=int(environment["JAXPOSE_PROCESSES"]),
             process_id=int(environment["JAXPOSE_PROCESS"]),
         )
-    elif (
-        (int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment)
-        or "JOBSET_NAME" in environment
-        or len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-    ):
+        return
+    slurm = int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment
+    kubernetes = "JOBSET_NAME" in environment
+    tpu_pod = len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    if slurm or kubernetes or tpu_pod:
         jax.distributed.initialize()
 
 
@@ -69,3 +70,13 @@ def to_host(value: Any) -> Any:
 
         return multihost_utils.process_allgather(value, tiled=True)
     return jax.tree.map(np.asarray, value)
+
+
+def gather_names(names: list[str]) -> list[str]:
+    """The names that any process holds, on every process."""
+    if jax.process_count() == 1:
+        return names
+    data = np.frombuffer(json.dumps(names).encode(), np.uint8)
+    longest = int(np.max(to_host(np.array([data.size], np.int32))))
+    rows = to_host(np.pad(data, (0, longest - data.size), constant_values=32)[None])
+    return sorted({name for row in rows for name in json.loads(row.tobytes().decode())})

@@ -179,7 +179,7 @@ def _results(run: loop.Run, state: State, record: loop.Record) -> dict[str, Any]
         },
         "devices": [f"{device.platform}: {device.device_kind}" for device in run.mesh.devices.flat],
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
-        "skipped_records": record.broken,
+        "skipped_records": meshes.gather_names(record.broken),
         "config": configs.to_json(run.config),
     }
 

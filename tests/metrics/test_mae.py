@@ -68,9 +68,7 @@ def test_without_labels_everything_is_nan():
 
 
 def test_a_nan_prediction_shows():
-    state = jitted(
-        jnp.full((1, 1, 2), jnp.nan), jnp.zeros((1, 1, 2)), jnp.ones((1, 1), bool), pixels_per_unit=31.0
-    )
+    state = jitted(jnp.full((1, 1, 2), jnp.nan), jnp.zeros((1, 1, 2)), jnp.ones((1, 1), bool), pixels_per_unit=31.0)
     assert np.isnan(state.group(np.array([0]))[0]["sum"])
 
 

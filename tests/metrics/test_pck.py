@@ -80,9 +80,7 @@ def test_pck_never_counts_masked_points(seed, junk):
 
 
 def test_a_nan_prediction_is_wrong():
-    state = jitted_pck(
-        jnp.full((1, 1, 2), jnp.nan), jnp.zeros((1, 1, 2)), jnp.ones((1, 1), bool), threshold=5.0
-    )
+    state = jitted_pck(jnp.full((1, 1, 2), jnp.nan), jnp.zeros((1, 1, 2)), jnp.ones((1, 1), bool), threshold=5.0)
     assert (state.correct.tolist(), state.count.tolist()) == ([0], [1])
 
 
@@ -191,7 +189,7 @@ def test_tllib_leaves_border_labels_out(label, count):
 def test_tllib_moves_predictions_without_positive_value_to_the_corner():
     labels = heatmaps([[[2, 2]], [[40, 40]]])
     predicted = np.full_like(labels, -1.0)
-    predicted[0, 40, 40] = predicted[1, 40, 40] = -0.5  # the peaks, if they counted
+    predicted[0, 40, 40], predicted[1, 40, 40] = -0.5, 0.0  # the peaks, if they counted
     assert evaluate(predicted, labels).rates().tolist() == [0.5]  # (0, 0) is near (2, 2)
 
 

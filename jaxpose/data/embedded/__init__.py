@@ -6,7 +6,6 @@ clutter, patterns, hard light, sensor noise and a wider range of poses and views
 
 import dataclasses
 import functools
-from typing import Literal
 
 import numpy as np
 
@@ -21,8 +20,8 @@ class EmbeddedSource:
 
     Attributes:
       kind: `body` (joints of `MPII16`) or `hand` (right hands, joints of `HAND21`).
-      style: the domain.
-      split: no two splits share a clip.
+      style: the domain, `studio` or `street`.
+      split: `train`, `validation` or `test`; no two share a clip.
       size: number of images.
       image_size: height and width in pixels.
       seed: changes everything.
@@ -32,9 +31,9 @@ class EmbeddedSource:
       ValueError: if a field is out of range.
     """
 
-    kind: Literal["body", "hand"]
-    style: Literal["studio", "street"]
-    split: Literal["train", "validation", "test"]
+    kind: str
+    style: str
+    split: str
     size: int
     image_size: int = 96
     seed: int = 0
@@ -130,10 +129,10 @@ class _View:
 
 
 _VIEWS = {
-    ("body", "studio"): _View(azimuth=(-180, 180), elevation=(-5, 18), tilt=4, distance=(3.5, 7)),
-    ("body", "street"): _View(azimuth=(-180, 180), elevation=(-18, 45), tilt=14, distance=(2.2, 7)),
-    ("hand", "studio"): _View(azimuth=(-50, 50), elevation=(-25, 25), tilt=15, distance=(0.5, 0.9)),
-    ("hand", "street"): _View(azimuth=(-75, 75), elevation=(-40, 45), tilt=35, distance=(0.35, 0.9)),
+    ("body", "studio"): _View(azimuth=(-180.0, 180.0), elevation=(-5.0, 18.0), tilt=5.0, distance=(3.0, 7.0)),
+    ("body", "street"): _View(azimuth=(-180.0, 180.0), elevation=(-10.0, 28.0), tilt=9.0, distance=(2.6, 7.0)),
+    ("hand", "studio"): _View(azimuth=(-50.0, 50.0), elevation=(-25.0, 25.0), tilt=15.0, distance=(0.5, 0.9)),
+    ("hand", "street"): _View(azimuth=(-65.0, 65.0), elevation=(-35.0, 40.0), tilt=26.0, distance=(0.35, 0.9)),
 }
 
 
@@ -162,8 +161,8 @@ def _clip(kind: str, style: str, split: str, seed: int, number: int, size: int, 
     # As after a detector: the joints of the whole clip fill the image up to some jitter of centre and scale.
     flat = (joints[..., :2] / joints[..., 2:]).reshape(-1, 2)
     low, high = flat.min(axis=0), flat.max(axis=0)
-    focal = size * rng.uniform(0.72, 0.90) / (high - low).max()
-    centre = (size - 1) / 2 + size * rng.uniform(-0.06, 0.06, 2) - focal * (low + high) / 2
+    focal = size * rng.uniform(0.72, 0.94) / (high - low).max()
+    centre = (size - 1) / 2 + size * rng.uniform(-0.07, 0.07, 2) - focal * (low + high) / 2
     drift = np.outer(time, np.clip((turn, rise), -8, 8) * np.array((1, -1)) * appearance.PAN / 16)
     return _Clip(
         positions=positions,

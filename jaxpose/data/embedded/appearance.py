@@ -86,12 +86,13 @@ def sample(rng: np.random.Generator, kind: str, style: str, size: int) -> Look:
         patterned = [] if studio else ["sleeve"]
     names = parts.MATERIALS[kind]
     light = np.array((rng.uniform(-0.5, 0.5), -0.6, -0.8) if studio else (*rng.uniform(-0.9, (0.9, 0.1)), -0.55))
+    ambient = 0.66 if studio else rng.uniform(0.46, 0.6)
     return Look(
         albedo=np.clip(np.stack([colours[name] for name in names]) * tint, 0, 255),
         girth=rng.uniform(0.85, 1.15),
         light=light / np.linalg.norm(light),
-        ambient=0.66 if studio else rng.uniform(0.46, 0.6),
-        diffuse=0.36 if studio else rng.uniform(0.45, 0.7),
+        ambient=ambient,
+        diffuse=(1.02 if studio else rng.uniform(0.92, 1.12)) - ambient,
         patterned=np.flatnonzero(np.isin(parts.PARTS[kind].materials, [names.index(n) for n in patterned])),
         cells=_PATTERNS[rng.integers(len(_PATTERNS))],
         dye=trim * tint,
@@ -137,12 +138,12 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
         change = rng.normal(0, grey, (*shape, 1)) + rng.normal(0, colour, (*shape, 3))
         return np.clip(base + change, 0, 255)
 
-    image = cv2.resize(near(22, 9, 3, 3).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(near(22.0, 9.0, 3, 3).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
     count = int(rng.integers(6, 12))
     corners = rng.integers(-size // 6, size, (count, 2)).tolist()
     extents = (size * rng.uniform(0.06, 0.5, (count, 2))).astype(int).tolist()
     shapes = rng.random(count).tolist()
-    colours = near(28, 14, count).tolist()
+    colours = near(28.0, 14.0, count).tolist()
     for (x, y), (width, height), colour, shape in zip(corners, extents, colours, shapes, strict=True):
         if shape < 0.25:  # a post or a cable
             cv2.line(image, (x, y), (x + height, y + 3 * width), colour, 1 + width // 12, cv2.LINE_AA)
@@ -152,7 +153,7 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
             dark = [0.75 * channel for channel in colour]
             for step in range(3, width - 2, max(4, size // 12)):
                 cv2.line(image, (x + step, y + 2), (x + step, y + height - 2), dark, 2)
-    for cells, strength in ((6, 0.18), (20, 0.18), (48, 0.15)):
+    for cells, strength in ((6, 0.16), (20, 0.14), (48, 0.1)):
         octave = rng.integers(0, 256, (cells, cells), dtype=np.uint8)
         octave = cv2.resize(octave, (size, size), interpolation=cv2.INTER_LINEAR)
         octave = cv2.cvtColor(octave, cv2.COLOR_GRAY2RGB)

@@ -166,7 +166,7 @@ def _hand() -> Rig:
     )
     rest = {"thumb_cmc": _frame(along=(0.58, 0.76, 0.30), front=(-0.60, 0.10, 0.80))}
     for finger, base, (proximal, middle, distal), splay in fingers:
-        rest[f"{finger}_mcp"] = swing_twist(np.array(0.0), np.radians(splay), np.array(0.0))
+        rest[f"{finger}_mcp"] = swing_twist(*np.radians(((0,), (splay,), (0,))))[0]
         rows += [
             (f"{finger}_mcp", "wrist", base, ((-20, 90), (-16, 16), (0, 0)), "palm"),
             (f"{finger}_pip", f"{finger}_mcp", (0, proximal, 0), ((0, 105), (0, 0), (0, 0)), finger),

@@ -7,8 +7,6 @@ import numpy as np
 
 from jaxpose.data.embedded import kinematics
 
-_FRAMES_PER_KEY = 4  # frames from one key pose to the next
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Repertoire:
@@ -31,12 +29,12 @@ def sample(rng: np.random.Generator, kind: str, style: str, length: int) -> np.n
     """Angles of one continuous motion within the limits of the rig, in radians, shape (length, N, 3)."""
     rig = kinematics.RIGS[kind]
     known = repertoire(kind, style)
-    time = np.arange(length) / _FRAMES_PER_KEY + rng.random()
+    time = np.arange(length) * rng.uniform(0.22, 0.34) + rng.random()  # key poses follow each other at 0, 1, ...
     keys = int(time[-1]) + 2
     # Half of the clips pass between two activities, the others vary one.
     activity = rng.integers(len(known.means), size=2)[np.arange(keys) % rng.integers(1, 3)]
     shape = known.spread.shape
-    deviation = 0.8 * rng.standard_normal(shape) + 0.6 * rng.standard_normal((keys, *shape))
+    deviation = 0.6 * rng.standard_normal(shape) + 0.8 * rng.standard_normal((keys, *shape))
     poses = known.means[activity] + known.spread * deviation
     # Raised cosines: the weights of two neighbouring keys sum to one.
     apart = np.minimum(abs(time[:, None] - np.arange(keys)), 1)
@@ -96,7 +94,7 @@ def _gesture(curls: tuple[float, ...], spread: float) -> str:
     return text
 
 
-_SPREAD_SCALE = {"studio": 0.8, "street": 1.2}
+_SPREAD_SCALE = {"studio": 1.1, "street": 1.2}
 _SPREAD = {
     "body": """
         pelvis=4,3,4 chest=5,5,8 thorax=6,4,8 neck=8,5,14 shoulder=14,12,16 elbow=18,0,20 wrist=12,6
@@ -134,6 +132,19 @@ _BODY = {
             "left_shoulder=-20,85,45 left_elbow=-85 right_shoulder=0,10 right_elbow=-15 hip=-2,6,4 knee=5",
             "left_shoulder=0,15,20 left_elbow=20",
         ),
+        # arms up, arms out, reach, run, half crouch
+        ("shoulder=-120,70,10 elbow=-30 hip=-3,10,6 knee=8", "shoulder=25,15"),
+        ("shoulder=0,90,15 elbow=-20 hip=0,16,8 knee=8", "shoulder=0,25"),
+        (
+            "left_shoulder=-145,20 left_elbow=-15 right_shoulder=5,25 right_elbow=-30 left_hip=2,4 right_hip=-10,10"
+            " right_knee=18",
+        ),
+        (
+            "pelvis=6 chest=8 shoulder=0,12,-10 elbow=-80 hip=-18,2 knee=48",
+            "shoulder=36 hip=36 knee=36 pelvis=0,0,8 chest=0,0,10",
+            _STRIDE,
+        ),
+        ("pelvis=10 chest=12 shoulder=-40,15 elbow=-45 hip=-50,14,10 knee=62 ankle=-12",),
     ),
     "street": (
         # crouch, reach, both arms up, kick, lunge, bend
@@ -168,6 +179,14 @@ _BODY = {
             "left_shoulder=25 left_elbow=30",
         ),
         ("shoulder=-5,12 elbow=-20 hip=-2,6,4 knee=6 chest=4,20", "chest=10,6"),
+        # stand, walk, talk
+        ("shoulder=-3,12 elbow=-20 hip=-2,6,4 knee=6",),
+        (
+            "shoulder=0,10 elbow=-30 hip=-9,2,2 knee=28",
+            "shoulder=28 hip=30 knee=25 pelvis=0,0,6 chest=0,0,9",
+            _STRIDE,
+        ),
+        ("shoulder=-30,18,-20 elbow=-85 hip=-4,7,4 knee=8", "elbow=20"),
     ),
 }
 
@@ -192,5 +211,6 @@ _HAND = {
         ((0.6, 0.55, 0.1, 0.12, 0.15), 0.8),
         ((0.4, 0.6, 0.65, 0.65, 0.6), 0.5),
         ((0.3, 0.3, 0.35, 0.4, 0.4), 0.3),
+        ((0.2, 0.15, 0.15, 0.16, 0.18), 0.4),
     ),
 }

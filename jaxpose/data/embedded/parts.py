@@ -1,13 +1,12 @@
 """What bodies and hands are made of: hulls of four spheres, fixed to the nodes of their rig."""
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from jaxpose.data.embedded import kinematics
-
-_Sphere = tuple[str, float, float, float, float]  # node, x, y, z, radius in metres
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,140 +32,111 @@ class Parts:
     margins: np.ndarray
 
 
-# Shades 0 to 2 are nested strokes from the rim to the highlight; 3 is a flat detail.
-SHADES = 4
 MATERIALS = {
     "body": ("skin", "hair", "shirt", "forearm", "trousers", "shin", "shoe", "trim", "eye", "lip", "nose"),
     "hand": ("skin", "palm", "nail", "sleeve"),
 }
 
 
-def _parts(kind: str, table: Iterable[tuple], margins: dict[str, float]) -> Parts:
-    rig, rows = kinematics.RIGS[kind], list(table)
-    spheres = [(*first, *last) if len(first) == 2 else (*first * 2, *last * 2) for _, first, last, _ in rows]
-    capsules = []
-    for i, (_, first, _, shades) in enumerate(rows):
+def _parts(kind: str, rows: Iterable[str], margins: str) -> Parts:
+    rig = kinematics.RIGS[kind]
+    materials, strokes, spheres, capsules = [], [], [], []
+    for i, row in enumerate(rows):
+        material, shades, ends = row.split(maxsplit=2)
+        first, last = (_end(end) for end in ends.split(";"))
+        materials.append(MATERIALS[kind].index(material))
+        strokes += [(i, shade) for shade in _STROKES[shades]]
+        spheres.append((*first, *last))
         if shades == "solid":
-            ends = ((0, 2), (1, 3), (0, 3), (1, 2), (0, 1)) if len(first) == 2 else ((0, 2),)
-            capsules += [(4 * i + a, 4 * i + b) for a, b in ends]
-    levels = {"solid": (0, 1, 2), "plain": (0, 1), "flat": (3,)}
+            lines = ((0, 2),) if first[0] == first[1] else ((0, 2), (1, 3), (0, 3), (1, 2), (0, 1))
+            capsules += [(4 * i + a, 4 * i + b) for a, b in lines]
+    margin = {node: float(value) for node, value in (entry.split("=") for entry in margins.split())}
+    numbers = np.array([[sphere[1:] for sphere in part] for part in spheres])
     return Parts(
-        nodes=np.array([[rig.index(sphere[0]) for sphere in hull] for hull in spheres]),
-        local=np.array([[sphere[1:4] for sphere in hull] for hull in spheres]),
-        radii=np.array([[sphere[4] for sphere in hull] for hull in spheres]),
-        materials=np.array([MATERIALS[kind].index(row[0]) for row in rows]),
-        strokes=np.array([(i, shade) for i, row in enumerate(rows) for shade in levels[row[3]]]),
+        nodes=np.array([[rig.index(sphere[0]) for sphere in part] for part in spheres]),
+        local=numbers[..., :3],
+        radii=numbers[..., 3],
+        materials=np.array(materials),
+        strokes=np.array(strokes),
         capsules=np.array(capsules),
-        margins=np.array([margins.get(n, margins.get(n.split("_")[-1], 0.0)) for n in rig.nodes]),
+        margins=np.array([margin.get(node, margin.get(node.split("_")[-1], 0.0)) for node in rig.nodes]),
     )
 
 
-def _body() -> Iterable[tuple]:
-    def pair(node: str, x: float, y: float, z: float, radius: float) -> tuple[_Sphere, _Sphere]:
-        return (node, x, y, z, radius), (node, -x, y, z, radius)
-
-    def one(node: str, x: float, y: float, z: float, radius: float) -> tuple[_Sphere]:
-        return ((node, x, y, z, radius),)
-
-    yield "trousers", pair("chest", 0.065, 0.10, 0, 0.098), pair("pelvis", 0.075, -0.01, 0, 0.098), "solid"
-    yield "shirt", pair("chest", 0.125, 0.42, 0, 0.075), pair("chest", 0.070, 0.10, 0, 0.105), "solid"
-    yield "trim", one("chest", 0, 0.44, 0.075, 0.014), one("chest", 0, 0.10, 0.105, 0.014), "flat"
-    yield "skin", pair("chest", 0.045, 0.49, 0.035, 0.014), pair("chest", 0.006, 0.40, 0.078, 0.012), "flat"
-    yield "trim", one("chest", 0.06, 0.36, 0.082, 0.02), one("chest", 0.09, 0.36, 0.08, 0.02), "flat"
-    yield "skin", one("thorax", 0, 0.02, 0.004, 0.05), one("neck", 0, 0.02, 0, 0.048), "solid"
-    yield "hair", one("neck", 0, 0.13, -0.012, 0.094), one("neck", 0, 0.07, -0.022, 0.078), "solid"
-    yield "skin", one("neck", 0, 0.11, 0.030, 0.074), one("neck", 0, 0.045, 0.036, 0.052), "solid"
-    yield "nose", one("neck", 0, 0.10, 0.106, 0.012), one("neck", 0, 0.075, 0.113, 0.017), "flat"
-    yield "lip", one("neck", 0.022, 0.042, 0.088, 0.010), one("neck", -0.022, 0.042, 0.088, 0.010), "flat"
-    for side, s in (("left", 1), ("right", -1)):
-
-        def limb(joint: str, side: str = side) -> str:
-            return f"{side}_{joint}"
-
-        yield (
-            "eye",
-            one("neck", s * 0.034, 0.115, 0.094, 0.015),
-            one("neck", s * 0.034, 0.11, 0.094, 0.015),
-            "flat",
-        )
-        yield "shirt", one(limb("shoulder"), 0, 0, 0, 0.062), one(limb("elbow"), 0, 0, 0, 0.045), "solid"
-        yield "forearm", one(limb("elbow"), 0, 0, 0, 0.043), one(limb("wrist"), 0, 0, 0, 0.031), "solid"
-        yield (
-            "skin",
-            one(limb("wrist"), 0, -0.03, 0, 0.034),
-            one(limb("wrist"), 0, -0.12, 0.01, 0.026),
-            "solid",
-        )
-        yield (
-            "skin",
-            one(limb("wrist"), 0, -0.03, 0.02, 0.016),
-            one(limb("wrist"), 0, -0.085, 0.055, 0.013),
-            "flat",
-        )
-        yield "trousers", one(limb("hip"), 0, 0, 0, 0.088), one(limb("knee"), 0, 0, 0, 0.060), "solid"
-        yield "shin", one(limb("knee"), 0, 0, 0, 0.057), one(limb("ankle"), 0, 0.02, 0, 0.040), "solid"
-        yield (
-            "shoe",
-            one(limb("ankle"), 0, -0.035, -0.035, 0.045),
-            one(limb("ankle"), s * 0.015, -0.05, 0.15, 0.032),
-            "solid",
-        )
+def _end(text: str) -> list[tuple]:
+    """Two spheres: as given, a mirrored pair where x carries ±, or one twice."""
+    spheres = []
+    for sphere in text.split("&"):
+        node, x, *rest = sphere.split()
+        signs = (1, -1) if x.startswith("±") else (1,)
+        spheres += [(node, sign * float(x.lstrip("±")), *map(float, rest)) for sign in signs]
+    return spheres if len(spheres) == 2 else 2 * spheres
 
 
-def _hand() -> Iterable[tuple]:
-    def one(node: str, radius: float, z: float = 0.0, y: float = 0.0, x: float = 0.0) -> tuple[_Sphere]:
-        return ((node, x, y, z, radius),)
+def _body() -> Iterator[str]:
+    yield from _TRUNK
+    for side, sign in (("left", ""), ("right", "-")):
+        for row in _LIMBS:
+            yield row.replace("@", f"{side}_").replace("~", sign)
 
-    yield "skin", one("forearm", 0.026), one("forearm", 0.031, y=-0.07), "solid"
-    yield "sleeve", one("forearm", 0.034, y=-0.06), one("forearm", 0.042, y=-0.30), "solid"
-    heel = (("wrist", 0.017, 0.012, 0.0, 0.015), ("wrist", -0.017, 0.012, 0.0, 0.015))
-    yield "skin", (*one("index_mcp", 0.0125), *one("little_mcp", 0.0115)), heel, "solid"
-    pad = tuple((node, x, y, 0.006, 0.011) for node, x, y, *_ in heel)
-    knuckles = (*one("index_mcp", 0.009, z=0.007, y=-0.006), *one("little_mcp", 0.008, z=0.007, y=-0.006))
-    yield "palm", knuckles, pad, "plain"
-    yield "skin", one("thumb_cmc", 0.016), one("thumb_mcp", 0.0115), "solid"
-    yield "palm", one("thumb_cmc", 0.012, z=0.006), one("thumb_mcp", 0.0085, z=0.005), "flat"
-    sizes = {"thumb": 0.0112, "index": 0.0096, "middle": 0.0098, "ring": 0.0093, "little": 0.0082}
-    for finger, radius in sizes.items():
+
+def _hand() -> Iterator[str]:
+    yield from _PALM
+    for finger, thickness in (("thumb", 11.2), ("index", 9.6), ("middle", 9.8), ("ring", 9.3), ("little", 8.2)):
         chain = ("mcp", "ip", "tip") if finger == "thumb" else ("mcp", "pip", "dip", "tip")
-        for start, end in zip(chain[:-1], chain[1:], strict=True):
-            a, b = f"{finger}_{start}", f"{finger}_{end}"
-            yield "skin", one(a, radius), one(b, 0.92 * radius), "solid"
-            yield (
-                "palm",
-                one(a, 0.72 * radius, z=0.35 * radius),
-                one(b, 0.66 * radius, z=0.35 * radius),
-                "flat",
-            )
+        radius = thickness / 1000
+        for start, end in itertools.pairwise(f"{finger}_{joint}" for joint in chain):
+            pad = 0.35 * radius
+            yield f"skin solid {start} 0 0 0 {radius}; {end} 0 0 0 {0.92 * radius}"
+            yield f"palm flat {start} 0 0 {pad} {0.72 * radius}; {end} 0 0 {pad} {0.66 * radius}"
             radius *= 0.93
-        nail = f"{finger}_tip"
-        yield (
-            "nail",
-            one(nail, 0.55 * radius, z=-0.6 * radius, y=-0.008),
-            one(nail, 0.55 * radius, z=-0.6 * radius),
-            "flat",
-        )
+        nail = f"{-0.6 * radius} {0.55 * radius}"
+        yield f"nail flat {finger}_tip 0 -0.008 {nail}; {finger}_tip 0 0 {nail}"
 
 
-_BODY_MARGINS = {
-    "pelvis": 0.30,
-    "thorax": 0.16,
-    "neck": 0.14,
-    "head_top": 0.10,
-    "shoulder": 0.12,
-    "elbow": 0.08,
-    "wrist": 0.06,
-    "hip": 0.15,
-    "knee": 0.10,
-    "ankle": 0.08,
+# Shades 0 to 2 are nested strokes from the rim to the highlight; 3 is a flat detail.
+_STROKES = {"solid": (0, 1, 2), "plain": (0, 1), "flat": (3,)}
+
+# Material, shades; both ends as node, x, y, z, radius in metres. ± makes a mirrored pair, & joins two spheres.
+_TRUNK = (
+    "trousers solid chest ±0.065 0.10 0 0.098; pelvis ±0.075 -0.01 0 0.098",
+    "shirt solid chest ±0.125 0.42 0 0.075; chest ±0.070 0.10 0 0.105",
+    "trim flat chest 0 0.44 0.075 0.014; chest 0 0.10 0.105 0.014",
+    "skin flat chest ±0.045 0.49 0.035 0.014; chest ±0.006 0.40 0.078 0.012",
+    "trim flat chest 0.06 0.36 0.082 0.020; chest 0.09 0.36 0.080 0.020",
+    "skin solid thorax 0 0.02 0.004 0.050; neck 0 0.02 0 0.048",
+    "hair solid neck 0 0.13 -0.012 0.094; neck 0 0.07 -0.022 0.078",
+    "skin solid neck 0 0.11 0.030 0.074; neck 0 0.045 0.036 0.052",
+    "nose flat neck 0 0.10 0.106 0.012; neck 0 0.075 0.113 0.017",
+    "lip flat neck 0.022 0.042 0.088 0.010; neck -0.022 0.042 0.088 0.010",
+)
+_LIMBS = (  # @ is the side, ~ its sign
+    "eye flat neck ~0.034 0.115 0.094 0.015; neck ~0.034 0.110 0.094 0.015",
+    "shirt solid @shoulder 0 0 0 0.062; @elbow 0 0 0 0.045",
+    "forearm solid @elbow 0 0 0 0.043; @wrist 0 0 0 0.031",
+    "skin solid @wrist 0 -0.03 0 0.034; @wrist 0 -0.12 0.010 0.026",
+    "skin flat @wrist 0 -0.03 0.020 0.016; @wrist 0 -0.085 0.055 0.013",
+    "trousers solid @hip 0 0 0 0.088; @knee 0 0 0 0.060",
+    "shin solid @knee 0 0 0 0.057; @ankle 0 0.02 0 0.040",
+    "shoe solid @ankle 0 -0.035 -0.035 0.045; @ankle ~0.015 -0.050 0.150 0.032",
+)
+_PALM = (
+    "skin solid forearm 0 0 0 0.026; forearm 0 -0.07 0 0.031",
+    "sleeve solid forearm 0 -0.06 0 0.034; forearm 0 -0.30 0 0.042",
+    "skin solid index_mcp 0 0 0 0.0125 & little_mcp 0 0 0 0.0115; wrist ±0.017 0.012 0 0.015",
+    "palm plain index_mcp 0 -0.006 0.007 0.009 & little_mcp 0 -0.006 0.007 0.008; wrist ±0.017 0.012 0.006 0.011",
+    "skin solid thumb_cmc 0 0 0 0.016; thumb_mcp 0 0 0 0.0115",
+    "palm flat thumb_cmc 0 0 0.006 0.012; thumb_mcp 0 0 0.005 0.0085",
+)
+
+PARTS = {
+    "body": _parts(
+        "body",
+        _body(),
+        """
+        pelvis=0.30 thorax=0.16 neck=0.14 head_top=0.10 shoulder=0.12 elbow=0.08 wrist=0.06 hip=0.15
+        knee=0.10 ankle=0.08
+        """,
+    ),
+    "hand": _parts("hand", _hand(), "wrist=0.04 cmc=0.022 mcp=0.019 pip=0.015 dip=0.014 ip=0.016 tip=0.014"),
 }
-_HAND_MARGINS = {
-    "wrist": 0.04,
-    "cmc": 0.022,
-    "mcp": 0.019,
-    "pip": 0.015,
-    "dip": 0.014,
-    "ip": 0.016,
-    "tip": 0.014,
-}
-PARTS = {"body": _parts("body", _body(), _BODY_MARGINS), "hand": _parts("hand", _hand(), _HAND_MARGINS)}

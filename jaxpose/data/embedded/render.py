@@ -16,6 +16,7 @@ _UNIT = np.stack([f(np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS) for f in (
 _SCALE = np.array((1.0, 0.76, 0.42, 1.0))
 _SHIFTED = np.array((0.0, 0.22, 0.42, 0.0))
 _LIGHT = np.array((0.0, 0.62, 1.0, 0.7))
+_FILL = np.linspace(0, 1, 8)  # spheres that stand for a capsule when rays are cast
 
 
 def spheres(
@@ -48,20 +49,16 @@ def occluded(
       joints: in the camera frame, shape (K, 3).
       margins: in metres, shape (K,).
     """
-    centres, radii = centres.reshape(-1, 3), radii.reshape(-1)
-    flat = centres[:, :2] / centres[:, 2:]
     first, last = figure.capsules.T
-    points = (joints[:, :2] / joints[:, 2:])[:, None]
-    axis = flat[last] - flat[first]
-    # The nearest point of each capsule's axis in the image; size and depth there are linear in the image.
-    along = ((points - flat[first]) * axis).sum(-1) / np.maximum((axis * axis).sum(-1), 1e-12)
-    along = np.clip(along, 0, 1)
-    off = points - flat[first] - along[..., None] * axis
-    depth = centres[first, 2] + along * (centres[last, 2] - centres[first, 2])
-    radius = radii[first] + along * (radii[last] - radii[first])
-    inside = 1 - (off * off).sum(-1) * (depth / radius) ** 2
-    surface = depth - radius * np.sqrt(np.maximum(inside, 0))
-    return ((inside > 0.02) & (surface < (joints[:, 2] - margins)[:, None])).any(axis=1)
+    ends, sizes = centres.reshape(-1, 3), radii.reshape(-1)
+    filled = (ends[first] + _FILL[:, None, None] * (ends[last] - ends[first])).reshape(-1, 3)
+    size = (sizes[first] + _FILL[:, None] * (sizes[last] - sizes[first])).reshape(-1)
+    distance = np.sqrt((joints * joints).sum(axis=1, keepdims=True))
+    # Where the ray to each joint enters each sphere: along - sqrt(inside), if it does.
+    along = (joints / distance) @ filled.T
+    inside = along * along + (size * size - (filled * filled).sum(axis=1))
+    before = along - (distance - margins[:, None])
+    return ((inside > 0) & ((before < 0) | (before * before < inside))).any(axis=1)
 
 
 def draw(

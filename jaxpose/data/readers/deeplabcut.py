@@ -156,13 +156,13 @@ def _read_csv(data: bytes, where: str) -> _Cells:
             "bodyparts, coords"
         )
     # The image's path takes one column, or three (labeled-data, folder, file) with blank cells above.
-    start = next(i for i, cell in enumerate(header["coords"]) if i > 0 and cell)
+    start = next((i for i, cell in enumerate(header["coords"]) if i and cell), len(header["coords"]))
     parts, coords = header["bodyparts"][start:], header["coords"][start:]
     individuals = header.get("individuals", [""] * start + [""] * len(parts))[start:]
     rows = lines[len(header) :]
-    for row in rows:
-        if len(row) != start + len(parts):
-            raise ValueError(f"{where}: row {row[0]} has {len(row)} cells, expected {start + len(parts)}")
+    for row in lines:
+        if len(row) != len(header["coords"]):
+            raise ValueError(f"{where}: row {row[0]} has {len(row)} cells, expected {len(header['coords'])}")
     try:
         values = np.array([[float(cell or "nan") for cell in row[start:]] for row in rows], dtype=np.float64)
     except ValueError as error:

@@ -1,0 +1,198 @@
+"""Weights of published torch networks, read without torch and without running pickled code."""
+
+import collections
+import math
+import os
+import pathlib
+import pickle
+import zipfile
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+Tree = dict[str, Any]
+
+
+def load_torch_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads a state dict: name -> array in torch's layout.
+
+    A `.safetensors` file, or a `.pth`, `.pt` or `.bin` file written by torch >= 1.6. The tensors may lie under a key
+    `state_dict` or `model`. A pickle that names anything but tensors is refused, and nothing that it names is called.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is of another kind, damaged, or holds something else than tensors.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"model.weights: no file {path}; model.weights=None trains from random initialisation")
+    if file.suffix == ".safetensors":
+        try:
+            return safetensors.numpy.load_file(file)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file: {error}") from error
+    if file.suffix not in (".pth", ".pt", ".bin"):
+        raise ValueError(f"model.weights: found {path}, expected a file .safetensors, .pth, .pt or .bin")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"{path}: found no zip archive, expected torch's format since 1.6; convert an older file once with "
+            f"torch: torch.save(torch.load({file.name!r}, weights_only=True), 'converted.pth')"
+        )
+    return _tensors(path, _read_archive(file))
+
+
+def resnet_from_torch(state_dict: dict[str, np.ndarray], params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+    """Puts torchvision-named ResNet weights into the places of a `functional.backbone`.
+
+    Keys may begin with `module.` or `backbone.`, or both; where some begin with `backbone.`, the others belong to other
+    networks and are left out. `fc.*` and `num_batches_tracked` are ignored.
+
+    Args:
+      state_dict: torch's names and layouts.
+      params, stats: what the backbone's `init` returned; only names and shapes matter, `jax.ShapeDtypeStruct` will do.
+
+    Returns:
+      Parameters and statistics, float32.
+
+    Raises:
+      ValueError: a key is missing, unexpected or of another shape.
+    """
+    found = {k: v for k, v in _unprefixed(state_dict).items() if not k.startswith("fc.")}
+    found = {k: v for k, v in found.items() if not k.endswith("num_batches_tracked")}
+    expected = {key for key, _ in [*_leaves(params), *_leaves(stats)]}
+    for what, keys in (("missing", expected - found.keys()), ("unexpected", found.keys() - expected)):
+        if keys:
+            some = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
+            raise ValueError(
+                f"model.weights: {len(keys)} {what} keys ({some}); found {len(found)} keys, expected "
+                f"{len(expected)}: is model.depth that of the file?"
+            )
+    return _filled(params, found), _filled(stats, found)
+
+
+# How a leaf of a layer is called in torch; kernels are HWIO here and OIHW there.
+_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+def _leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + _NAMES[name], value
+
+
+def _filled(tree, found, prefix=""):
+    filled = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            filled[name] = _filled(value, found, f"{prefix}{name}.")
+            continue
+        key = prefix + _NAMES[name]
+        array = np.asarray(found[key])
+        expected = tuple(value.shape[i] for i in (3, 2, 0, 1)) if name == "kernel" else tuple(value.shape)
+        if array.shape != expected:
+            raise ValueError(
+                f"model.weights: {key} has shape {array.shape}, expected {expected}; see model.depth, model.width"
+            )
+        array = array.transpose(2, 3, 1, 0) if name == "kernel" else array
+        filled[name] = jnp.asarray(array.astype(np.float32))
+    return filled
+
+
+def _unprefixed(state_dict):
+    for prefix in ("module.", "backbone."):
+        inside = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        state_dict = inside or state_dict
+    return state_dict
+
+
+def _tensors(path: Any, content: Any) -> dict[str, np.ndarray]:
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found {type(content).__name__}, expected a dictionary of tensors")
+    for key, value in content.items():
+        if not (isinstance(key, str) and isinstance(value, np.ndarray)):
+            raise ValueError(f"{path}: {key!r} is of type {type(value).__name__}, expected a tensor")
+    return dict(content)
+
+
+def _read_archive(file: pathlib.Path) -> Any:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if len(pickles) != 1:
+                raise ValueError(f"found {len(pickles)} members data.pkl, expected one")
+            with archive.open(pickles[0]) as stream:
+                return _Unpickler(stream, archive, pickles[0].removesuffix("data.pkl")).load()
+    # Damaged or hostile pickles raise nearly anything.
+    except Exception as error:
+        raise ValueError(f"{file}: not a readable file of torch tensors: {error}") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds dictionaries, lists, numbers, strings and tensors; knows no other names."""
+
+    def __init__(self, stream, archive: zipfile.ZipFile, root: str):
+        super().__init__(stream)
+        self.archive, self.root = archive, root
+        order = root + "byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise ValueError("found big-endian tensors, expected little-endian")
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        }
+        if (module, name) in known:
+            return known[module, name]
+        # A storage's type stands for its dtype: a string, because a pickle may set the state of what it is handed.
+        if module == "torch" and name in _DTYPES:
+            return name
+        raise pickle.UnpicklingError(f"it names {module}.{name}, expected nothing but tensors")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        kind, storage, key, _, _ = pid
+        if kind != "storage":
+            raise pickle.UnpicklingError(f"found {kind!r}, expected a storage")
+        return np.frombuffer(self.archive.read(f"{self.root}data/{key}"), _DTYPES[storage])
+
+
+_DTYPES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(jnp.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+
+
+def _rebuild_tensor(storage, offset, size, stride, *_):
+    """A copy of the strided view, which must lie inside the storage and be no larger than it."""
+    numbers = (offset, *size, *stride)
+    if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
+        raise pickle.UnpicklingError(f"found offset {offset}, size {size}, stride {stride}, expected counts")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    count = math.prod(size)
+    if count > storage.size or (count and last >= storage.size):
+        raise pickle.UnpicklingError(f"a tensor of size {size} reaches outside its storage of {storage.size}")
+    if not count:
+        return np.zeros(size, storage.dtype)
+    steps = [step * storage.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+
+
+def _rebuild_parameter(data, *_):
+    return data

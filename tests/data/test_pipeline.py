@@ -1,0 +1,191 @@
+import dataclasses
+import itertools
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxpose.data import pipeline
+from jaxpose.data.records import Record
+from jaxpose.data.skeletons import Skeleton
+
+SKELETON = Skeleton(name="two", joints=("a", "b"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Records whose pixels say which one they are."""
+
+    count: int
+    broken: tuple[int, ...] = ()
+    skeleton: Skeleton = SKELETON
+    labelled: bool = True
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Record:
+        image = np.full((8, 8, 3), index, np.uint8)
+        data = cv2.imencode(".png", image)[1].tobytes()
+        if index in self.broken:
+            data = data[: len(data) // 2]
+        return {
+            "image": data,
+            "keypoints": np.array([[1, 2], [3, 4]], np.float32),
+            "visible": np.array([2, 1], np.uint8),
+            "name": f"{index}.png",
+        }
+
+
+def crops(count: int, *, broken: tuple[int, ...] = (), memory: int = 0) -> pipeline.Crops:
+    return pipeline.Crops(
+        source=Numbers(count=count, broken=broken), joints=np.array([1, 0]), size=8, margin=1.0, memory=memory
+    )
+
+
+def reads(size: int = 4) -> dict[str, pipeline.Read]:
+    return {
+        "source": pipeline.Read(crops=crops(10), batch_size=size, fields=("image", "keypoints", "visible")),
+        "target": pipeline.Read(crops=crops(7), batch_size=size, fields=("image",)),
+    }
+
+
+def numbers(batches: list, domain: str) -> list[list[int]]:
+    return [[int(image[0, 0, 0]) for image in batch[domain]["image"]] for batch in batches]
+
+
+def take(n: int, **options: int) -> list:
+    iterator = pipeline.training_batches(reads(), seed=3, **options)
+    return list(itertools.islice(iterator, n))
+
+
+def test_every_epoch_covers_a_domain_once_in_a_new_order() -> None:
+    batches = take(10)
+    for domain, size in (("source", 10), ("target", 7)):
+        flat = sum(numbers(batches, domain), [])
+        first, second = flat[:size], flat[size : 2 * size]
+        assert sorted(first) == sorted(second) == list(range(size))
+        assert first != second
+
+
+def test_domains_are_shuffled_independently_and_by_seed() -> None:
+    same = {name: pipeline.Read(crops=crops(10), batch_size=5, fields=("image",)) for name in ("source", "target")}
+    first, second = (next(pipeline.training_batches(same, seed=seed)) for seed in (0, 1))
+    assert numbers([first], "source") != numbers([first], "target")
+    assert numbers([first], "source") != numbers([second], "source")
+
+
+def test_starting_later_continues_the_same_sequence() -> None:
+    whole, late = take(8), take(3, start=5)
+    for expected, found in zip(whole[5:], late, strict=True):
+        for domain in expected:
+            for field in expected[domain]:
+                np.testing.assert_array_equal(found[domain][field], expected[domain][field])
+
+
+def test_processes_share_each_global_batch_in_order() -> None:
+    whole = take(4)
+    parts = [take(4, process=i, processes=2) for i in range(2)]
+    for step, batch in enumerate(whole):
+        for domain in batch:
+            for field in ("image", "position"):
+                joined = np.concatenate([part[step][domain][field] for part in parts])
+                np.testing.assert_array_equal(joined, batch[domain][field])
+
+
+@pytest.mark.slow
+def test_worker_processes_change_nothing() -> None:
+    import sys
+
+    from absl import flags
+
+    flags.FLAGS(sys.argv[:1])
+    assert numbers(take(6, workers=2), "source") == numbers(take(6), "source")
+    assert numbers(take(3, workers=2, start=3), "target") == numbers(take(6), "target")[3:]
+
+
+def test_batches_hold_what_was_asked_for() -> None:
+    (batch,) = take(1)
+    assert set(batch["source"]) == {"image", "keypoints", "visible", "position", "index", "broken"}
+    assert set(batch["target"]) == {"image", "position", "index", "broken"}
+    np.testing.assert_array_equal(batch["source"]["visible"], [[1, 2]] * 4)
+
+
+def test_uneven_processes_and_empty_domains_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"data.batch_size: 4 source rows cannot be split over 3"):
+        next(pipeline.training_batches(reads(), seed=0, processes=3))
+    empty = {"source": pipeline.Read(crops=crops(0), batch_size=1, fields=("image",))}
+    with pytest.raises(ValueError, match=r"data.source: found 0 records"):
+        next(pipeline.training_batches(empty, seed=0))
+
+
+def test_broken_images_are_replaced_by_the_next_good_one_and_named() -> None:
+    some = crops(5, broken=(1, 2))
+    assert int(some[1]["image"][0, 0, 0]) == 3
+    assert int(some[1]["broken"]) == 1
+    assert int(some[0]["broken"]) == -1
+    assert some.name(1) == "1.png"
+    with pytest.raises(ValueError, match="none of 2 images can be decoded"):
+        crops(2, broken=(0, 1))[0]
+
+
+def test_memory_keeps_at_most_as_many_elements_and_changes_nothing() -> None:
+    plain, kept = crops(6), crops(6, memory=2)
+    for i in (0, 1, 2, 0, 5):
+        np.testing.assert_array_equal(plain[i]["image"], kept[i]["image"])
+    assert len(kept.__dict__["_kept"]) == 2
+    assert len(pickle.loads(pickle.dumps(kept)).__dict__["_kept"]) == 0
+
+
+def test_evaluation_sees_every_good_record_once() -> None:
+    batches = list(pipeline.evaluation_batches(crops(10, broken=(4,)), batch_size=4))
+    assert len(batches) == 3
+    rows = np.concatenate([batch["row"] for batch in batches])
+    seen = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])[rows]
+    assert sorted(seen.tolist()) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
+def test_evaluation_of_two_processes_covers_the_same_rows() -> None:
+    whole = list(pipeline.evaluation_batches(crops(10), batch_size=4))
+    parts = [list(pipeline.evaluation_batches(crops(10), batch_size=4, process=i, processes=2)) for i in range(2)]
+    for step, batch in enumerate(whole):
+        for field in ("image", "row"):
+            joined = np.concatenate([part[step][field] for part in parts])
+            np.testing.assert_array_equal(joined, batch[field])
+
+
+def test_crop_moves_keypoints_with_the_pixels() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        image = np.zeros((60, 90, 3), np.uint8)
+        x, y = rng.integers(25, 60), rng.integers(15, 45)
+        image[y - 1 : y + 2, x - 1 : x + 2] = 255
+        box = np.array([x - rng.uniform(5, 20), y - rng.uniform(5, 12), 30, 24], np.float32)
+        record: Record = {
+            "image": image,
+            "keypoints": np.array([[x, y]], np.float32),
+            "visible": np.array([2], np.uint8),
+            "bbox": box,
+            "name": "one",
+        }
+        element = pipeline.crop(record, image, size=48, margin=1.25)
+        weights = element["image"][..., 0].astype(float)
+        found = [np.average(grid, weights=weights) for grid in np.mgrid[:48, :48]][::-1]
+        np.testing.assert_allclose(found, element["keypoints"][0], atol=0.3)
+
+
+def test_whole_images_are_letterboxed_and_outside_points_are_missing() -> None:
+    image = np.full((30, 60, 3), 200, np.uint8)
+    record: Record = {
+        "image": image,
+        "keypoints": np.array([[0, 0], [59, 29], [-5, 3], [np.nan, np.nan]], np.float32),
+        "visible": np.array([2, 2, 2, 0], np.uint8),
+        "name": "wide",
+    }
+    element = pipeline.crop(record, image, size=60, margin=1.25)
+    assert (element["image"][:14] == 0).all()
+    assert (element["image"][16:44] == 200).all()
+    np.testing.assert_allclose(element["keypoints"][:2], [[0, 15], [59, 44]], atol=1e-4)
+    np.testing.assert_array_equal(element["visible"], [2, 2, 0, 0])
+    assert np.isfinite(element["keypoints"]).all()

@@ -1,0 +1,341 @@
+"""RegDA against a naive version that follows the released code's three passes, and the routing of its gradients."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.typing import DTypeLike
+
+from jaxpose.config import Config, Data, Model
+from jaxpose.data.augment import Augmentation
+from jaxpose.data.skeletons import Skeleton
+from jaxpose.models import functional, layers
+from jaxpose.recipes import detector, inputs, regda
+from jaxpose.recipes.optimizers import Optim
+from jaxpose.recipes.stage import Stage, State, Task, initial_state
+
+K, SIZE, BATCH = 3, 32, 4
+NONE = Augmentation(
+    rotation=0.0, scale=(1.0, 1.0), translation=0.0, brightness=0.0, contrast=0.0, saturation=0.0, blur=0.0
+)
+OPTIM = Optim(learning_rate=0.05)
+
+
+def make_task(**changes: Any) -> Task:
+    skeleton = Skeleton(name="three", joints=("a", "b", "c"))
+    task = Task(skeleton=skeleton, image_size=SIZE, heatmap_size=8, sigma=1.0, augmentation=NONE)
+    return dataclasses.replace(task, **changes)
+
+
+def make_config(method: regda.RegDA) -> Config:
+    return Config(
+        method=method,
+        steps={"pretrain": 2, "adapt": 10},
+        data=Data(image_size=SIZE, batch_size=BATCH),
+        model=Model(depth=18, width=4, head_width=8, sigma=1.0),
+        optim=OPTIM,
+        dtype="float32",
+    )
+
+
+def make_batch(seed: int) -> dict[str, dict[str, jax.Array]]:
+    rng = np.random.default_rng(seed)
+    visible = np.array([[2, 1, 0], [2, 2, 2], [0, 2, 1], [2, 0, 2]], np.uint8)
+    return {
+        domain: {
+            "image": jnp.asarray(rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)),
+            "keypoints": jnp.asarray(rng.uniform(2, SIZE - 3, (BATCH, K, 2)).astype(np.float32)),
+            "visible": jnp.asarray(visible if domain == "source" else visible[::-1].copy()),
+            "position": jnp.arange(BATCH),
+        }
+        for domain in ("source", "target")
+    }
+
+
+class Backbone(nnx.Module):
+    """Two convolutions with batch normalisation; a ResNet would only cost compile time."""
+
+    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        options = {"init": nnx.initializers.he_normal(), "dtype": dtype, "rngs": rngs}
+        self.conv1 = layers.Conv(3, 4, 3, stride=4, **options)
+        self.bn1 = layers.BatchNorm(4, dtype=dtype)
+        self.conv2 = layers.Conv(4, 6, 3, stride=2, **options)
+        self.bn2 = layers.BatchNorm(6, dtype=dtype)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = jax.nn.relu(self.bn1(self.conv1(x), train))
+        return jax.nn.relu(self.bn2(self.conv2(x), train))
+
+
+def make_networks() -> detector.Detector:
+    return detector.Detector(
+        networks={
+            "backbone": functional.network(Backbone),
+            "upsampling": functional.upsampling(6, 5, jnp.float32, layers=1),
+            "head": functional.regressor(5, K, jnp.float32),
+            "head_adv": functional.regressor(5, K, jnp.float32),
+        }
+    )
+
+
+def adapt_stage(method: regda.RegDA) -> tuple[Stage, State]:
+    networks = make_networks()
+    stage = regda.adapt(make_task(), make_config(method), networks, method)
+    params, stats = networks.init(jax.random.key(0), ("backbone", "upsampling"))
+    return stage, stage.init(jax.random.key(1), initial_state(params=params, stats=stats, optimizers={}))
+
+
+# The naive version: torch's meaning of every line of the released loop, three passes, no sharing.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def warm_start(x: jax.Array, weight: float) -> jax.Array:
+    return x
+
+
+warm_start.defvjp(lambda x, weight: (x, None), lambda weight, _, g: (weight * g,))
+
+
+def naive_maps(points: np.ndarray) -> np.ndarray:
+    maps = np.zeros((BATCH, 8, 8, K), np.float32)
+    for b in range(BATCH):
+        for k in range(K):
+            cx, cy = points[b, k]
+            for y in range(8):
+                for x in range(8):
+                    if abs(x - cx) <= 3 and abs(y - cy) <= 3:
+                        maps[b, y, x, k] = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2)
+    return maps
+
+
+def naive_peaks(logits: np.ndarray) -> np.ndarray:
+    points = np.zeros((BATCH, K, 2))
+    for b in range(BATCH):
+        for k in range(K):
+            y, x = np.unravel_index(np.argmax(logits[b, :, :, k]), (8, 8))
+            points[b, k] = (x, y) if logits[b, :, :, k].max() > 0 else (0, 0)
+    return points
+
+
+def naive_kl(target: np.ndarray, logits: jax.Array, weight: np.ndarray, eps: float) -> jax.Array:
+    t = target + eps
+    total = t.sum((1, 2), keepdims=True)
+    t = np.where(total > 0, t / np.where(total > 0, total, 1), 0)
+    log_q = jax.nn.log_softmax(logits.reshape(BATCH, 64, K), axis=1).reshape(logits.shape)
+    log_t = np.log(np.where(t > 0, t, 1))
+    return jnp.mean(jnp.sum(jnp.asarray(t) * (jnp.asarray(log_t) - log_q), axis=(1, 2)) * jnp.asarray(weight))
+
+
+class Sgd:
+    """torch.optim.SGD(nesterov=True, momentum=0.9, weight_decay=1e-4) on a few networks."""
+
+    def __init__(self, names: tuple[str, ...], rate: float, buffers: dict):
+        self.names, self.rate, self.buffers = names, rate, buffers
+
+    def step(self, params: dict, grads: dict) -> None:
+        for name in self.names:
+            decayed = jax.tree.map(lambda p, g: g + 1e-4 * p, params[name], grads[name])
+            self.buffers[name] = jax.tree.map(lambda m, g: 0.9 * m + g, self.buffers[name], decayed)
+            params[name] = jax.tree.map(
+                lambda p, g, m: p - self.rate * (g + 0.9 * m), params[name], decayed, self.buffers[name]
+            )
+
+
+def released_weights(fields: dict) -> tuple[np.ndarray, np.ndarray]:
+    keypoints = np.asarray(fields["keypoints"])
+    centre = np.trunc(keypoints / 4 + 0.5)
+    weight = (np.asarray(fields["visible"]) > 0).astype(np.float32)
+    return naive_maps(centre) * weight[:, None, None, :], weight
+
+
+def naive_released_step(networks: Any, state: State, batch: dict, step: int) -> tuple[dict, dict, dict]:
+    params, stats = dict(state.params), dict(state.stats)
+    buffers = {name: jax.tree.map(jnp.zeros_like, params[name]) for name in params}
+    rate = 0.05 * (1 + 1.5 * step / 10) ** -0.75
+    weight = 0.1 * np.tanh(step / 2000)
+    optimizer_f = Sgd(("backbone", "upsampling"), 0.1 * rate, buffers)
+    optimizer_h, optimizer_adv = Sgd(("head",), rate, buffers), Sgd(("head_adv",), rate, buffers)
+    images = {
+        d: (batch[d]["image"].astype(jnp.float32) / 255 - jnp.array([[[[0.485, 0.456, 0.406]]]]))
+        / jnp.array([[[[0.229, 0.224, 0.225]]]])
+        for d in batch
+    }
+
+    @jax.jit
+    def forward(p: dict, s: dict, x: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
+        s = dict(s)
+        x, s["backbone"] = networks["backbone"].apply(p["backbone"], s["backbone"], x, train=True)
+        x, s["upsampling"] = networks["upsampling"].apply(p["upsampling"], s["upsampling"], x, train=True)
+        y, s["head"] = networks["head"].apply(p["head"], s["head"], x, train=True)
+        a, s["head_adv"] = networks["head_adv"].apply(
+            p["head_adv"], s["head_adv"], warm_start(x, float(weight)), train=True
+        )
+        return y, a, s
+
+    def false_maps(points: np.ndarray) -> np.ndarray:
+        maps = naive_maps(points)
+        return np.clip(np.stack([np.delete(maps, k, axis=-1).sum(-1) for k in range(K)], -1), 0, 1)
+
+    labels, w_s = released_weights(batch["source"])
+    _, w_t = released_weights(batch["target"])
+
+    peaks = naive_peaks(np.asarray(forward(params, stats, images["source"])[0]))
+
+    def loss_a(p: dict) -> tuple[jax.Array, dict]:
+        y, a, s = forward(p, stats, images["source"])
+        return naive_kl(labels, y, w_s, 0) + 4 * naive_kl(naive_maps(peaks), a, w_s, 1e-7), s
+
+    grads, stats = jax.jit(jax.grad(loss_a, has_aux=True))(params)
+    for optimizer in (optimizer_f, optimizer_h, optimizer_adv):
+        optimizer.step(params, grads)
+
+    peaks = naive_peaks(np.asarray(forward(params, stats, images["target"])[0]))
+
+    def loss_b(p: dict) -> tuple[jax.Array, dict]:
+        _, a, s = forward(p, stats, images["target"])
+        return naive_kl(false_maps(peaks), a, w_t, 1e-7), s
+
+    grads, stats_b = jax.jit(jax.grad(loss_b, has_aux=True))(params)
+    stats = stats_b
+    optimizer_adv.step(params, grads)
+
+    peaks = naive_peaks(np.asarray(forward(params, stats, images["target"])[0]))
+
+    def loss_c(p: dict) -> tuple[jax.Array, dict]:
+        _, a, s = forward(p, stats, images["target"])
+        return naive_kl(naive_maps(peaks), a, w_t, 1e-7), s
+
+    grads, stats = jax.jit(jax.grad(loss_c, has_aux=True))(params)
+    optimizer_f.step(params, grads)
+    return params, buffers, stats
+
+
+def test_released_step_equals_three_naive_passes() -> None:
+    method = regda.released_settings()
+    stage, state = adapt_stage(method)
+    networks = make_networks().networks
+    # Step 1000: the warm-up has let 5 % of f's gradient through to the trunk.
+    state = dataclasses.replace(state, step=jnp.asarray(1000, jnp.int32))
+    # Larger weights than the initial N(0, 0.001), so that every term matters.
+    params = {
+        n: jax.tree.map(lambda x: x * (10.0 if n.startswith("head") else 1.0), p) for n, p in state.params.items()
+    }
+    state = dataclasses.replace(state, params=params)
+    batch = make_batch(3)
+    expected_params, expected_momentum, expected_stats = naive_released_step(networks, state, batch, 1000)
+    found, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))
+    moved = 0.0
+    for name in params:
+        compared = (
+            (found.params[name], expected_params[name]),
+            (found.optimizers[name][1].trace, expected_momentum[name]),
+            (found.stats[name], expected_stats[name]),
+        )
+        for got, want in compared:
+            for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5 * max(1.0, float(jnp.abs(w).max())))
+        before, after = jax.tree.leaves(params[name]), jax.tree.leaves(found.params[name])
+        moved = max(moved, *(float(jnp.abs(a - b).max()) for a, b in zip(after, before, strict=True)))
+    assert moved > 1e-3
+
+
+def gradients_without_labels(method: regda.RegDA) -> dict[str, float]:
+    """The largest gradient of each network in a step without source labels, in which only target terms count."""
+    stage, state = adapt_stage(method)
+    state = dataclasses.replace(
+        state, params=jax.tree.map(lambda x: x + 0.01 * jax.random.normal(jax.random.key(5), x.shape), state.params)
+    )
+    batch = make_batch(4)
+    batch["source"]["visible"] = jnp.zeros_like(batch["source"]["visible"])
+    found, _ = jax.jit(stage.step)(state, batch, jax.random.key(0))
+    trace = {name: found.optimizers[name][1].trace for name in state.params}
+    decay = {name: jax.tree.map(lambda p: 1e-4 * p, state.params[name]) for name in state.params}
+    return {
+        name: max(
+            float(jnp.abs(a - b).max())
+            for a, b in zip(jax.tree.leaves(trace[name]), jax.tree.leaves(decay[name]), strict=True)
+        )
+        for name in trace
+    }
+
+
+def test_target_terms_move_the_trunk_and_the_adversary_but_not_f() -> None:
+    moved = gradients_without_labels(regda.RegDA())
+    assert moved["head"] < 1e-8
+    assert moved["head_adv"] > 1e-6
+    assert moved["backbone"] > 1e-6
+    assert moved["upsampling"] > 1e-6
+
+
+def test_trunk_weight_stops_the_trunk_and_nothing_else() -> None:
+    moved = gradients_without_labels(regda.RegDA(trunk_weight=0.0))
+    assert moved["backbone"] < 1e-8
+    assert moved["upsampling"] < 1e-8
+    assert moved["head_adv"] > 1e-6
+
+
+def test_nothing_moves_without_labels_and_trade_off() -> None:
+    moved = gradients_without_labels(regda.RegDA(trade_off=0.0))
+    assert max(moved.values()) < 1e-8
+
+
+def test_ablations_change_only_the_side_they_name() -> None:
+    """Table 3: DD turns the adversary's objective around, min/max L_F the trunk's."""
+
+    def pulls(method: regda.RegDA) -> tuple[np.ndarray, np.ndarray]:
+        stage, state = adapt_stage(method)
+        objectives = regda.Objectives(
+            networks=make_networks(),
+            settings=method,
+            task=make_task(),
+        )
+        images = inputs.unlabelled(jax.random.key(0), make_batch(6)["target"], make_task())
+        target = objectives.target(state.params, state.stats, images, jnp.ones((BATCH, K), bool))
+        adversary = objectives.regress(state.params["head_adv"], target.stats, target)
+        return tuple(np.asarray(g) for g in adversary.gradients)
+
+    ours, dd, game = (
+        pulls(m)
+        for m in (
+            regda.RegDA(),
+            regda.RegDA(adversary=regda.maximize_true),
+            regda.RegDA(trunk=regda.maximize_false),
+        )
+    )
+    np.testing.assert_allclose(dd[0], -ours[1], atol=1e-7)
+    np.testing.assert_allclose(dd[1], ours[1], atol=1e-7)
+    np.testing.assert_allclose(game[0], ours[0], atol=1e-7)
+    np.testing.assert_allclose(game[1], -ours[0], atol=1e-7)
+
+
+def test_target_labels_never_reach_the_step() -> None:
+    stage, state = adapt_stage(regda.RegDA())
+    assert stage.reads["target"] == ("image",)
+    batch = make_batch(7)
+    step = jax.jit(stage.step)
+    with_labels, _ = step(state, batch, jax.random.key(0))
+    batch["target"] = {name: batch["target"][name] for name in ("image", "position")}
+    without, _ = step(state, batch, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, with_labels, without)
+
+
+def test_released_preset_says_that_it_reads_target_labels() -> None:
+    stage, _ = adapt_stage(regda.released_settings())
+    assert stage.reads["target"] == inputs.LABELLED
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (500, 0.0245), (1000, 0.0462), (2000, 0.0762), (5000, 0.0987)])
+def test_warm_up_follows_the_released_table(step: int, share: float) -> None:
+    objectives = regda.Objectives(networks=make_networks(), settings=regda.released_settings(), task=make_task())
+    assert float(objectives._trunk_share(jnp.asarray(step))) == pytest.approx(share, abs=1e-4)
+
+
+def test_one_joint_needs_an_area() -> None:
+    task = make_task(skeleton=Skeleton(name="one", joints=("a",)))
+    with pytest.raises(ValueError, match="found one joint"):
+        regda.RegDA().stages(task, make_config(regda.RegDA()))
