@@ -114,6 +114,7 @@ class BatchNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         if train:
             mean, var = _moments(wide, self.mean[...])
+            # Not `self.mean[...] = ...`: that compares shardings, which makes tracing quadratic in depth.
             self.mean.set_value(_forget(self.mean[...], mean))
             self.var.set_value(_forget(self.var[...], var))
         else:

@@ -57,13 +57,13 @@ def sample(rng: np.random.Generator, kind: str, style: str, size: int) -> Look:
     if studio:
         saturation, value = 0.6 + 0.35 * saturation, 0.55 + 0.45 * value
     else:
-        saturation, value = 0.7 * saturation**1.5, 0.16 + 0.8 * value
+        saturation, value = 0.75 * saturation, 0.2 + 0.78 * value
     offered = _rgb(hue, saturation, value)
     chosen = np.argmax(np.linalg.norm(offered - around, axis=-1), axis=1)
     shirt, trousers, shoe, trim = offered[np.arange(4), chosen]
     if kind == "body":
         hair = _rgb(rng.uniform(0.03, 0.12), rng.uniform(0.2, 0.7), rng.uniform(0.08, 0.55))
-        bare_arms, bare_legs, plain_shirt, plain_trousers = rng.random(4) < (0.5, 0.3, 0.35, 0.75)
+        bare_arms, bare_legs, plain_shirt, plain_trousers = rng.random(4) < (0.5, 0.3, 0.5, 0.8)
         colours = {
             "skin": skin,
             "hair": hair,
@@ -97,8 +97,8 @@ def sample(rng: np.random.Generator, kind: str, style: str, size: int) -> Look:
         cells=_PATTERNS[rng.integers(len(_PATTERNS))],
         dye=trim * tint,
         background=background,
-        blur=0.0 if studio else rng.uniform(0.3, 0.65) * size / 96,
-        noise=2.0 if studio else rng.uniform(3.0, 7.0),
+        blur=0.0 if studio else rng.uniform(0.2, 0.5) * size / 96,
+        noise=2.0 if studio else rng.uniform(3.0, 6.0),
         contrast=1.0 if studio else rng.uniform(0.9, 1.15),
         vignette=None if studio else _vignette(rng, size),
     )
@@ -138,12 +138,12 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
         change = rng.normal(0, grey, (*shape, 1)) + rng.normal(0, colour, (*shape, 3))
         return np.clip(base + change, 0, 255)
 
-    image = cv2.resize(near(22.0, 9.0, 3, 3).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
-    count = int(rng.integers(6, 12))
+    image = cv2.resize(near(20.0, 9.0, 3, 3).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    count = int(rng.integers(6, 11))
     corners = rng.integers(-size // 6, size, (count, 2)).tolist()
     extents = (size * rng.uniform(0.06, 0.5, (count, 2))).astype(int).tolist()
     shapes = rng.random(count).tolist()
-    colours = near(28.0, 14.0, count).tolist()
+    colours = near(24.0, 12.0, count).tolist()
     for (x, y), (width, height), colour, shape in zip(corners, extents, colours, shapes, strict=True):
         if shape < 0.25:  # a post or a cable
             cv2.line(image, (x, y), (x + height, y + 3 * width), colour, 1 + width // 12, cv2.LINE_AA)

@@ -94,7 +94,7 @@ def _gesture(curls: tuple[float, ...], spread: float) -> str:
     return text
 
 
-_SPREAD_SCALE = {"studio": 1.1, "street": 1.2}
+_SPREAD_SCALE = {"studio": 1.1, "street": 0.5}
 _SPREAD = {
     "body": """
         pelvis=4,3,4 chest=5,5,8 thorax=6,4,8 neck=8,5,14 shoulder=14,12,16 elbow=18,0,20 wrist=12,6

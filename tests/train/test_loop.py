@@ -1,0 +1,123 @@
+"""The loop's guards, on a stage without a network."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpose.config import Config, Data, Mesh, Model
+from jaxpose.data import domains
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+from jaxpose.train import loop
+from jaxpose.train import mesh as meshes
+from jaxpose.train.checkpoint import Checkpoints
+from jaxpose.train.evaluate import Measures
+
+
+@dataclasses.dataclass(kw_only=True)
+class Counting:
+    """Adds the mean pixel to a number; its loss breaks at a step."""
+
+    name: str = "counting"
+    breaks_at: int = -1
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        def init(key: jax.Array, previous: State | None) -> State:
+            start = jnp.zeros(()) if previous is None else previous.params["sum"]["value"]
+            return initial_state(params={"sum": {"value": start}}, stats={}, optimizers={})
+
+        def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+            mean = jnp.mean(batch["source"]["image"].astype(jnp.float32))
+            loss = jnp.where(state.step == self.breaks_at, jnp.nan, mean)
+            value = state.params["sum"]["value"] + mean + jax.random.uniform(key)
+            params = {"sum": {"value": value}}
+            return dataclasses.replace(state, params=params), {"loss/source": loss, "other": mean}
+
+        return tuple(
+            Stage(name=name, steps=steps, reads={"source": ("image",)}, init=init, step=step, predict=None)
+            for name, steps in config.steps.items()
+        )
+
+
+def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> loop.Run:
+    config = Config(
+        method=Counting(**changes),
+        steps={"first": 5, "second": 4},
+        checkpoint_every=2,
+        log_every=2,
+        data=Data(
+            source="bodies:studio?train=12&validation=4&test=4",
+            target="bodies:street?train=12&validation=4&test=4",
+            image_size=32,
+            batch_size=4,
+        ),
+        model=Model(),
+        mesh=Mesh(data=devices),
+    )
+    pair = domains.open_pair(
+        source=config.data.source, target=config.data.target, root=".", image_size=32, margin=1.0, memory=1, seed=0
+    )
+    task = Task(skeleton=pair.skeleton, image_size=32, heatmap_size=8, sigma=1.0, augmentation=config.augmentation)
+    return loop.Run(
+        config=config,
+        stages=config.method.stages(task, config),
+        task=task,
+        pair=pair,
+        measures=Measures(metrics=("pck",), thresholds=(0.1,)),
+        mesh=meshes.make_mesh(devices),
+        workdir=workdir,
+    )
+
+
+def test_stages_hand_on_their_state_and_checkpoints_are_kept_by_total_step(tmp_path: Path) -> None:
+    state, record = loop.train(make_run(tmp_path))
+    assert int(state.step) == 4
+    assert record.stage == 1
+    assert set(record.step_s) == {"first", "second"}
+    assert record.images == 9 * 4
+    assert Checkpoints(tmp_path / "checkpoints").latest() == 9
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        ("first", 2),
+        ("first", 4),
+        ("first", 5),
+        ("second", 2),
+        ("second", 4),
+    ]
+
+
+def test_two_devices_read_the_same_batches(tmp_path: Path) -> None:
+    one, _ = loop.train(make_run(tmp_path / "one"))
+    two, _ = loop.train(make_run(tmp_path / "two", devices=2))
+    np.testing.assert_allclose(two.params["sum"]["value"], one.params["sum"]["value"], rtol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_state_before_it(tmp_path: Path) -> None:
+    whole, _ = loop.train(make_run(tmp_path / "whole"))
+    with pytest.raises(loop.NonFiniteError, match=r"second step 3: found loss/source = nan, expected a finite loss"):
+        run = make_run(tmp_path / "broken")
+        first, second = run.stages
+        broken = make_run(tmp_path / "broken", breaks_at=2).stages[1]
+        loop.train(dataclasses.replace(run, stages=(first, broken)))
+    dump = Checkpoints(tmp_path / "broken" / "nonfinite")
+    step = dump.latest()
+    assert step == 2
+    assert dump.meta(step)["term"] == "loss/source"
+    kept = dump.restore(step, loop.abstract_states(make_run(tmp_path / "broken"))[1])
+    assert int(kept.step) == 2
+    assert 0 < float(kept.params["sum"]["value"]) < float(whole.params["sum"]["value"])
+
+
+def test_fingerprints_see_names_and_values() -> None:
+    def state(**params: float) -> State:
+        return initial_state(params={k: jnp.asarray(v) for k, v in params.items()}, stats={}, optimizers={})
+
+    same = loop.fingerprint(state(a=1.0, b=2.0))
+    assert same == loop.fingerprint(state(b=2.0, a=1.0))
+    assert same != loop.fingerprint(state(a=1.0, b=2.0000002))
+    assert same != loop.fingerprint(state(a=1.0, c=2.0))
