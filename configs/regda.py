@@ -4,8 +4,8 @@
     python -m jaxpose.main --config=configs/regda.py:quick       the same in under a minute
     python -m jaxpose.main --config=configs/regda.py:ultrasound --config.data.root=DIR
 
-Words: a pair (bodies, hands, ultrasound, lspet, sprites_c2n, ...); `quick`; `released`, every quirk of the released
-code; `dd` and `min_max_false`, the ablations of the paper's Table 3.
+Words: a pair (bodies, hands, ultrasound, lspet, sprites_c2n, ...); `quick`; `released`, every quirk of the
+released code; `dd` and `min_max_false`, the ablations of the paper's Table 3.
 """
 
 import dataclasses
@@ -18,7 +18,14 @@ from jaxpose.recipes import regda
 def get_config(words: str | None = None) -> Config:
     config, rest = pairs.choose(words)
     pairs.reject(rest, "released", "dd", "min_max_false")
-    method = regda.released_settings() if "released" in rest else regda.RegDA()
+    if "released" in rest:
+        method = regda.released_settings()
+    elif config.pair in pairs.PUBLISHED:
+        method = regda.RegDA()
+    elif config.pair.startswith("sprites"):
+        method = regda.RegDA(fresh_regressors=False)
+    else:
+        method = regda.short_settings()
     if "dd" in rest:
         method = dataclasses.replace(method, name="dd", adversary=regda.maximize_true)
     if "min_max_false" in rest:

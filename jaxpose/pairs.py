@@ -5,6 +5,7 @@ decides on the method; everything else comes from here, so that recipes are comp
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from jaxpose.config import Config, Data, Model
@@ -38,9 +39,9 @@ def ultrasound() -> Config:
     return Config(
         method=None,
         pair="ultrasound",
-        steps={"pretrain": 1500, "adapt": 900},
-        eval_every=300,
-        checkpoint_every=300,
+        steps={"pretrain": 900, "adapt": 400},
+        eval_every=200,
+        checkpoint_every=200,
         data=Data(
             source=f"{path}?train=TaL_1to800*,TaL_1to8010,TaL_1to8011&validation=TaL_1to8012",
             target=f"{path}?" + "&".join(f"{split}={folders}" for split, folders in target.items()),
@@ -48,8 +49,8 @@ def ultrasound() -> Config:
             batch_size=16,
         ),
         augmentation=Augmentation(rotation=15.0, scale=(0.75, 1.35), translation=0.1, brightness=0.4, contrast=0.4),
-        model=Model(depth=18, width=32, head_width=64, sigma=1.5),
-        optim=Optim(pretrain_trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
+        model=Model(depth=18, width=16, head_width=32, sigma=1.5),
+        optim=_short_schedule(),
     )
 
 
@@ -58,18 +59,6 @@ def lspet() -> Config:
     base = bodies()
     data = dataclasses.replace(base.data, source="bodies:studio?train=8192", target="lsp:lspet_train_0001_2500.tar")
     return dataclasses.replace(base, pair="lspet", data=data)
-
-
-def rhd_h3d_sizes() -> Config:
-    """The published setting: ResNet-101 with ImageNet weights at 256 px, 70 + 30 epochs of 500 steps."""
-    return Config(
-        method=None,
-        pair="published",
-        steps={"pretrain": 35_000, "adapt": 15_000},
-        eval_every=500,
-        augmentation=Augmentation(rotation=180.0, scale=(1.0, 1.29), translation=0.1),
-        model=Model(depth=101),
-    )
 
 
 def sprites(source: str, target: str) -> Config:
@@ -90,7 +79,7 @@ def sprites(source: str, target: str) -> Config:
         ),
         augmentation=_NONE,
         model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.0),
-        optim=Optim(pretrain_trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
+        optim=_short_schedule(),
     )
 
 
@@ -145,28 +134,64 @@ _NONE = Augmentation(
 _VARIANTS = ("color", "noisy", "scream")
 
 
+def _short_schedule() -> Optim:
+    """From random weights in hundreds of steps: Adam, and a rate that falls to a tenth while adapting."""
+    return Optim(
+        pretrain_trunk_scale=1.0,
+        adapt_trunk_scale=0.3,
+        pretrain_rule="adam",
+        adapt_rule="adam",
+        warmup=0.02,
+        adapt_decay=20.0,
+    )
+
+
 def _embedded(name: str, source: str, target: str) -> Config:
     return Config(
         method=None,
         pair=name,
-        steps={"pretrain": 1500, "adapt": 800},
-        eval_every=200,
-        checkpoint_every=400,
-        data=Data(source=source, target=target, image_size=96, batch_size=32),
+        steps={"pretrain": 1500, "adapt": 300},
+        eval_every=100,
+        checkpoint_every=300,
+        data=Data(source=source, target=target, image_size=64, batch_size=32),
         augmentation=Augmentation(rotation=20.0),
-        model=Model(depth=18, width=16, head_width=64, sigma=1.0),
-        optim=Optim(pretrain_trunk_scale=1.0, pretrain_rule="adam", adapt_rule="adam", warmup=0.02),
+        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.5),
+        optim=_short_schedule(),
     )
 
 
-def _sprite_pair(source: str, target: str) -> Callable[[], Config]:
-    return lambda: sprites(source, target)
+def sprites_published(source: str, target: str) -> Config:
+    """The paper's own sizes for the dSprites experiment: ResNet-18, 20,000 iterations, 256 px; for a GPU."""
+    small = sprites(source, target)
+    return dataclasses.replace(
+        small,
+        pair=small.pair.replace("sprites", "sprites_published"),
+        steps={"pretrain": 20_000, "adapt": 20_000},
+        eval_every=1000,
+        checkpoint_every=1000,
+        data=dataclasses.replace(
+            small.data,
+            source=f"sprites:{source}?train=700000&test=7000&validation=1000",
+            target=f"sprites:{target}?train=700000&test=7000&validation=1000",
+            image_size=256,
+        ),
+        model=Model(depth=18),
+        optim=Optim(weight_decay=5e-4, drops=()),
+    )
 
+
+PUBLISHED = tuple(f"sprites_published_{a[0]}2{b[0]}" for a in _VARIANTS for b in _VARIANTS if a != b)
 
 _PAIRS: dict[str, Callable[[], Config]] = {
     "bodies": bodies,
     "hands": hands,
     "ultrasound": ultrasound,
     "lspet": lspet,
-    **{f"sprites_{a[0]}2{b[0]}": _sprite_pair(a, b) for a in _VARIANTS for b in _VARIANTS if a != b},
+    **{
+        f"{name}_{a[0]}2{b[0]}": functools.partial(make, a, b)
+        for name, make in (("sprites", sprites), ("sprites_published", sprites_published))
+        for a in _VARIANTS
+        for b in _VARIANTS
+        if a != b
+    },
 }

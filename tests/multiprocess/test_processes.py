@@ -19,21 +19,15 @@ def free_port() -> int:
 
 
 def run_in_two_processes(workdir: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    started = [
-        subprocess.Popen(
-            command(workdir, *TINY),
-            cwd=ROOT,
-            env=environment(JAXPOSE_COORDINATOR=address, JAXPOSE_PROCESSES="2", JAXPOSE_PROCESS=str(number)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=500)
-        assert process.returncode == 0, errors[-3000:]
+    done = subprocess.run(
+        ["launch/local.sh", "2", *command(workdir, *TINY)[3:]],
+        cwd=ROOT,
+        env=environment(JAXPOSE_COORDINATOR=f"127.0.0.1:{free_port()}", PYTHON=sys.executable),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def compare(one: Path, other: Path) -> None:

@@ -27,7 +27,7 @@ class Look:
       blur: standard deviation in pixels, 0 for none.
       noise: standard deviation in grey levels.
       contrast: factor on the image about its middle grey.
-      vignette: uint8 (size, size, 3), 255 where nothing is darkened; None without.
+      exposure: uint8 (size, size, 3), 255 where the camera darkens nothing; None for a perfect one.
     """
 
     albedo: np.ndarray
@@ -42,7 +42,7 @@ class Look:
     blur: float
     noise: float
     contrast: float
-    vignette: np.ndarray | None
+    exposure: np.ndarray | None
 
 
 def sample(rng: np.random.Generator, kind: str, style: str, size: int) -> Look:
@@ -98,9 +98,9 @@ def sample(rng: np.random.Generator, kind: str, style: str, size: int) -> Look:
         dye=trim * tint,
         background=background,
         blur=0.0 if studio else rng.uniform(0.2, 0.5) * size / 96,
-        noise=2.0 if studio else rng.uniform(3.0, 6.0),
-        contrast=1.0 if studio else rng.uniform(0.9, 1.15),
-        vignette=None if studio else _vignette(rng, size),
+        noise=2.0 if studio else rng.uniform(2.0, 4.0),
+        contrast=1.0 if studio else rng.uniform(0.85, 1.05),
+        exposure=None if studio else _exposure(rng, size),
     )
 
 
@@ -138,12 +138,12 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
         change = rng.normal(0, grey, (*shape, 1)) + rng.normal(0, colour, (*shape, 3))
         return np.clip(base + change, 0, 255)
 
-    image = cv2.resize(near(20.0, 9.0, 3, 3).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(near(18.0, 9.0, 3, 3).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
     count = int(rng.integers(6, 11))
     corners = rng.integers(-size // 6, size, (count, 2)).tolist()
     extents = (size * rng.uniform(0.06, 0.5, (count, 2))).astype(int).tolist()
     shapes = rng.random(count).tolist()
-    colours = near(24.0, 12.0, count).tolist()
+    colours = near(20.0, 10.0, count).tolist()
     for (x, y), (width, height), colour, shape in zip(corners, extents, colours, shapes, strict=True):
         if shape < 0.25:  # a post or a cable
             cv2.line(image, (x, y), (x + height, y + 3 * width), colour, 1 + width // 12, cv2.LINE_AA)
@@ -153,7 +153,7 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
             dark = [0.75 * channel for channel in colour]
             for step in range(3, width - 2, max(4, size // 12)):
                 cv2.line(image, (x + step, y + 2), (x + step, y + height - 2), dark, 2)
-    for cells, strength in ((6, 0.16), (20, 0.14), (48, 0.1)):
+    for cells, strength in ((6, 0.14), (20, 0.14), (48, 0.08)):
         octave = rng.integers(0, 256, (cells, cells), dtype=np.uint8)
         octave = cv2.resize(octave, (size, size), interpolation=cv2.INTER_LINEAR)
         octave = cv2.cvtColor(octave, cv2.COLOR_GRAY2RGB)
@@ -161,10 +161,12 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
     return image
 
 
-def _vignette(rng: np.random.Generator, size: int) -> np.ndarray:
+def _exposure(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A camera at dusk: dim, with a cool white balance, and darker towards the corners."""
     x = np.linspace(-1, 1, size) ** 2
     fall = np.minimum(1.0, 1.08 - rng.uniform(0.06, 0.2) * (x + x[:, None]))
-    return cv2.cvtColor((255 * np.maximum(fall, 0.4)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+    cast = rng.uniform((0.3, 0.45, 0.68), (0.5, 0.65, 0.95))
+    return (255 * np.maximum(fall, 0.4)[..., None] * cast).astype(np.uint8)
 
 
 def _stripes(count: int, share: float, *, across: bool) -> np.ndarray:

@@ -147,8 +147,7 @@ _BODY = {
         ("pelvis=10 chest=12 shoulder=-40,15 elbow=-45 hip=-50,14,10 knee=62 ankle=-12",),
     ),
     "street": (
-        # crouch, reach, both arms up, kick, lunge, bend
-        ("pelvis=15 chest=20 shoulder=-50,15 elbow=-45 hip=-95,16,12 knee=112 ankle=-18",),
+        # reach, both arms up, kick, lunge, half crouch
         (
             "chest=-4,8 left_shoulder=-150,25 left_elbow=-15 right_shoulder=5,30 right_elbow=-30"
             " left_hip=5,4 right_hip=-15,14 right_knee=25",
@@ -160,15 +159,14 @@ _BODY = {
             "left_hip=22 left_knee=22",
         ),
         ("left_hip=-65,8,5 left_knee=80 right_hip=18,6 right_knee=30 chest=12 shoulder=-30,35 elbow=-55",),
-        ("pelvis=30 chest=38 shoulder=-60,12 elbow=-20 hip=-35,6 knee=18 neck=-15",),
-        # star, run, sit, throw, guard, lean
+        ("pelvis=10 chest=12 shoulder=-60,25 elbow=-30 hip=-60,18,12 knee=75 ankle=-15",),
+        # star, run, throw, guard, lean
         ("shoulder=0,100,20 elbow=-25 hip=0,30,8 knee=10", "shoulder=0,30 hip=0,10"),
         (
             "pelvis=8 chest=10 shoulder=0,14,-10 elbow=-88 hip=-22,2 knee=58",
             "shoulder=42 hip=42 knee=42 pelvis=0,0,8 chest=0,0,12",
             _STRIDE,
         ),
-        ("pelvis=-8 chest=10 shoulder=-25,10,-20 elbow=-60 hip=-85,12,8 knee=85",),
         (
             "chest=5,12,-20 left_shoulder=-10,110,50 left_elbow=-95 right_shoulder=-80,10 right_elbow=-15"
             " left_hip=8,8 right_hip=-35,6 right_knee=40",

@@ -106,8 +106,8 @@ def draw(
     if look.blur:
         kernel = 2 * math.ceil(1.5 * look.blur) + 1
         image = cv2.GaussianBlur(image, (kernel, kernel), look.blur)
-    if look.vignette is not None:
-        image = cv2.multiply(image, look.vignette, scale=1 / 255)
+    if look.exposure is not None:
+        image = cv2.multiply(image, look.exposure, scale=1 / 255)
     x, y = grain
     noise = _noise(size)[y : y + size, x : x + size]
     strength = look.noise / _NOISE

@@ -1,0 +1,108 @@
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxpose.data import domains
+
+
+def open_pair(source: str, target: str, root: Path = Path(), **options: Any) -> domains.Pair:
+    defaults = {"image_size": 32, "margin": 1.25, "memory": 1, "seed": 0}
+    return domains.open_pair(source=source, target=target, root=str(root), **(defaults | options))
+
+
+def write_project(
+    root: Path, videos: dict[str, int], joints: tuple[str, ...] = ("nose", "tail"), *, labels: bool = True
+):
+    for video, frames in videos.items():
+        folder = root / "labeled-data" / video
+        folder.mkdir(parents=True)
+        lines = [
+            ",".join(["scorer", *["me"] * 2 * len(joints)]),
+            ",".join(["bodyparts", *[j for j in joints for _ in "xy"]]),
+            ",".join(["coords", *["x", "y"] * len(joints)]),
+        ]
+        for i in range(frames):
+            cv2.imwrite(str(folder / f"img{i:03d}.png"), np.full((20, 30, 3), i, np.uint8))
+            values = [f"{3.0 + j}" if labels else "" for j in range(2 * len(joints))]
+            lines.append(",".join([f"labeled-data/{video}/img{i:03d}.png", *values]))
+        (folder / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_embedded_pair_shares_all_joints_and_has_all_splits() -> None:
+    pair = open_pair("bodies:studio?train=6&validation=3&test=2", "bodies:street?train=5")
+    assert len(pair.skeleton) == 16
+    assert {name: len(part) for name, part in pair.domains["source"].splits.items()} == {
+        "train": 6,
+        "validation": 3,
+        "test": 2,
+    }
+    assert len(pair.domains["target"].splits["train"]) == 5
+    assert pair.domains["target"].splits["train"][0]["image"].shape == (32, 32, 3)
+
+
+def test_joints_are_matched_by_name_whatever_their_order(tmp_path: Path) -> None:
+    write_project(tmp_path / "a", {"v": 2}, ("nose", "ear", "tail"))
+    write_project(tmp_path / "b", {"v": 10}, ("tail", "nose"))
+    pair = open_pair("deeplabcut:a", "deeplabcut:b", tmp_path)
+    assert pair.skeleton.joints == ("nose", "tail")
+    scale, offset = 32 / 30, (32 - 1) / 2 - 32 / 30 * np.array([14.5, 9.5])
+    source = pair.domains["source"].splits["train"][0]["keypoints"]
+    target = pair.domains["target"].splits["train"][0]["keypoints"]
+    np.testing.assert_allclose(source, np.array([[3, 4], [7, 8]]) * scale + offset, atol=1e-4)
+    np.testing.assert_allclose(target, np.array([[5, 6], [3, 4]]) * scale + offset, atol=1e-4)
+
+
+def test_splits_by_video_patterns(tmp_path: Path) -> None:
+    write_project(tmp_path / "a", {"one": 2, "two": 3, "three": 4})
+    pair = open_pair("deeplabcut:a?train=t*&test=one", "deeplabcut:a?train=one,two&test=three", tmp_path)
+    sizes = {d: {s: len(c) for s, c in opened.splits.items()} for d, opened in pair.domains.items()}
+    assert sizes == {"source": {"train": 7, "test": 2}, "target": {"train": 5, "test": 4}}
+
+
+def test_default_split_keeps_videos_together_and_single_videos_apart(tmp_path: Path) -> None:
+    write_project(tmp_path / "many", {f"v{i}": 2 for i in range(6)})
+    write_project(tmp_path / "one", {"v": 11})
+    pair = open_pair("deeplabcut:many", "deeplabcut:one", tmp_path)
+    many, one = (pair.domains[d].splits for d in ("source", "target"))
+    assert (len(many["train"]), len(many["test"])) == (10, 2)
+    assert {many["test"].source[i]["sequence"] for i in range(2)} == {"v4"}
+    assert (len(one["train"]), len(one["test"])) == (9, 2)
+
+
+def test_sprites_say_where_keypoints_can_lie() -> None:
+    sizes = "train=4&validation=2&test=2"
+    pair = open_pair(f"sprites:color?{sizes}", f"sprites:noisy?{sizes}", image_size=128, margin=1.0)
+    assert pair.area == (2 * 16.5 - 0.5, 2 * 47.5 - 0.5)
+    assert pair.pixels_per_unit == 62.0
+    for i in range(4):
+        x, y = pair.domains["source"].splits["train"][i]["keypoints"][0]
+        assert pair.area[0] <= x <= pair.area[1]
+        assert pair.area[0] <= y <= pair.area[1]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("photos:x", "data.source=photos:x: found scheme 'photos'"),
+        ("bodies:attic", "found style 'attic', expected studio or street"),
+        ("bodies:studio?size=3", "found option 'size', expected one of: train, validation, test"),
+        ("bodies:studio?train=many", "found train=many, expected a number of images"),
+        ("sprites:red", "found variant 'red', expected color, noisy or scream"),
+        ("deeplabcut:missing", "missing"),
+        ("lsp:missing", "missing"),
+    ],
+)
+def test_wrong_domains_are_named(source: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.source=") as caught:
+        open_pair(source, "bodies:street?train=2", tmp_path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_without_labels_is_refused(tmp_path: Path) -> None:
+    write_project(tmp_path / "a", {"v": 2}, labels=False)
+    with pytest.raises(ValueError, match="found no labels in the training split, expected a labelled source"):
+        open_pair("deeplabcut:a", "deeplabcut:a", tmp_path)
