@@ -6,13 +6,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from jaxpose import config as configs
+from jaxpose.train import loop, mesh, session
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
@@ -23,36 +25,30 @@ def main(arguments: Sequence[str]) -> None:
     """Runs what the flags ask for; errors of the user's making are one line."""
     if len(arguments) > 1:
         _fail(f"found argument {arguments[1]!r}, expected flags only")
-    if _CONFIG.value is None:
+    config = _CONFIG.value
+    if config is None:
         _fail("found no --config, expected for instance --config=configs/regda.py")
-    # These import jax; a wrong flag should not have to wait for it.
-    from jaxpose.train import loop, mesh, session
-
-    _keep_compiled_programs()
     for noisy in ("absl", "jax", "orbax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        configs.validate(_CONFIG.value)
+        configs.validate(config)
+        _keep_compiled_programs()
         mesh.initialize_processes()
         workdir = Path(_WORKDIR.value) if _WORKDIR.value else _new_workdir()
         if _MODE.value == "train":
-            session.train(_CONFIG.value, workdir)
+            session.train(config, workdir)
         else:
-            session.evaluate(_CONFIG.value, workdir)
+            session.evaluate(config, workdir)
     except loop.Interrupted as stopped:
         print(stopped)
     except (ValueError, OSError, loop.NonFiniteError) as error:
-        if absl_logging.get_verbosity() >= absl_logging.DEBUG:
-            raise
         _fail(" ".join(str(error).split()))
 
 
 def _keep_compiled_programs() -> None:
     """Compiled programs are kept between runs, where `JAX_COMPILATION_CACHE_DIR` says or in the user's cache folder."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "jaxpose" / "xla"))
 
@@ -73,7 +69,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         _fail(f"--config: {error}")
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     print(f"jaxpose: {message}", file=sys.stderr)
     raise SystemExit(2)
 

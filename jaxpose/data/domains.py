@@ -1,11 +1,12 @@
 """Opens the domains that a configuration names: `SCHEME:PATH?OPTION=VALUE&...`.
 
-| scheme | what | options |
-|---|---|---|
-| `bodies:STYLE`, `hands:STYLE` | the embedded generator; styles `studio` and `street` | `train`, `validation`, `test`: number of images |
-| `sprites:VARIANT` | the dSprites experiment; `color`, `noisy`, `scream` | the same; `npz`: the original file; `background`: a painting |
-| `deeplabcut:PATH` | a project, its `labeled-data`, or a tar of either | `train`, `validation`, `test`: patterns of video folders, separated by commas |
-| `lsp:PATH` | Leeds Sports Pose, original or extended, a folder or a tar | |
+- `bodies:STYLE`, `hands:STYLE`: the embedded generator, styles `studio` and `street`. Options `train`, `validation`,
+  `test`: numbers of images.
+- `sprites:VARIANT`: the dSprites experiment, `color`, `noisy` or `scream`. The same options, `npz`: the original
+  file, `background`: a painting.
+- `deeplabcut:PATH`: a project, its `labeled-data`, or a tar of either. Options `train`, `validation`, `test`: patterns
+  of video folders, separated by commas.
+- `lsp:PATH`: Leeds Sports Pose, original or extended, a folder or a tar.
 
 Files without split options are divided by video: every fifth is for testing. Where there is one video only, or none,
 every fifth image is.

@@ -8,7 +8,7 @@ happens on the device.
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -81,8 +81,8 @@ class Crops:
                 "image": element["image"],
                 "keypoints": element["keypoints"][self.joints],
                 "visible": element["visible"][self.joints],
-                "index": np.int32(actual),
-                "broken": np.int32(index if attempt else -1),
+                "index": np.array(actual, np.int32),
+                "broken": np.array(index if attempt else -1, np.int32),
             }
         raise ValueError(f"{self.source.skeleton.name}: none of {len(self)} images can be decoded")
 
@@ -143,11 +143,11 @@ class _Batches:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, step: int) -> HostBatch:
+    def __getitem__(self, index: int) -> HostBatch:
         batch = {}
         for domain, read in self.reads.items():
             local = read.batch_size // self.processes
-            first = step * read.batch_size + self.process * local
+            first = index * read.batch_size + self.process * local
             rows = [self.streams[domain][first + i] for i in range(local)]
             batch[domain] = _stack(rows, read.fields)
             batch[domain]["position"] = np.arange(local, dtype=np.int32) + self.process * local
@@ -201,9 +201,9 @@ class _EvaluationBatches:
     def __len__(self) -> int:
         return -(-len(self.crops) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Element:
+    def __getitem__(self, index: int) -> Element:
         local = self.batch_size // self.processes
-        indices = number * self.batch_size + self.process * local + np.arange(local)
+        indices = index * self.batch_size + self.process * local + np.arange(local)
         rows = [self.crops[int(i) if i < len(self.crops) else 0] for i in indices]
         batch = _stack(rows, ("image", "keypoints", "visible"))
         # A broken image is no evidence for or against the model, so its stand-in is not counted.
@@ -220,7 +220,7 @@ def evaluation_batches(crops: Crops, *, batch_size: int, process: int = 0, proce
     return iter(grain.MapDataset.source(source).to_iter_dataset(_READ_OPTIONS))
 
 
-def _stack(rows: list[Element], fields: tuple[str, ...]) -> Element:
+def _stack(rows: Sequence[Any], fields: tuple[str, ...]) -> Element:
     return {field: np.stack([row[field] for row in rows]) for field in (*fields, "index", "broken")}
 
 

@@ -68,6 +68,6 @@ def released_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tup
     return jnp.where(mask[:, None, None, :], maps, 0.0), mask
 
 
-def _maps(points: jax.Array, task: Task, **options: str) -> jax.Array:
+def _maps(points: jax.Array, task: Task, support: heatmaps.Support = "full") -> jax.Array:
     size = (task.heatmap_size, task.heatmap_size)
-    return heatmaps.gaussian_maps(points, size, sigma=task.sigma, **options)
+    return heatmaps.gaussian_maps(points, size, sigma=task.sigma, support=support)

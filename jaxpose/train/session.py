@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxpose import config as configs
@@ -123,8 +124,8 @@ def _task(config: Config, pair: Pair) -> Task:
     heatmap_size = size * 2**config.model.upsampling // 32
     area = None
     if pair.area is not None:
-        first, last = (float(heatmaps.image_to_heatmap(np.array([v, v]), size / heatmap_size)[0]) for v in pair.area)
-        area = (float(np.floor(first + 0.5)), float(np.floor(last + 0.5)))
+        edges = heatmaps.image_to_heatmap(jnp.asarray(pair.area), size / heatmap_size)
+        area = (float(jnp.round(edges[0])), float(jnp.round(edges[1])))
     return Task(
         skeleton=pair.skeleton,
         image_size=size,

@@ -1,5 +1,7 @@
 import dataclasses
+import functools
 import itertools
+import operator
 import pickle
 
 import cv2
@@ -63,7 +65,7 @@ def take(n: int, **options: int) -> list:
 def test_every_epoch_covers_a_domain_once_in_a_new_order() -> None:
     batches = take(10)
     for domain, size in (("source", 10), ("target", 7)):
-        flat = sum(numbers(batches, domain), [])
+        flat = functools.reduce(operator.iadd, numbers(batches, domain), [])
         first, second = flat[:size], flat[size : 2 * size]
         assert sorted(first) == sorted(second) == list(range(size))
         assert first != second

@@ -223,7 +223,8 @@ def test_released_step_equals_three_naive_passes() -> None:
     state = dataclasses.replace(state, step=jnp.asarray(1000, jnp.int32))
     # Larger weights than the initial N(0, 0.001), so that every term matters.
     params = {
-        n: jax.tree.map(lambda x: x * (10.0 if n.startswith("head") else 1.0), p) for n, p in state.params.items()
+        name: jax.tree.map(partial(jnp.multiply, 10.0), tree) if name.startswith("head") else tree
+        for name, tree in state.params.items()
     }
     state = dataclasses.replace(state, params=params)
     batch = make_batch(3)
@@ -288,7 +289,7 @@ def test_ablations_change_only_the_side_they_name() -> None:
     """Table 3: DD turns the adversary's objective around, min/max L_F the trunk's."""
 
     def pulls(method: regda.RegDA) -> tuple[np.ndarray, np.ndarray]:
-        stage, state = adapt_stage(method)
+        _stage, state = adapt_stage(method)
         objectives = regda.Objectives(
             networks=make_networks(),
             settings=method,

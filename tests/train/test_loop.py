@@ -99,11 +99,10 @@ def test_two_devices_read_the_same_batches(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_state_before_it(tmp_path: Path) -> None:
     whole, _ = loop.train(make_run(tmp_path / "whole"))
+    run = make_run(tmp_path / "broken")
+    stages = (run.stages[0], make_run(tmp_path / "broken", breaks_at=2).stages[1])
     with pytest.raises(loop.NonFiniteError, match=r"second step 3: found loss/source = nan, expected a finite loss"):
-        run = make_run(tmp_path / "broken")
-        first, second = run.stages
-        broken = make_run(tmp_path / "broken", breaks_at=2).stages[1]
-        loop.train(dataclasses.replace(run, stages=(first, broken)))
+        loop.train(dataclasses.replace(run, stages=stages))
     dump = Checkpoints(tmp_path / "broken" / "nonfinite")
     step = dump.latest()
     assert step == 2
