@@ -62,7 +62,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        _fail(str(error).split("\n")[0])
+        # A config file that raises comes with its traceback, whose last line says why.
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        _fail(lines[-1] if "config file" in lines[0] else lines[0])
     except (KeyError, AttributeError) as error:
         _fail(f"--config: {str(error.args[0]) if error.args else error}")
     except (TypeError, ValueError, OSError, ImportError) as error:

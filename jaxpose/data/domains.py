@@ -106,7 +106,7 @@ def _open(spec: str, field: str, root: str, image_size: int, seed: int) -> dict[
                 splits = _divide(lsp.read(full))
             case _:
                 raise ValueError(f"found scheme {scheme!r}, expected bodies, hands, sprites, deeplabcut or lsp")
-        if not len(splits["train"]):
+        if not len(splits.get("train", ())):
             raise ValueError("found 0 training records, expected at least 1")
     except (ValueError, OSError) as error:
         raise ValueError(f"{field}={spec}: {error}") from error
@@ -127,6 +127,7 @@ def _open_embedded(kind: str, style: str, options: dict[str, str], image_size: i
             seed=seed,
         )
         for split in SPLITS
+        if _count(options, split)
     }
 
 
@@ -138,6 +139,7 @@ def _open_sprites(variant: str, options: dict[str, str], root: str, seed: int) -
     return {
         split: sprites.SpriteSource(variant=variant, split=split, size=_count(options, split), seed=seed, **paths)
         for split in SPLITS
+        if _count(options, split)
     }
 
 

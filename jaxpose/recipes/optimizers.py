@@ -6,7 +6,7 @@ stage, so that one counter drives every optimizer, however often each of them is
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class Optim:
       pretrain_trunk_scale: pretraining's learning rate of backbone and upsampling relative to the head's; 0.1 suits
         ImageNet weights, 1 random ones.
       adapt_trunk_scale: the same for adaptation.
-      pretrain_rule, adapt_rule: SGD with Nesterov momentum, or Adam. Adam takes `adam_learning_rate`.
+      pretrain_rule, adapt_rule: `sgd` with Nesterov momentum, or `adam`. Adam takes `adam_learning_rate`.
       momentum: of SGD.
       weight_decay: of SGD; on every parameter, biases and batch-norm scales included.
       adam_learning_rate: the peak learning rate where a rule is Adam.
@@ -38,8 +38,8 @@ class Optim:
     learning_rate: float = 0.1
     pretrain_trunk_scale: float = 0.1
     adapt_trunk_scale: float = 0.1
-    pretrain_rule: Literal["sgd", "adam"] = "sgd"
-    adapt_rule: Literal["sgd", "adam"] = "sgd"
+    pretrain_rule: str = "sgd"
+    adapt_rule: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     adam_learning_rate: float = 1e-3
