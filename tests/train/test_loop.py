@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,6 +111,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_state_before_it(tmp_pa
     kept = dump.restore(step, loop.abstract_states(make_run(tmp_path / "broken"))[1])
     assert int(kept.step) == 2
     assert 0 < float(kept.params["sum"]["value"]) < float(whole.params["sum"]["value"])
+
+
+def test_broken_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "labeled-data" / "video"
+    folder.mkdir(parents=True)
+    lines = ["scorer,me,me", "bodyparts,left_knee,left_knee", "coords,x,y"]
+    for i in range(10):
+        image = cv2.imencode(".jpg", np.full((40, 40, 3), 20 * i, np.uint8))[1].tobytes()
+        (folder / f"img{i}.jpg").write_bytes(image[: len(image) // 2] if i == 3 else image)
+        lines.append(f"labeled-data/video/img{i}.jpg,5,6")
+    (folder / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
+    run = make_run(tmp_path / "run")
+    pair = domains.open_pair(
+        source=f"deeplabcut:{tmp_path}",
+        target=run.config.data.target,
+        root=".",
+        image_size=32,
+        margin=1.0,
+        memory=1,
+        seed=0,
+    )
+    _, record = loop.train(dataclasses.replace(run, pair=pair))
+    (name,) = record.broken
+    assert name.startswith("source: ")
+    assert name.endswith("img3.jpg")
+    assert record.images == 9 * 4
 
 
 def test_fingerprints_see_names_and_values() -> None:
