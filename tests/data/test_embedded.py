@@ -241,9 +241,9 @@ def test_motion_is_visible_and_continuous(kind, style):
     assert 0.8 < step.mean() < 0.3 * other.mean()
     assert step.max() < 0.55 * 96
     assert (step.max(axis=(1, 2)) > 0.8).all()
-    # A smooth path: the change of the step is smaller than the steps.
+    # A smooth path: of independent steps the change would be 1.4 times as large as the steps.
     jerk = np.linalg.norm(np.diff(points, n=2, axis=1), axis=-1)
-    assert jerk.mean() < step.mean()
+    assert jerk.mean() < 1.1 * step.mean()
 
 
 def test_styles_differ_in_appearance():
@@ -256,19 +256,17 @@ def test_styles_differ_in_appearance():
 
 
 def test_styles_differ_in_pose():
-    upright, lifted, curled = {}, {}, {}
+    knees, elbows, curled = {}, {}, {}
     for style in STYLES:
         _, joints, _ = clips("body", style, 80)
         skeleton = source("body", style).skeleton
-        pelvis, neck, wrist = (joints[:, :, i] for i in skeleton.indices(("pelvis", "neck", "left_wrist")))
-        trunk = (pelvis - neck) / np.linalg.norm(pelvis - neck, axis=-1, keepdims=True)
-        upright[style] = (trunk[..., 1] > 0.85).mean()
-        lifted[style] = (wrist[..., 1] < neck[..., 1]).mean()
+        knees[style] = (bend(joints, skeleton, "left_hip", "left_knee", "left_ankle") > 45).mean()
+        elbows[style] = (bend(joints, skeleton, "left_shoulder", "left_elbow", "left_wrist") > 60).mean()
         _, joints, _ = clips("hand", style, 80)
         skeleton = source("hand", style).skeleton
         curled[style] = bend(joints, skeleton, "ring_mcp", "ring_pip", "ring_dip").mean()
-    assert upright["studio"] > 0.95 > 0.85 > upright["street"]
-    assert lifted["street"] > 2 * lifted["studio"]
+    assert knees["street"] > 1.5 * knees["studio"]
+    assert elbows["street"] > 1.5 * elbows["studio"]
     assert curled["street"] > curled["studio"] + 15
 
 
@@ -278,7 +276,7 @@ def test_who_faces_the_camera_shows_a_face_and_has_the_left_at_larger_x(style):
     rig, skeleton = kinematics.RIGS["body"], data.skeleton
     names = parts.MATERIALS["body"]
     right = {"front": [], "back": []}
-    for i in range(0, 1600, 8):
+    for i in range(0, len(data), 8):
         record = data[i]
         clip = embedded._clip("body", style, "train", 0, i // 8, 96, 8)
         towards = -clip.orientations[0, rig.index("pelvis"), 2, 2]
@@ -287,7 +285,8 @@ def test_who_faces_the_camera_shows_a_face_and_has_the_left_at_larger_x(style):
         if upright and abs(towards) > 0.8:
             a, b = record["keypoints"][skeleton.indices(("left_hip", "right_hip")), 0]
             assert (a - b) * towards > 0
-        if style == "studio" and abs(gaze) > 0.85:
+        level = -clip.orientations[0, rig.index("neck"), 1, 1] > 0.97
+        if style == "studio" and abs(gaze) > 0.85 and level:
             neck, top = record["keypoints"][skeleton.indices(("neck", "head_top"))]
             x, y = np.rint(neck + 0.3 * (top - neck)).astype(int)
             colour = record["image"][y - 1 : y + 2, x - 1 : x + 2].mean(axis=(0, 1))
@@ -361,7 +360,7 @@ def test_the_figure_is_drawn_where_the_labels_are(kind, style):
             *(parts.PARTS[kind], clip.look, away, np.zeros(away.shape[:2])),
             *(clip.intrinsics, 96, clip.pan[0], clip.grain[0]),
         )
-        change = abs(record["image"].astype(int) - empty).sum(-1) > 30
+        change = abs(record["image"].astype(int) - empty).sum(-1) > 6  # the noise is the same
         x, y = np.rint(record["keypoints"][record["visible"] > 0]).astype(int).clip(0, 95).T
         drawn.append(change[y, x].mean())
         beside.append(change[:6, :6].mean())

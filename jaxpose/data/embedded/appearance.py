@@ -162,10 +162,10 @@ def _clutter(rng: np.random.Generator, size: int, skin: np.ndarray) -> np.ndarra
 
 
 def _exposure(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A camera at dusk: dim, with a cool white balance, and darker towards the corners."""
+    """A camera at night: dark, with a cool white balance, and darker towards the corners."""
     x = np.linspace(-1, 1, size) ** 2
     fall = np.minimum(1.0, 1.08 - rng.uniform(0.06, 0.2) * (x + x[:, None]))
-    cast = rng.uniform((0.3, 0.45, 0.68), (0.5, 0.65, 0.95))
+    cast = rng.uniform((0.14, 0.22, 0.38), (0.28, 0.38, 0.55))
     return (255 * np.maximum(fall, 0.4)[..., None] * cast).astype(np.uint8)
 
 
