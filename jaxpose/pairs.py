@@ -39,9 +39,9 @@ def ultrasound() -> Config:
     return Config(
         method=None,
         pair="ultrasound",
-        steps={"pretrain": 900, "adapt": 400},
-        eval_every=200,
-        checkpoint_every=200,
+        steps={"pretrain": 900, "adapt": 200},
+        eval_every=100,
+        checkpoint_every=100,
         data=Data(
             source=f"{path}?train=TaL_1to800*,TaL_1to8010,TaL_1to8011&validation=TaL_1to8012",
             target=f"{path}?" + "&".join(f"{split}={folders}" for split, folders in target.items()),

@@ -22,7 +22,7 @@ from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints
 from jaxpose.train.evaluate import Evaluator, Measures, Scores
-from jaxpose.train.log import MetricLog
+from jaxpose.train.log import LateMetrics, MetricLog
 
 # What a training curve shows of an evaluation; the final one of a stage also covers the training splits' labels.
 _CURVE_SPLITS = ("validation", "test")
@@ -177,7 +177,7 @@ def _train_stage(
         update = _compile(run, stage, state, batch, seed_key, alive)
         record.compile_s += time.perf_counter() - clock
         images = sum(read.batch_size for read in _reads(run, stage).values())
-        late = _Late(run, stage, log, before)
+        late = LateMetrics(log, stage.name, before)
         durations: list[float] = []
         with tqdm.tqdm(
             total=stage.steps,
@@ -209,10 +209,11 @@ def _train_stage(
                 if evaluator and step < stage.steps and step % config.eval_every == 0:
                     _log_evaluation(log, stage, step, before, _evaluate(run, evaluator, state))
                 interrupted = stop.raised(before + step)
-                if interrupted or (step < stage.steps and step % config.checkpoint_every == 0):
+                # After the last step the stage is evaluated first; then it is saved in any case.
+                if step < stage.steps and (interrupted or step % config.checkpoint_every == 0):
                     save(state)
-                if interrupted:
-                    raise Interrupted(f"saved at step {step} of {stage.name}; the same command goes on from there")
+                    if interrupted:
+                        raise Interrupted(f"saved at step {step} of {stage.name}; the same command goes on from there")
         record.step_s[stage.name] = statistics.median(durations)
     if evaluator and not any(row["stage"] == stage.name for row in record.evaluations):
         found = _evaluate(run, evaluator, state)
@@ -278,47 +279,6 @@ def _batches(run: Run, stage: Stage, record: Record, *, start: int) -> Iterator[
                     _note_broken(record, domain, reads[domain].crops.name(int(index)))
             del fields["index"]
         yield meshes.to_devices(run.mesh, batch)
-
-
-class _Late:
-    """Metrics, fetched one step late so that the device never waits for the log."""
-
-    def __init__(self, run: Run, stage: Stage, log: MetricLog, before: int):
-        self._log, self._stage, self._before = log, stage, before
-        self._log_every = run.config.log_every
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        self._window: list[dict[str, float]] = []
-        self.summary = ""
-
-    def take(self, step: int, metrics: dict[str, jax.Array]) -> tuple[int, str, float] | None:
-        """Stores a step's metrics and fetches those of the step before; the first loss that is not finite."""
-        bad = self._fetch()
-        self._pending = (step, metrics)
-        return bad
-
-    def flush(self) -> tuple[int, str, float] | None:
-        """Fetches what is left and writes the mean since the last time."""
-        bad = self._fetch()
-        if bad is None and self._window:
-            self._log.write(self._stage.name, self._step, self._before + self._step, self._mean())
-            self._window = []
-        return bad
-
-    def _fetch(self) -> tuple[int, str, float] | None:
-        if self._pending is None:
-            return None
-        self._step, metrics = self._pending
-        self._pending = None
-        values = {name: float(value) for name, value in metrics.items()}
-        for name, value in values.items():
-            if name.startswith("loss") and not np.isfinite(value):
-                return self._step, name, value
-        self._window.append(values)
-        self.summary = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name.startswith("loss"))
-        return None
-
-    def _mean(self) -> dict[str, float]:
-        return {name: statistics.fmean(values[name] for values in self._window) for name in self._window[0]}
 
 
 def _non_finite(run: Run, stage: Stage, state: State, step: int, name: str, value: float) -> NonFiniteError:

@@ -173,7 +173,7 @@ def _results(run: loop.Run, state: State, record: loop.Record) -> dict[str, Any]
         "timing": {
             "wall_s": record.wall_s,
             "compile_s": record.compile_s,
-            "step_s": record.step_s[last],
+            "step_s": record.step_s.get(last, 0.0),
             "step_s_by_stage": record.step_s,
             "images_per_s": record.images / record.train_s if record.train_s else 0.0,
             "data_wait_s": record.data_wait_s,
