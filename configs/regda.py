@@ -23,7 +23,7 @@ def get_config(words: str | None = None) -> Config:
     elif config.pair in pairs.PUBLISHED:
         method = regda.RegDA()
     elif config.pair.startswith("sprites"):
-        method = regda.RegDA(fresh_regressors=False)
+        method = regda.RegDA(fresh_regressors=False, source_statistics=False)
     else:
         method = regda.short_settings()
     if "dd" in rest:

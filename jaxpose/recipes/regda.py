@@ -59,6 +59,8 @@ class RegDA:
       trunk_warmup: that share rises as tanh(step / (2 trunk_warmup)); 0: it is constant.
       fresh_regressors: start f and f' from random weights, as the paper does; else the source model's head is a
         regressor, and both start from it.
+      source_statistics: let source batches move the running batch statistics too, as the paper's single network does.
+        Without, the adapted detector normalises by the target alone.
       label_maps, mean: how labels are drawn, and the mean over joints.
       pseudo_points: where f's predictions lie on its maps.
       support, eps, clip_false: how pseudo-label maps are cut off, what is added to every pixel of a disparity's
@@ -75,6 +77,7 @@ class RegDA:
     trunk_weight: float = 0.1
     trunk_warmup: float = 0.0
     fresh_regressors: bool = True
+    source_statistics: bool = True
     label_maps: inputs.LabelMaps = inputs.clean_labels
     mean: Callable[[jax.Array, jax.Array], jax.Array] = heatmap.masked_mean
     pseudo_points: Callable[[jax.Array], jax.Array] = heatmaps.argmax_points
@@ -94,10 +97,11 @@ class RegDA:
 def short_settings() -> RegDA:
     """For schedules of hundreds of steps and heatmaps of a few pixels.
 
-    f and f' start from the source model's head, as there is no time to learn them anew, and pseudo-labels lie between
-    pixels, as a pixel is a large part of PCK's threshold.
+    f and f' start from the source model's head, as there is no time to learn them anew; pseudo-labels lie between
+    pixels, as a pixel is a large part of PCK's threshold; and the running statistics are the target's, as there is no
+    time for the domains' statistics to meet.
     """
-    return RegDA(fresh_regressors=False, pseudo_points=heatmaps.subpixel_points)
+    return RegDA(fresh_regressors=False, pseudo_points=heatmaps.subpixel_points, source_statistics=False)
 
 
 def released_settings() -> RegDA:
@@ -189,7 +193,8 @@ def simultaneous(
 ) -> tuple[State, Metrics]:
     """All three objectives at the same parameters, one update of each network (Sec. 4.4)."""
     grads, stats, metrics = objectives.source(state, labels)
-    target = objectives.target(state.params, stats, images, mask)
+    before = stats if objectives.settings.source_statistics else state.stats
+    target = objectives.target(state.params, before, images, mask)
     adversary = objectives.regress(state.params["head_adv"], target.stats, target)
     total = grads | objectives.trunk_gradient(state.step, target, adversary)
     total = {name: _add(grads[name], total[name]) if name in TRUNK else total[name] for name in total}

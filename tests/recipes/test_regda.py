@@ -325,6 +325,19 @@ def test_target_labels_never_reach_the_step() -> None:
     jax.tree.map(np.testing.assert_array_equal, with_labels, without)
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_which_domains_move_the_running_statistics(both: bool) -> None:
+    stage, state = adapt_stage(regda.RegDA(source_statistics=both))
+    batch = make_batch(8)
+    step = jax.jit(stage.step)
+    first, _ = step(state, batch, jax.random.key(0))
+    batch["source"]["image"] = 255 - batch["source"]["image"]
+    second, _ = step(state, batch, jax.random.key(0))
+    moved = float(jnp.abs(first.stats["backbone"]["bn1"]["mean"] - second.stats["backbone"]["bn1"]["mean"]).max())
+    assert (moved > 1e-4) == both
+    assert float(jnp.abs(first.stats["backbone"]["bn1"]["mean"] - state.stats["backbone"]["bn1"]["mean"]).max()) > 1e-4
+
+
 def test_released_preset_says_that_it_reads_target_labels() -> None:
     stage, _ = adapt_stage(regda.released_settings())
     assert stage.reads["target"] == inputs.LABELLED
