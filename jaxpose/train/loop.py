@@ -90,8 +90,8 @@ def train(run: Run) -> tuple[State, Record]:
     record = Record() if total is None else Record(**checkpoints.meta(total))
     states = abstract_states(run)
     state = None if total is None else checkpoints.restore(total, states[record.stage])
-    log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
     stop = _StopFlag(checkpoints)
+    log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
     started, wall_before = time.perf_counter(), record.wall_s
 
     def save(state: State) -> None:
