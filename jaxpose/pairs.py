@@ -66,7 +66,7 @@ def sprites(source: str, target: str) -> Config:
     return Config(
         method=None,
         pair=f"sprites_{source[0]}2{target[0]}",
-        steps={"pretrain": 600, "adapt": 600},
+        steps={"pretrain": 300, "adapt": 300},
         metrics=("mae",),
         eval_every=300,
         checkpoint_every=300,
