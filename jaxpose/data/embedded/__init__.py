@@ -129,8 +129,8 @@ class _View:
 
 
 _VIEWS = {
-    ("body", "studio"): _View(azimuth=(-180.0, 180.0), elevation=(-5.0, 18.0), tilt=5.0, distance=(3.0, 7.0)),
-    ("body", "street"): _View(azimuth=(-180.0, 180.0), elevation=(-5.0, 22.0), tilt=7.0, distance=(3.0, 7.0)),
+    ("body", "studio"): _View(azimuth=(-75.0, 75.0), elevation=(-5.0, 18.0), tilt=5.0, distance=(3.0, 7.0)),
+    ("body", "street"): _View(azimuth=(-75.0, 75.0), elevation=(-5.0, 22.0), tilt=7.0, distance=(3.0, 7.0)),
     ("hand", "studio"): _View(azimuth=(-50.0, 50.0), elevation=(-25.0, 25.0), tilt=15.0, distance=(0.5, 0.9)),
     ("hand", "street"): _View(azimuth=(-65.0, 65.0), elevation=(-35.0, 40.0), tilt=26.0, distance=(0.35, 0.9)),
 }
