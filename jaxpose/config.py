@@ -30,7 +30,7 @@ class Data:
       batch_size: rows of each domain in a global batch, over all devices and processes.
       eval_batch_size: rows of an evaluation batch.
       workers: reading processes; 0 reads in threads of the training process.
-      memory: decoded crops kept per domain, in MiB.
+      memory: decoded crops kept per split, in MiB.
       margin: side of the square crop relative to the longer side of a box.
     """
 
@@ -109,7 +109,6 @@ class Config:
 
 # What may change between the parts of a resumed run, because the result does not depend on it.
 _FREE = ("data.workers", "data.root", "data.memory", "mesh", "log_every", "oracle")
-
 
 _METRICS = ("pck", "tllib_pck", "mae")
 _DTYPES = ("auto", "float32", "bfloat16")

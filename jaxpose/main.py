@@ -35,6 +35,8 @@ def main(arguments: Sequence[str]) -> None:
         configs.validate(config)
         _keep_compiled_programs()
         mesh.initialize_processes()
+        if _WORKDIR.value is None and jax.process_count() > 1:
+            raise ValueError("found no --workdir, expected one that all processes share")
         workdir = Path(_WORKDIR.value) if _WORKDIR.value else _new_workdir()
         if _MODE.value == "train":
             session.train(config, workdir)

@@ -79,7 +79,7 @@ class RegDA:
     fresh_regressors: bool = True
     source_statistics: bool = True
     label_maps: inputs.LabelMaps = inputs.clean_labels
-    mean: Callable[[jax.Array, jax.Array], jax.Array] = heatmap.masked_mean
+    mean: supervised.Mean = heatmap.masked_mean
     pseudo_points: Callable[[jax.Array], jax.Array] = heatmaps.argmax_points
     support: heatmaps.Support = "full"
     eps: float = 0.0
@@ -89,7 +89,7 @@ class RegDA:
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
         networks = detector.build(task, config, heads={"head": "linear" if self.fresh_regressors else "regressor"})
-        first = supervised.pretrain(task, config, networks, label_maps=self.label_maps)
+        first = supervised.pretrain(task, config, networks, label_maps=self.label_maps, mean=self.mean)
         regressors = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
         return first, adapt(task, config, regressors, self)
 

@@ -11,6 +11,7 @@ from jaxpose.recipes import detector, inputs, optimizers
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label maps, predicted maps) -> (B, K)
+Mean = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K) -> scalar
 NETWORKS = (*detector.TRUNK, "head")
 
 
@@ -40,6 +41,7 @@ def pretrain(
     domain: str = "source",
     loss: Loss = heatmap.spatial_kl,
     label_maps: inputs.LabelMaps = inputs.clean_labels,
+    mean: Mean = heatmap.masked_mean,
 ) -> Stage:
     """Trains trunk and head on the labels of one domain."""
     steps, settings = config.steps["pretrain"], config.optim
@@ -60,7 +62,7 @@ def pretrain(
         def objective(params: detector.Trees) -> tuple[jax.Array, detector.Trees]:
             features, stats = networks.trunk(params, state.stats, labels.images, train=True)
             maps, stats = networks.head("head", params["head"], stats, features, train=True)
-            return heatmap.masked_mean(loss(labels.maps, maps), labels.mask), stats
+            return mean(loss(labels.maps, maps), labels.mask), stats
 
         (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))

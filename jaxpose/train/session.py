@@ -42,6 +42,7 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
             print(f"{workdir} is finished; delete it or choose another --workdir to train again.\n")
             print(text.summary_table(results))
         return results
+    references = _references(config)
     run = _build(config, workdir)
     if first:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,6 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
     state, record = loop.train(run)
     results = _results(run, state, record)
     if first:
-        references = _references(config)
         html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
         write_json(results_file, results)
         print(f"\n{text.summary_table(results)}\n\nReport: {workdir / 'report.html'}")
@@ -66,10 +66,10 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     _check_same_run(config, workdir)
     run = _build(config, workdir)
     folder = workdir / "checkpoints"
-    step = Checkpoints(folder).latest() if folder.exists() else None
-    if step is None:
+    checkpoints = Checkpoints(folder) if folder.exists() else None
+    step = checkpoints.latest() if checkpoints else None
+    if checkpoints is None or step is None:
         raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
-    checkpoints = Checkpoints(folder)
     record = loop.Record(**checkpoints.meta(step))
     state = checkpoints.restore(step, loop.abstract_states(run)[record.stage])
     checkpoints.close()

@@ -172,6 +172,7 @@ WRONG = {
     "missing folder": (["--config.data.source=deeplabcut:nowhere"], "nowhere"),
     "unknown scheme": (["--config.data.source=photos:x"], "found scheme 'photos', expected bodies"),
     "empty domain": (["--config.data.target=bodies:street?train=0"], "data.target=bodies:street?train=0: found"),
+    "missing oracle": (["--config.oracle=nowhere"], "config.oracle: found no nowhere/results.json"),
     "missing weights": (["--config.model.weights=none.pth"], "none.pth"),
 }
 
