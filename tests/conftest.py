@@ -1,9 +1,12 @@
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import hypothesis
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("jaxpose", "beartype.beartype")
@@ -15,3 +18,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The first example of a property compiles; the time of one example says nothing.
 hypothesis.settings.register_profile("jaxpose", deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile("jaxpose")
+
+
+@pytest.fixture
+def pack() -> Callable[[str], Path]:
+    """Finds a pack of real data in the folder `JAXPOSE_DATA`; the test is skipped where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = os.environ.get("JAXPOSE_DATA")
+        if folder is None:
+            pytest.skip("JAXPOSE_DATA does not point to the packs of real data")
+        if not (Path(folder) / name).exists():
+            pytest.skip(f"{name} is absent from {folder}")
+        return Path(folder) / name
+
+    return find

@@ -1,5 +1,6 @@
 """The record: one example of a data set, as every reader and generator yields it."""
 
+import dataclasses
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -21,10 +22,33 @@ class Record(TypedDict):
     visible: np.ndarray  # uint8 (K,): 0 missing, 1 occluded, 2 visible
     name: str  # a file or an index, for messages
     bbox: NotRequired[np.ndarray]  # float32 (4,): x, y, width, height of the object; absent: the whole image
+    area: NotRequired[float]  # of the object's segment in square pixels, for object keypoint similarity
     keypoints3d: NotRequired[np.ndarray]  # float32 (K, 3)
-    intrinsics: NotRequired[np.ndarray]  # float32 (3, 3)
-    sequence: NotRequired[str]  # the clip that this frame belongs to
+    intrinsics: NotRequired[np.ndarray]  # float32 (3, 3), of the stored image
+    hand: NotRequired[str]  # "left" or "right"
+    sequence: NotRequired[str]  # the clip that this frame belongs to; frames of one camera and one subject
     frame: NotRequired[int]  # its number in the clip
+    segmentation: NotRequired[bytes]  # PNG of the image's size, uint8: 0 background, else the number of a part
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Motion:
+    """A recorded motion without images.
+
+    Attributes:
+      name: a file, for messages.
+      joints: K names.
+      positions: float32 (T, K, 3) metres in a world frame with z up, or in a camera's frame (x right, y down, z
+        forward) where the data set has no other.
+      rate: frames per second.
+      subject: who moves; empty if unknown.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    positions: np.ndarray
+    rate: float
+    subject: str = ""
 
 
 @runtime_checkable

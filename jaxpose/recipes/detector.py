@@ -66,13 +66,13 @@ def build(task: Task, config: Config, *, heads: Mapping[str, Head]) -> Detector:
     return Detector(networks=networks)
 
 
-def load_backbone(path: str | None, params: Trees, stats: Trees) -> tuple[Trees, Trees]:
-    """Puts a torchvision file's weights into the backbone, if one is given."""
-    if path is None:
-        return params, stats
+def load_backbone(path: str, state: State) -> State:
+    """Puts a torchvision file's weights into the backbone."""
     weights = torch_import.load_torch_weights(path)
-    backbone_params, backbone_stats = torch_import.resnet_from_torch(weights, params["backbone"], stats["backbone"])
-    return params | {"backbone": backbone_params}, stats | {"backbone": backbone_stats}
+    params, stats = torch_import.resnet_from_torch(weights, state.params["backbone"], state.stats["backbone"])
+    return dataclasses.replace(
+        state, params=state.params | {"backbone": params}, stats=state.stats | {"backbone": stats}
+    )
 
 
 def learning_rates(

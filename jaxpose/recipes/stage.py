@@ -93,7 +93,8 @@ class Stage:
       name: as in `config.steps`, the logs and the results.
       steps: how many updates.
       reads: the fields that each training batch holds, by domain.
-      init: makes the state from a key and the final state of the stage before (None for the first).
+      init: makes the state from a key and the final state of the stage before (None for the first); jitted.
+      load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
       step: one pure update: (state, batch, key) -> (state, metrics). It need not count `state.step`.
       predict: the heatmaps (B, H, W, K) of normalised images, for evaluation; None if the stage has no detector.
     """
@@ -104,6 +105,7 @@ class Stage:
     init: Callable[[jax.Array, State | None], State]
     step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
     predict: Callable[[State, jax.Array], jax.Array] | None
+    load: Callable[[State], State] | None = None
 
 
 def initial_state(**parts: dict[str, Tree]) -> State:

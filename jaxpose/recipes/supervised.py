@@ -1,6 +1,7 @@
 """Supervised training of a detector: `source_only`, `oracle`, and the pretraining of the adaptation methods."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -51,7 +52,6 @@ def pretrain(
 
     def init(key: jax.Array, previous: State | None) -> State:
         params, stats = networks.init(key, NETWORKS)
-        params, stats = detector.load_backbone(config.model.weights, params, stats)
         return initial_state(
             params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in NETWORKS}
         )
@@ -68,11 +68,13 @@ def pretrain(
         state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
         return dataclasses.replace(state, stats=stats), {f"loss/{domain}": value}
 
+    weights = config.model.weights
     return Stage(
         name="pretrain",
         steps=steps,
         reads={domain: inputs.LABELLED},
         init=init,
+        load=None if weights is None else functools.partial(detector.load_backbone, weights),
         step=step,
         predict=networks.predict,
     )

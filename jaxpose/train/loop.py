@@ -24,8 +24,7 @@ from jaxpose.train.checkpoint import Checkpoints
 from jaxpose.train.evaluate import Evaluator, Measures, Scores
 from jaxpose.train.log import LateMetrics, MetricLog
 
-# What a training curve shows of an evaluation; the final one of a stage also covers the training splits' labels.
-_CURVE_SPLITS = ("validation", "test")
+_EVALUATED_SPLITS = ("validation", "test")
 
 
 class NonFiniteError(RuntimeError):
@@ -90,6 +89,8 @@ def train(run: Run) -> tuple[State, Record]:
     record = Record() if total is None else Record(**checkpoints.meta(total))
     states = abstract_states(run)
     state = None if total is None else checkpoints.restore(total, states[record.stage])
+    if state is None:
+        state = _initial_state(run, 0, None)
     stop = _StopFlag(checkpoints)
     log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
     started, wall_before = time.perf_counter(), record.wall_s
@@ -101,8 +102,6 @@ def train(run: Run) -> tuple[State, Record]:
             checkpoints.save(step, state, dataclasses.asdict(record))
 
     try:
-        if state is None:
-            state = _initial_state(run, 0, None)
         while True:
             state = _train_stage(run, state, record, log, save, stop)
             if record.stage + 1 == len(run.stages):
@@ -148,7 +147,9 @@ def evaluate_all(run: Run, number: int, state: State) -> dict[tuple[str, str], S
 def _initial_state(run: Run, number: int, previous: State | None) -> State:
     key = jax.random.fold_in(jax.random.key(run.config.seed), number)
     stage = run.stages[number]
-    return jax.jit(stage.init, out_shardings=meshes.replicated(run.mesh))(key, previous)
+    everywhere = meshes.replicated(run.mesh)
+    state = jax.jit(stage.init, out_shardings=everywhere)(key, previous)
+    return state if stage.load is None else jax.device_put(stage.load(state), everywhere)
 
 
 def _steps_before(run: Run, number: int) -> int:
@@ -297,7 +298,7 @@ def _evaluate(run: Run, evaluator: Evaluator, state: State) -> dict[tuple[str, s
         (domain, split): evaluator(state, crops)
         for domain, opened in run.pair.domains.items()
         for split, crops in opened.splits.items()
-        if split in _CURVE_SPLITS and crops.source.labelled
+        if split in _EVALUATED_SPLITS and crops.source.labelled
     }
 
 

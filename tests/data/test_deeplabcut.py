@@ -1,7 +1,8 @@
-import os
 import pathlib
 import sys
 import tarfile
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -296,15 +297,9 @@ def test_left_right_pairs(names, pairs):
     assert sides.left_right_pairs(names) == pairs
 
 
-DATA = os.environ.get("JAXPOSE_DATA")
-
-
-@pytest.mark.skipif(not DATA, reason="JAXPOSE_DATA does not point to the packs of real data")
-def test_real_ultrasound_pack():
-    pack = pathlib.Path(DATA or "") / "ultrasound_tongue_train.tar"
-    if not pack.exists():
-        pytest.skip(f"{pack} is absent")
-    source = deeplabcut.read(pack)
+def test_real_ultrasound_pack(pack: Callable[[str], Path]) -> None:
+    path = pack("ultrasound_tongue_train.tar")
+    source = deeplabcut.read(path)
     assert len(source) == 548
     assert len(set(source.sequences or ())) == 27
     assert len(source.skeleton) == 14
@@ -314,4 +309,4 @@ def test_real_ultrasound_pack():
         inside = record["keypoints"][record["visible"] > 0]
         assert (inside > -1).all()
         assert (inside < (width, height)).all()
-    assert {s.split("_")[0] for s in deeplabcut.read(pack, folders=["TaL*"]).sequences or ()} == {"TaL"}
+    assert {s.split("_")[0] for s in deeplabcut.read(path, folders=["TaL*"]).sequences or ()} == {"TaL"}

@@ -1,6 +1,7 @@
-import os
 import pathlib
 import tarfile
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -104,15 +105,9 @@ def test_square_boxes():
     np.testing.assert_allclose(found, [[-2, -3, 16, 16], [4, 5, 0, 0], [0, 0, 0, 0]])
 
 
-DATA = os.environ.get("JAXPOSE_DATA")
-
-
-@pytest.mark.skipif(not DATA, reason="JAXPOSE_DATA does not point to the packs of real data")
-def test_real_lspet_pack():
-    pack = pathlib.Path(DATA or "") / "lspet_train_0001_2500.tar"
-    if not pack.exists():
-        pytest.skip(f"{pack} is absent")
-    source = lsp.read(pack)
+def test_real_lspet_pack(pack: Callable[[str], Path]) -> None:
+    path = pack("lspet_train_0001_2500.tar")
+    source = lsp.read(path)
     assert len(source) == 2498  # two of 2500 people have fewer than 6 usable joints
     assert ((source.visible > 0).sum(axis=1) >= 6).all()
     for index in range(0, len(source), 250):
