@@ -1,4 +1,3 @@
-import pathlib
 import sys
 import tarfile
 from collections.abc import Callable

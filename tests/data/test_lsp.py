@@ -1,4 +1,3 @@
-import pathlib
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
