@@ -1,0 +1,331 @@
+"""Prepared data: record shards with tensorflow-datasets' metadata, written in parallel and resumable.
+
+A prepared folder can be read by `TfdsSource`, and by anyone's `tfds.builder_from_directory`.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+import tqdm
+from array_record.python import array_record_module
+
+from jaxpose.data import files
+from jaxpose.data.records import BrokenImageError, Motion, Record, Source
+from jaxpose.data.skeletons import Skeleton
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """An example that is left out, and why; reasons are counted, so they name no example."""
+
+    name: str
+    reason: str
+
+
+Item = Record | Motion
+Shard = Callable[[], Iterable[Item | Skipped]]  # picklable; every call yields the same
+
+
+def in_shards(source: Source, size: int = 1000) -> list[Shard]:
+    """The records of a source, `size` to a shard."""
+    return [
+        functools.partial(_records, source, start, min(start + size, len(source)))
+        for start in range(0, len(source), size)
+    ]
+
+
+def record_features(skeleton: Skeleton, optional: Iterable[str] = ()) -> tfds.features.FeaturesDict:
+    """The features of records: the labels of K joints and the named optional fields of `Record`."""
+    k, features = len(skeleton), tfds.features
+    known = {
+        "bbox": features.Tensor(shape=(4,), dtype=np.float32),
+        "area": features.Scalar(np.float32),
+        "keypoints3d": features.Tensor(shape=(k, 3), dtype=np.float32),
+        "intrinsics": features.Tensor(shape=(3, 3), dtype=np.float32),
+        "hand": features.Text(),
+        "sequence": features.Text(),
+        "frame": features.Scalar(np.int64),
+        "segmentation": features.Image(shape=(None, None, 1), encoding_format="png"),
+    }
+    return features.FeaturesDict(
+        {
+            "image": features.Image(shape=(None, None, 3)),
+            "keypoints": features.Tensor(shape=(k, 2), dtype=np.float32),
+            "visible": features.Tensor(shape=(k,), dtype=np.uint8),
+            "name": features.Text(),
+        }
+        | {name: known[name] for name in optional}
+    )
+
+
+def motion_features(joints: int) -> tfds.features.FeaturesDict:
+    """The features of motions of K joints."""
+    return tfds.features.FeaturesDict(
+        {
+            "positions": tfds.features.Tensor(shape=(None, joints, 3), dtype=np.float32),
+            "rate": tfds.features.Scalar(np.float32),
+            "name": tfds.features.Text(),
+            "subject": tfds.features.Text(),
+        }
+    )
+
+
+def example(item: Item, features: tfds.features.FeaturesDict) -> dict[str, Any]:
+    """A record or motion as tensorflow-datasets encodes it.
+
+    Raises:
+      ValueError: if a field is absent or of another shape.
+    """
+    fields: Mapping[str, Any] = (
+        {name: getattr(item, name) for name in features} if isinstance(item, Motion) else dict(item)
+    )
+    if missing := [name for name in features if name not in fields]:
+        raise ValueError(f"{fields['name']}: found no {missing[0]}, expected {', '.join(features)}")
+    for name, feature in features.items():
+        found = np.shape(fields[name])
+        if isinstance(feature, tfds.features.Tensor) and not _fits(found, feature.shape):
+            raise ValueError(f"{fields['name']}: {name} has shape {found}, expected {feature.shape}")
+    return {name: fields[name] for name in features}
+
+
+def write_shards(
+    folder: Path,
+    splits: Mapping[str, Sequence[Shard]],
+    *,
+    features: tfds.features.FeaturesDict,
+    name: str,
+    workers: int = 0,
+    total: int | None = None,
+) -> "Written":
+    """Writes shards into a folder; those that an earlier call has finished are left as they are.
+
+    Args:
+      folder: made if it is absent.
+      splits: what each shard of each split holds.
+      features: of the items.
+      name: of the data set, for the files' names.
+      workers: processes that write; 0 writes in this one.
+      total: expected number of items, for the progress bar.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        _Job(folder / f"{name}-{split}.array_record-{i:05d}-of-{len(shards):05d}", split, shard, features)
+        for split, shards in splits.items()
+        for i, shard in enumerate(shards)
+    ]
+    reports = {}
+    with tqdm.tqdm(total=total, unit="record", desc=name, dynamic_ncols=True) as bar:
+        for path, report in _run(jobs, workers, bar.update):
+            reports[path] = report
+    return Written(
+        lengths={s: [reports[j.path]["count"] for j in jobs if j.split == s] for s in splits},
+        sizes={s: sum(j.path.stat().st_size for j in jobs if j.split == s) for s in splits},
+        skipped=_merge(reports[j.path]["skipped"] for j in jobs),
+        sequences={s: [run for j in jobs if j.split == s for run in reports[j.path]["sequences"]] for s in splits},
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """What `write_shards` wrote.
+
+    Attributes:
+      lengths: items per shard, by split.
+      sizes: bytes by split.
+      skipped: reason -> (how many, names of the first few).
+      sequences: (clip, number of records) in the order of the records, by split.
+    """
+
+    lengths: dict[str, list[int]]
+    sizes: dict[str, int]
+    skipped: dict[str, tuple[int, list[str]]]
+    sequences: dict[str, list[tuple[str, int]]]
+
+
+def finish(folder: Path, info: tfds.core.DatasetInfo, written: Written) -> None:
+    """Writes the metadata that makes a folder of shards a data set."""
+    splits = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=lengths,
+            num_bytes=written.sizes[split],
+            filename_template=tfds.core.ShardedFileTemplate(
+                dataset_name=info.name, split=split, filetype_suffix="array_record", data_dir=folder
+            ),
+        )
+        for split, lengths in written.lengths.items()
+        if sum(lengths)
+    ]
+    if not splits:
+        raise ValueError(f"{info.name}: found 0 records, expected at least 1")
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.write_to_directory(str(folder))
+    (folder / "sequences.json").write_text(json.dumps(written.sequences))
+    (folder / "skipped.json").write_text(json.dumps(written.skipped, indent=1))
+    for report in folder.glob("*.report.json"):
+        report.unlink()
+
+
+def skeleton_metadata(skeleton: Skeleton) -> dict[str, Any]:
+    """A skeleton as JSON, kept in a prepared folder's metadata."""
+    return dataclasses.asdict(skeleton)
+
+
+def skeleton_from_metadata(found: Mapping[str, Any]) -> Skeleton:
+    """The reverse of `skeleton_metadata`."""
+    pairs = {key: tuple((a, b) for a, b in found[key]) for key in ("bones", "flips")}
+    groups = {name: tuple(joints) for name, joints in found["groups"].items()}
+    return Skeleton(
+        name=found["name"], joints=tuple(found["joints"]), groups=groups, sigmas=tuple(found["sigmas"]), **pairs
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    path: Path
+    split: str
+    shard: Shard
+    features: tfds.features.FeaturesDict
+
+
+def _records(source: Source, start: int, stop: int) -> Iterator[Record]:
+    for index in range(start, stop):
+        yield source[index]
+
+
+def _run(jobs: Sequence[_Job], workers: int, progress: Callable[[int], Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    todo = []
+    for job in jobs:
+        report = _report_path(job.path)
+        if report.exists() and job.path.exists():
+            done = json.loads(report.read_text())
+            progress(done["count"])
+            yield job.path, done
+        else:
+            todo.append(job)
+    if not workers:
+        for job in todo:
+            yield job.path, _write_one(job, progress)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        futures = {pool.submit(_write_one, job): job for job in todo}
+        for future in concurrent.futures.as_completed(futures):
+            report = future.result()
+            progress(report["count"])
+            yield futures[future].path, report
+
+
+def _write_one(job: _Job, progress: Callable[[int], Any] | None = None) -> dict[str, Any]:
+    """Writes one shard, then its report: the report says that the shard is whole."""
+    temporary = job.path.with_name(job.path.name + ".partial")
+    count, skipped, sequences = 0, collections.defaultdict(list), []
+    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+    try:
+        for item in map(_checked, job.shard()):
+            if isinstance(item, Skipped):
+                skipped[item.reason].append(item.name)
+                continue
+            writer.write(job.features.serialize_example(example(item, job.features)))
+            count += 1
+            sequence = "" if isinstance(item, Motion) else item.get("sequence", "")
+            if sequences and sequences[-1][0] == sequence:
+                sequences[-1][1] += 1
+            else:
+                sequences.append([sequence, 1])
+            if progress is not None:
+                progress(1)
+    finally:
+        writer.close()
+    os.replace(temporary, job.path)
+    summary = {reason: (len(names), names[:5]) for reason, names in skipped.items()}
+    report = {"count": count, "skipped": summary, "sequences": sequences}
+    partial = _report_path(job.path).with_suffix(".partial")
+    partial.write_text(json.dumps(report))
+    os.replace(partial, _report_path(job.path))
+    return report
+
+
+def _checked(item: Item | Skipped) -> Item | Skipped:
+    """The item, unless its image cannot be decoded."""
+    if isinstance(item, dict):
+        try:
+            files.decode_image(item["image"], item["name"])
+        except BrokenImageError:
+            return Skipped(item["name"], "the image cannot be decoded")
+    return item
+
+
+def _report_path(path: Path) -> Path:
+    return path.with_name(path.name + ".report.json")
+
+
+def _merge(summaries: Iterable[Mapping[str, tuple[int, list[str]]]]) -> dict[str, tuple[int, list[str]]]:
+    merged: dict[str, tuple[int, list[str]]] = {}
+    for summary in summaries:
+        for reason, (count, names) in summary.items():
+            before, first = merged.get(reason, (0, []))
+            merged[reason] = (before + count, (first + names)[:5])
+    return merged
+
+
+def _fits(found: tuple[int, ...], expected: Sequence[int | None]) -> bool:
+    return len(found) == len(expected) and all(e in (None, f) for f, e in zip(found, expected, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TfdsSource:
+    """A split of a prepared folder as a source (`records.Source`).
+
+    Attributes:
+      folder: with `dataset_info.json`.
+      split: a split's name or a slice of it such as `train[:90%]`.
+      index: which of its records, None for all.
+    """
+
+    folder: Path
+    split: str
+    index: np.ndarray | None = None
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        builder = _open(self.folder)
+        # Images stay encoded: the pipeline decodes them.
+        kept = {k: tfds.decode.SkipDecoding() for k in ("image", "segmentation") if k in builder.info.features}
+        return builder.as_data_source(self.split, decoders=kept)
+
+    @functools.cached_property
+    def skeleton(self) -> Skeleton:
+        """Names the joints."""
+        return skeleton_from_metadata(_open(self.folder).info.metadata["skeleton"])
+
+    @property
+    def labelled(self) -> bool:
+        """Prepared data has labels."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self._records) if self.index is None else len(self.index)
+
+    def __getitem__(self, index: int) -> Record:
+        found = self._records[index if self.index is None else int(self.index[index])]
+        texts = {name: found[name].decode() for name in ("name", "hand", "sequence") if name in found}
+        return found | texts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "split": self.split, "index": self.index}
+
+
+@functools.cache
+def _open(folder: Path) -> tfds.core.DatasetBuilder:
+    return tfds.builder_from_directory(folder)

@@ -1,0 +1,1 @@
+"""Published data sets, each a tensorflow-datasets builder that reads the owners' files."""
