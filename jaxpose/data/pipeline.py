@@ -30,7 +30,8 @@ class Crops:
 
     An element has `image` uint8 (S, S, 3), `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,),
     `index` int32: the record, and `broken` int32: the record that was asked for if its image cannot be decoded and
-    the next good one stands in for it, else -1.
+    the next good one stands in for it, else -1. Where the records have them, also `keypoints3d` float32 (K, 3) and
+    `intrinsics` float32 (3, 3) of the crop.
 
     Attributes:
       source: where the records come from.
@@ -71,31 +72,90 @@ class Crops:
     def _first_good(self, index: int) -> Element:
         for attempt in range(len(self)):
             actual = (index + attempt) % len(self)
-            record = self.source[actual]
             try:
-                image = files.decode_image(record["image"], record["name"])
+                element = self._crop(actual)
             except BrokenImageError:
                 continue
-            element = crop(record, image, size=self.size, margin=self.margin)
-            return {
-                "image": element["image"],
-                "keypoints": element["keypoints"][self.joints],
-                "visible": element["visible"][self.joints],
+            return element | {
                 "index": np.array(actual, np.int32),
                 "broken": np.array(index if attempt else -1, np.int32),
             }
         raise ValueError(f"{self.source.skeleton.name}: none of {len(self)} images can be decoded")
 
+    def _crop(self, index: int) -> Element:
+        record = self.source[index]
+        return _cut(record, self.joints, size=self.size, margin=self.margin, box=record.get("bbox"))
 
-def crop(record: Record, image: np.ndarray, *, size: int, margin: float) -> Element:
-    """Cuts the square around the record's box (the whole image, if it has none) and resizes it to `size`.
 
-    The aspect ratio is kept; what lies outside the image is black.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clips(Crops):
+    """Several frames of a clip as one element: the fields of `Crops` with a leading axis of T frames.
+
+    The frames share one crop, the square around all their boxes, so that what stands still in the clip stands still
+    in the element. A broken frame breaks the whole element.
+
+    Attributes:
+      windows: records of each element, (N, T), see `windows_of`.
+    """
+
+    windows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def name(self, index: int) -> str:
+        """The name of the first frame."""
+        return self.source[int(self.windows[index, 0])]["name"]
+
+    def _crop(self, index: int) -> Element:
+        frames = [self.source[int(i)] for i in self.windows[index]]
+        boxes = [frame["bbox"] for frame in frames if "bbox" in frame]
+        box = _union(boxes) if len(boxes) == len(frames) else None
+        cut = [_cut(frame, self.joints, size=self.size, margin=self.margin, box=box) for frame in frames]
+        return {field: np.stack([element[field] for element in cut]) for field in cut[0]}
+
+
+def windows_of(sequences: Sequence[str], offsets: Sequence[Sequence[int]]) -> np.ndarray:
+    """The records of every window of T frames that lies within one sequence, (N, T).
+
+    Args:
+      sequences: the clip of each record; a clip's records follow one another in time.
+      offsets: T frame distances each, from the window's first record; `[(0, n) for n in range(5, 16)]` makes pairs
+        that are 5 to 15 records apart.
+    """
+    _, clip = np.unique(np.asarray(sequences), return_inverse=True)
+    found = []
+    for window in offsets:
+        index = np.arange(len(clip))[:, None] + np.asarray(window)
+        index = index[(index >= 0).all(axis=1) & (index < len(clip)).all(axis=1)]
+        same = (clip[index] == clip[index[:, :1]]).all(axis=1)
+        found.append(index[same])
+    return np.concatenate(found)
+
+
+def _union(boxes: Sequence[np.ndarray]) -> np.ndarray:
+    stacked = np.stack(boxes)
+    low, high = stacked[:, :2].min(axis=0), (stacked[:, :2] + stacked[:, 2:]).max(axis=0)
+    return np.concatenate([low, high - low])
+
+
+def _cut(record: Record, joints: np.ndarray, *, size: int, margin: float, box: np.ndarray | None) -> Element:
+    """The crop around a box with the chosen joints."""
+    image = files.decode_image(record["image"], record["name"])
+    element = crop(record, image, size=size, margin=margin, box=box)
+    return {k: v[joints] if k in ("keypoints", "visible", "keypoints3d") else v for k, v in element.items()}
+
+
+def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np.ndarray | None = None) -> Element:
+    """Cuts the square around a box, by default the record's or else the whole image, and resizes it to `size`.
+
+    The aspect ratio is kept; what lies outside the image is black. The intrinsics become those of the crop.
     """
     height, width = image.shape[:2]
-    if "bbox" in record:
-        x, y, w, h = (float(v) for v in record["bbox"])
-        side = margin * max(w, h)
+    box = record.get("bbox") if box is None else box
+    if box is not None:
+        x, y, w, h = (float(v) for v in box)
+        side = max(margin * max(w, h), 1.0)
     else:
         x, y, w, h = 0.0, 0.0, float(width), float(height)
         side = max(w, h)
@@ -115,11 +175,17 @@ def crop(record: Record, image: np.ndarray, *, size: int, margin: float) -> Elem
         pixels = cv2.warpAffine(blurred, matrix, (size, size), flags=cv2.INTER_LINEAR)
     keypoints = (record["keypoints"] * scale + offset).astype(np.float32)
     inside = ((keypoints > -0.5) & (keypoints < size - 0.5)).all(axis=-1)
-    return {
+    element = {
         "image": pixels,
         "keypoints": np.where(np.isfinite(keypoints), keypoints, 0.0).astype(np.float32),
         "visible": np.where(inside, record["visible"], 0).astype(np.uint8),
     }
+    if "keypoints3d" in record:
+        element["keypoints3d"] = record["keypoints3d"].astype(np.float32)
+    if "intrinsics" in record:
+        to_crop = np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1]])
+        element["intrinsics"] = (to_crop @ record["intrinsics"]).astype(np.float32)
+    return element
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

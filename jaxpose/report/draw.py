@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from jaxpose.data.records import OCCLUDED
 from jaxpose.data.skeletons import Skeleton
 
 # RGB: told apart by most colour-blind readers, visible on skin, cloth and sky with a dark edge
@@ -20,7 +21,8 @@ def draw_skeleton(
     Args:
       image: uint8 (H, W, 3) RGB; enlarged until its shorter side is `size` pixels.
       keypoints: (K, 2) in pixels of `image`.
-      visible: (K,); joints with 0 or False and their bones are not drawn, nor points that are not finite.
+      visible: (K,); joints with 0 or False and their bones are not drawn, nor points that are not finite. Integers
+        are those of a record: occluded joints are rings.
       skeleton: names the K joints, their bones and their sides.
       size: smallest height and width of the result, in pixels.
     """
@@ -30,6 +32,7 @@ def draw_skeleton(
     canvas = cv2.resize(image, enlarged, interpolation=cv2.INTER_CUBIC)
     points = (np.asarray(keypoints, np.float64) + 0.5) * (np.array(enlarged) / (width, height)) - 0.5
     shown = (np.asarray(visible) > 0) & np.isfinite(points).all(axis=-1)
+    rings = (np.asarray(visible) == OCCLUDED) & np.issubdtype(np.asarray(visible).dtype, np.integer)
     fixed = np.round(np.clip(np.where(shown[:, None], points, 0), -1e4, 1e4) * 2**_SHIFT).astype(int)
     unit = min(enlarged) / 256
     dot = 3.5 if skeleton.bones else 6.0
@@ -43,7 +46,8 @@ def draw_skeleton(
         for k in np.flatnonzero(shown):
             colour = _EDGE if edge else sides[k]
             radius = round((dot + edge) * unit * 2**_SHIFT)
-            cv2.circle(canvas, fixed[k].tolist(), radius, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+            filling = max(round(unit * (1.5 + edge)), 1) if rings[k] else cv2.FILLED
+            cv2.circle(canvas, fixed[k].tolist(), radius, colour, filling, cv2.LINE_AA, _SHIFT)
     return canvas
 
 

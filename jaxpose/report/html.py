@@ -1,21 +1,17 @@
 """The report of a run: one HTML file that needs nothing else."""
 
-import base64
 import collections
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import jinja2
 import numpy as np
 
 from jaxpose.data.skeletons import Skeleton
-from jaxpose.report import draw, figures, text
+from jaxpose.report import draw, figures, pages, text
 
-_PANEL = 256  # pixels of the shorter side of a drawn picture
 _CARDS = 8  # pictures in each section of the gallery
 _ARROW = "\N{RIGHTWARDS ARROW}"
 _DARK_INK, _DARK_GRID = "#b4b8c2", "#2d3138"
@@ -70,9 +66,13 @@ def write_report(
     tables = text.tables(results, references)
     first = [t for t in tables if (t.domain, t.split) == (tables[0].domain, tables[0].split)]
     source = [t for t in tables if t.domain == "source" and t not in first]
-    sides = {"left": _css(draw.LEFT), "right": _css(draw.RIGHT), "centre": _css(draw.CENTRE)}
-    template = _environment().from_string(Path(__file__).with_name("report.html.jinja").read_text("utf-8"))
-    page = template.render(
+    sides = {
+        "left": pages.css_colour(draw.LEFT),
+        "right": pages.css_colour(draw.RIGHT),
+        "centre": pages.css_colour(draw.CENTRE),
+    }
+    page = pages.render(
+        "report.html.jinja",
         recipe=results.get("recipe", "run").replace("_", " "),
         pair=results.get("pair"),
         adapted=" \N{RIGHTWARDS ARROW} ".join(results[k] for k in ("source", "target") if results.get(k)),
@@ -187,20 +187,8 @@ def _card(case: Case, errors: np.ndarray, skeleton: Skeleton, titles: Mapping[st
     return _Card(
         name=case.name,
         error=f" {_ARROW} ".join(f"{e:.1f}" for e in ends) + " px" if labelled.any() else "",
-        panels=tuple((title, _picture_uri(case.image, p, drawn, skeleton)) for title, p in points.items()),
+        panels=tuple((title, pages.picture_uri(case.image, p, drawn, skeleton)) for title, p in points.items()),
     )
-
-
-def _picture_uri(image: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> str:
-    height, width = image.shape[:2]
-    factor = _PANEL / min(height, width)
-    if factor < 1:
-        size = (round(width * factor), round(height * factor))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        keypoints = (keypoints + 0.5) * (np.array(size) / (width, height)) - 0.5
-    drawn = draw.draw_skeleton(image, keypoints, visible, skeleton, size=_PANEL)
-    _, encoded = cv2.imencode(".webp", drawn[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
-    return _data_uri("image/webp", encoded.tobytes())
 
 
 def _svg_uri(path: Path) -> str:
@@ -213,11 +201,7 @@ def _svg_uri(path: Path) -> str:
         "text{font-family:system-ui,sans-serif!important}</style>"
     )
     start = svg.index(">", svg.index("<svg")) + 1
-    return _data_uri("image/svg+xml", (svg[:start] + style + svg[start:]).encode())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return pages.data_uri("image/svg+xml", (svg[:start] + style + svg[start:]).encode())
 
 
 def _facts(results: Mapping[str, Any]) -> dict[str, str]:
@@ -247,11 +231,3 @@ def _duration(seconds: int | float | None) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _css(colour: Iterable[int]) -> str:
-    return "#" + bytes(colour).hex()
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)

@@ -191,3 +191,80 @@ def test_whole_images_are_letterboxed_and_outside_points_are_missing() -> None:
     np.testing.assert_allclose(element["keypoints"][:2], [[0, 15], [59, 44]], atol=1e-4)
     np.testing.assert_array_equal(element["visible"], [2, 2, 0, 0])
     assert np.isfinite(element["keypoints"]).all()
+
+
+def test_intrinsics_follow_the_crop_and_3d_joints_their_choice() -> None:
+    rng = np.random.default_rng(0)
+    camera = np.array([[300.0, 0, 70], [0, 310, 45], [0, 0, 1]], np.float32)
+    points = np.column_stack([rng.uniform(-0.2, 0.2, (2, 2)), rng.uniform(1, 2, 2)]).astype(np.float32)
+    projected = points @ camera.T
+    record: Record = {
+        "image": np.zeros((90, 140, 3), np.uint8),
+        "keypoints": (projected[:, :2] / projected[:, 2:]).astype(np.float32),
+        "visible": np.array([2, 2], np.uint8),
+        "name": "0",
+        "bbox": np.array([20, 10, 70, 60], np.float32),
+        "keypoints3d": points,
+        "intrinsics": camera,
+    }
+    one = Listed(records=(record,))
+    element = pipeline.Crops(source=one, joints=np.array([1, 0]), size=48, margin=1.25)[0]
+    again = element["keypoints3d"] @ element["intrinsics"].T
+    np.testing.assert_allclose(again[:, :2] / again[:, 2:], element["keypoints"], atol=1e-3)
+    np.testing.assert_array_equal(element["keypoints3d"], points[::-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listed:
+    """Given records."""
+
+    records: tuple[Record, ...]
+    skeleton: Skeleton = SKELETON
+    labelled: bool = True
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.records[index]
+
+
+def test_windows_stay_within_their_clip() -> None:
+    found = pipeline.windows_of(["b", "b", "b", "a", "a", "b"], [(0, 1), (0, 2)])
+    assert found.tolist() == [[0, 1], [1, 2], [3, 4], [0, 2]]
+    assert pipeline.windows_of(["a"] * 3, [(0, 5)]).shape == (0, 2)
+
+
+def test_frames_of_a_clip_share_one_crop() -> None:
+    def frame(number: int, x: int, data: bytes | None = None) -> Record:
+        image = np.full((40, 60, 3), 10, np.uint8)
+        image[20, 30] = 255  # stands still
+        return {
+            "image": image if data is None else data,
+            "keypoints": np.array([[x, 20], [x + 10, 20]], np.float32),
+            "visible": np.array([2, 2], np.uint8),
+            "name": str(number),
+            "bbox": np.array([x, 15, 10, 10], np.float32),
+        }
+
+    source = Listed(records=(frame(0, 10), frame(1, 30), frame(2, 40, b"broken")))
+    windows = np.array([[2, 0], [0, 1]])
+    clips = pipeline.Clips(source=source, joints=np.arange(2), size=60, margin=1.0, windows=windows)
+    assert len(clips) == 2
+    element = clips[1]
+    assert element["image"].shape == (2, 60, 60, 3)
+    peaks = [np.unravel_index(image[..., 0].argmax(), (60, 60)) for image in element["image"]]
+    assert peaks[0] == peaks[1]
+    # The union of the boxes is 30 pixels wide, enlarged to 60: the second frame's joints are 40 pixels further right.
+    np.testing.assert_allclose(element["keypoints"][1] - element["keypoints"][0], [[40, 0], [40, 0]], atol=1e-4)
+    replaced = clips[0]
+    assert int(replaced["broken"]) == 0
+    assert int(replaced["index"]) == 1
+    np.testing.assert_array_equal(replaced["image"], element["image"])
+    assert clips.name(0) == "2"
+
+
+def test_boxes_without_extent_do_not_divide_by_zero() -> None:
+    record = dict(Numbers(count=1)[0]) | {"bbox": np.array([3, 3, 0, 0], np.float32)}
+    element = pipeline.crop(record, np.zeros((8, 8, 3), np.uint8), size=8, margin=1.25)
+    assert np.isfinite(element["keypoints"]).all()

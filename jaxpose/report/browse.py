@@ -1,0 +1,134 @@
+"""Contact sheets: whether the labels of data sets are right, at one look."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from jaxpose.data import files
+from jaxpose.data.pipeline import crop
+from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Source
+from jaxpose.data.skeletons import Skeleton
+from jaxpose.report import draw, pages
+
+_PICTURES = 24
+_COUNTED = 1000  # records whose labels are counted
+_SIZE = 256
+_MARGIN = 1.25
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Browsed:
+    """A data set to look at: its specification and its splits."""
+
+    spec: str
+    splits: Mapping[str, Source]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Joined:
+    """How two data sets were joined.
+
+    Attributes:
+      rows: joint of the source, joint of the target, how they were matched.
+      left_out: joints that only one has, by domain.
+    """
+
+    rows: Sequence[tuple[str, str, str]]
+    left_out: Mapping[str, Sequence[str]]
+
+
+def write_page(folder: Path, title: str, browsed: Mapping[str, Browsed], joined: Joined | None = None) -> Path:
+    """Writes `browse.html`: pictures, skeletons, joint names, visibility and coverage of data sets.
+
+    Args:
+      folder: of the page; made if it is absent.
+      title: of the page.
+      browsed: data sets by name, such as `source` and `target`.
+      joined: how the two of a pair were joined.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = pages.render(
+        "browse.html.jinja",
+        title=title,
+        sets=[_describe(name, found) for name, found in browsed.items()],
+        joined=joined,
+        sides={
+            "left": pages.css_colour(draw.LEFT),
+            "right": pages.css_colour(draw.RIGHT),
+            "centre": pages.css_colour(draw.CENTRE),
+        },
+    )
+    path = folder / "browse.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def contact_sheet(source: Source, indices: Sequence[int], *, columns: int, size: int = _SIZE) -> np.ndarray:
+    """Crops with their skeletons side by side, uint8 RGB (rows * size, columns * size, 3)."""
+    tiles = []
+    for index in indices:
+        record = source[index]
+        found = crop(record, files.decode_image(record["image"], record["name"]), size=size, margin=_MARGIN)
+        skeleton = source.skeleton
+        tiles.append(draw.draw_skeleton(found["image"], found["keypoints"], found["visible"], skeleton, size=size))
+    tiles += [np.zeros((size, size, 3), np.uint8)] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Set:
+    name: str
+    spec: str
+    sizes: str
+    legend: str
+    pictures: list[tuple[str, str]]
+    joints: list[tuple[int, str, str, str]]
+    counted: int
+    broken: list[str]
+
+
+def _describe(name: str, found: Browsed) -> _Set:
+    source = next(iter(found.splits.values()))
+    spread = np.unique(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int))
+    pictures, broken, best = [], [], (-1, np.zeros((_SIZE, _SIZE, 3), np.uint8), np.zeros((0, 2)), np.zeros(0))
+    for index in spread:
+        record = source[int(index)]
+        try:
+            image = files.decode_image(record["image"], record["name"])
+        except BrokenImageError as error:
+            broken.append(str(error))
+            continue
+        element = crop(record, image, size=_SIZE, margin=_MARGIN)
+        points, visible = element["keypoints"], element["visible"]
+        pictures.append((record["name"], pages.picture_uri(element["image"], points, visible, source.skeleton)))
+        if (visible > 0).sum() > best[0]:
+            best = (int((visible > 0).sum()), element["image"], points, visible)
+    counted = np.unique(np.linspace(0, len(source) - 1, min(len(source), _COUNTED)).astype(int))
+    states = np.stack([source[int(i)]["visible"] for i in counted])
+    return _Set(
+        name=name,
+        spec=found.spec,
+        sizes=", ".join(f"{len(part):,} {split}" for split, part in found.splits.items()),
+        legend=pages.image_uri(_numbered(*best[1:], source.skeleton)),
+        pictures=pictures,
+        joints=[
+            (k, joint, f"{np.mean(states[:, k] == VISIBLE):.0%}", f"{np.mean(states[:, k] == OCCLUDED):.0%}")
+            for k, joint in enumerate(source.skeleton.joints)
+        ],
+        counted=len(counted),
+        broken=broken,
+    )
+
+
+def _numbered(image: np.ndarray, points: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """A large picture with the joints' numbers beside them."""
+    factor = 3
+    drawn = draw.draw_skeleton(image, points, visible, skeleton, size=factor * _SIZE)
+    for k in np.flatnonzero(visible):
+        x, y = ((points[k] + 0.5) * factor + (7, -5)).astype(int).tolist()
+        for colour, width in (((20, 20, 24), 4), ((255, 255, 255), 1)):
+            cv2.putText(drawn, str(k), (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, width, cv2.LINE_AA)
+    return drawn
