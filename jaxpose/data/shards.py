@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
-from array_record.python import array_record_module
+from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportMissingImports]
+from etils import epath
+from tensorflow_datasets.core.splits import SplitDict
 
 from jaxpose.data import files
 from jaxpose.data.records import BrokenImageError, Motion, Record, Source
@@ -93,8 +95,9 @@ def example(item: Item, features: tfds.features.FeaturesDict) -> dict[str, Any]:
         raise ValueError(f"{fields['name']}: found no {missing[0]}, expected {', '.join(features)}")
     for name, feature in features.items():
         found = np.shape(fields[name])
-        if isinstance(feature, tfds.features.Tensor) and not _fits(found, feature.shape):
-            raise ValueError(f"{fields['name']}: {name} has shape {found}, expected {feature.shape}")
+        expected: Any = getattr(feature, "shape", ())
+        if type(feature) is tfds.features.Tensor and not _fits(found, expected):
+            raise ValueError(f"{fields['name']}: {name} has shape {found}, expected {expected}")
     return {name: fields[name] for name in features}
 
 
@@ -152,15 +155,31 @@ class Written:
     sequences: dict[str, list[tuple[str, int]]]
 
 
-def finish(folder: Path, info: tfds.core.DatasetInfo, written: Written) -> None:
-    """Writes the metadata that makes a folder of shards a data set."""
-    splits = [
+Preset = Callable[[Mapping[str, int]], Mapping[str, Sequence[tuple[str, int]]]]
+
+
+def finish(
+    folder: Path, info: tfds.core.DatasetInfo, written: Written, presets: Mapping[str, Preset] | None = None
+) -> None:
+    """Writes the metadata that makes a folder of shards a data set.
+
+    Args:
+      folder: of `write_shards`.
+      info: of the data set.
+      written: what `write_shards` returned.
+      presets: divisions of released code by name: from the lengths of the splits to (split, index) of each record of
+        each split of the preset.
+
+    Raises:
+      ValueError: if there are no records.
+    """
+    splits: list[Any] = [
         tfds.core.SplitInfo(
             name=split,
             shard_lengths=lengths,
             num_bytes=written.sizes[split],
             filename_template=tfds.core.ShardedFileTemplate(
-                dataset_name=info.name, split=split, filetype_suffix="array_record", data_dir=folder
+                dataset_name=info.name, split=split, filetype_suffix="array_record", data_dir=epath.Path(folder)
             ),
         )
         for split, lengths in written.lengths.items()
@@ -168,8 +187,14 @@ def finish(folder: Path, info: tfds.core.DatasetInfo, written: Written) -> None:
     ]
     if not splits:
         raise ValueError(f"{info.name}: found 0 records, expected at least 1")
-    info.set_splits(tfds.core.splits.SplitDict(splits))
+    info.set_splits(SplitDict(splits))
     info.write_to_directory(str(folder))
+    lengths = {split.name: split.num_examples for split in splits}
+    starts = dict(zip(lengths, np.cumsum([0, *lengths.values()])[:-1].tolist(), strict=True))
+    for name, preset in (presets or {}).items():
+        index = {split: [starts[s] + i for s, i in rows] for split, rows in preset(lengths).items()}
+        arrays: dict[str, Any] = {s: np.array(i, np.int64) for s, i in index.items()}
+        np.savez_compressed(folder / f"preset_{name}.npz", **arrays)
     (folder / "sequences.json").write_text(json.dumps(written.sequences))
     (folder / "skipped.json").write_text(json.dumps(written.skipped, indent=1))
     for report in folder.glob("*.report.json"):
@@ -230,7 +255,7 @@ def _write_one(job: _Job, progress: Callable[[int], Any] | None = None) -> dict[
     """Writes one shard, then its report: the report says that the shard is whole."""
     temporary = job.path.with_name(job.path.name + ".partial")
     count, skipped, sequences = 0, collections.defaultdict(list), []
-    writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+    writer = ArrayRecordWriter(str(temporary), "group_size:1")
     try:
         for item in map(_checked, job.shard()):
             if isinstance(item, Skipped):
@@ -304,7 +329,7 @@ class TfdsSource:
         kept = {k: tfds.decode.SkipDecoding() for k in ("image", "segmentation") if k in builder.info.features}
         return builder.as_data_source(self.split, decoders=kept)
 
-    @functools.cached_property
+    @property
     def skeleton(self) -> Skeleton:
         """Names the joints."""
         return skeleton_from_metadata(_open(self.folder).info.metadata["skeleton"])
@@ -326,6 +351,29 @@ class TfdsSource:
         return {"folder": self.folder, "split": self.split, "index": self.index}
 
 
+def split_lengths(folder: Path) -> dict[str, int]:
+    """The numbers of records of a prepared folder's splits."""
+    return {name: split.num_examples for name, split in _open(folder).info.splits.items()}
+
+
+def open_preset(folder: Path, name: str) -> dict[str, Source]:
+    """The splits of a preset that was given to `finish`.
+
+    Raises:
+      ValueError: listing the presets there are.
+    """
+    path = folder / f"preset_{name}.npz"
+    if not path.exists():
+        known = ", ".join(p.stem.removeprefix("preset_") for p in sorted(folder.glob("preset_*.npz")))
+        raise ValueError(f"found preset {name!r}, expected one of: {known or 'none'}")
+    with np.load(path, allow_pickle=False) as index:
+        everything = "+".join(split_lengths(folder))
+        found: dict[str, Source] = {
+            split: TfdsSource(folder=folder, split=everything, index=index[split]) for split in index.files
+        }
+        return found
+
+
 @functools.cache
-def _open(folder: Path) -> tfds.core.DatasetBuilder:
+def _open(folder: Path) -> Any:
     return tfds.builder_from_directory(folder)

@@ -1,7 +1,7 @@
 """What the builders of published data sets share."""
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,11 +9,8 @@ import tensorflow_datasets as tfds
 
 from jaxpose.data import shards
 from jaxpose.data.records import Motion, Record
-from jaxpose.data.shards import Item, Shard, Skipped
+from jaxpose.data.shards import Item, Preset, Shard, Skipped
 from jaxpose.data.skeletons import Skeleton
-
-# From the lengths of the owners' splits to (owners' split, index) per split of a preset.
-Preset = Callable[[Mapping[str, int]], Mapping[str, Sequence[tuple[str, int]]]]
 
 
 class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):

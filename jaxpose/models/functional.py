@@ -26,7 +26,7 @@ class Network:
     """
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
-    apply: Callable[..., tuple[jax.Array, Tree]]
+    apply: Callable[..., tuple[Any, Tree]]
 
 
 def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32) -> Network:
@@ -56,18 +56,18 @@ def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32
     return Network(init=init, apply=apply)
 
 
-def backbone(depth: int, width: int, dtype: DTypeLike) -> Network:
+def backbone(depth: int, width: int, dtype: DTypeLike, *, all_layers: bool = False) -> Network:
     """A ResNet of 18, 34, 50, 101 or 152 layers: images (B,H,W,3) -> features (B,H/32,W/32,C), see `backbone_channels`.
 
     `width` is the number of channels after the first convolution, from which all others follow; the published
-    networks have 64.
+    networks have 64. With `all_layers`, a tuple of the features of its four layers at 1/4, 1/8, 1/16 and 1/32.
     """
-    return network(functools.partial(resnet.ResNet, depth=depth, width=width), dtype=dtype)
+    return network(functools.partial(resnet.ResNet, depth=depth, width=width, all_layers=all_layers), dtype=dtype)
 
 
-def backbone_channels(depth: int, width: int) -> int:
-    """The number of channels C that `backbone(depth, width, dtype)` returns."""
-    return resnet.output_channels(depth, width)
+def backbone_channels(depth: int, width: int, layer: int = 4) -> int:
+    """The number of channels that a layer of `backbone(depth, width, dtype)` returns; 4 is the last."""
+    return resnet.output_channels(depth, width) // 2 ** (4 - layer)
 
 
 def upsampling(in_channels: int, head_width: int, dtype: DTypeLike, *, layers: int = 3) -> Network:

@@ -19,8 +19,9 @@ class ResNet(nnx.Module):
       conv1, bn1, layer1 .. layer4: as in torchvision; a layer's blocks are named "0", "1", ...
     """
 
-    def __init__(self, *, depth: int, width: int, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, *, depth: int, width: int, dtype: DTypeLike, rngs: nnx.Rngs, all_layers: bool = False):
         block, counts = _architecture(depth)
+        self.all_layers = all_layers
         self.conv1 = layers.Conv(3, width, 7, stride=2, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(width, dtype=dtype)
         outputs = width * block.expansion
@@ -29,14 +30,18 @@ class ResNet(nnx.Module):
         self.layer3 = _stage(block, 2 * outputs, 4 * width, 2, counts[2], dtype=dtype, rngs=rngs)
         self.layer4 = _stage(block, 4 * outputs, 8 * width, 2, counts[3], dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> Float[Array, "b h2 w2 c"]:
-        """Features of normalised images."""
+    def __call__(
+        self, x: Float[Array, "b h w 3"], train: bool
+    ) -> Float[Array, "b h2 w2 c"] | tuple[Float[Array, "b _ _ _"], ...]:
+        """Features of normalised images: of the last layer, or with `all_layers` of the four of them."""
         x = jax.nn.relu(self.bn1(self.conv1(x), train))
         x = convolution.max_pool_3x3_s2(x)
+        outputs = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage.values():
                 x = block(x, train)
-        return x
+            outputs.append(x)
+        return tuple(outputs) if self.all_layers else x
 
 
 def output_channels(depth: int, width: int) -> int:

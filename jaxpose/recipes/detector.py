@@ -6,16 +6,31 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxpose.config import Config
 from jaxpose.models import functional, torch_import
 from jaxpose.recipes import optimizers
-from jaxpose.recipes.stage import State, Task
+from jaxpose.recipes.stage import State, Task, initial_state
 
 Trees = dict[str, Any]
 Head = Literal["linear", "regressor"]
 
 TRUNK = ("backbone", "upsampling")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features:
+    """What the trunk makes of images.
+
+    Attributes:
+      layers: of the backbone's four layers, at 1/4, 1/8, 1/16 and 1/32 of the image.
+      up: of the upsampling, (B, H, W, C).
+    """
+
+    layers: Any  # Any: JAX also fills pytrees with shapes and placeholders
+    up: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +47,16 @@ class Detector:
 
     def trunk(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple[jax.Array, Trees]:
         """Features (B, H, W, C) of normalised images, and all statistics with the trunk's updated."""
-        x, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
-        x, upsampling = self.networks["upsampling"].apply(params["upsampling"], stats["upsampling"], x, train=train)
-        return x, stats | {"backbone": backbone, "upsampling": upsampling}
+        features, stats = self.features(params, stats, images, train=train)
+        return features.up, stats
+
+    def features(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple["Features", Trees]:
+        """As `trunk`, with the features of the backbone's layers."""
+        layers, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
+        up, upsampling = self.networks["upsampling"].apply(
+            params["upsampling"], stats["upsampling"], layers[-1], train=train
+        )
+        return Features(layers=layers, up=up), stats | {"backbone": backbone, "upsampling": upsampling}
 
     def head(
         self, name: str, params: Any, stats: Trees, features: jax.Array, *, train: bool
@@ -54,7 +76,7 @@ def build(task: Task, config: Config, *, heads: Mapping[str, Head]) -> Detector:
     model, dtype = config.model, compute_dtype(config.dtype)
     channels = functional.backbone_channels(model.depth, model.width)
     networks = {
-        "backbone": functional.backbone(model.depth, model.width, dtype),
+        "backbone": functional.backbone(model.depth, model.width, dtype, all_layers=True),
         "upsampling": functional.upsampling(channels, model.head_width, dtype, layers=model.upsampling),
     }
     joints = len(task.skeleton)
@@ -64,6 +86,32 @@ def build(task: Task, config: Config, *, heads: Mapping[str, Head]) -> Detector:
         else:
             networks[name] = functional.regressor(model.head_width, joints, dtype)
     return Detector(networks=networks)
+
+
+def continued(
+    key: jax.Array,
+    previous: State,
+    networks: Detector,
+    rules: Mapping[str, optax.GradientTransformation],
+    *,
+    kept: Mapping[str, str],
+    extra: dict[str, Any] | None = None,
+) -> State:
+    """The state of a stage that goes on from the one before.
+
+    Args:
+      key: of the networks that start anew.
+      previous: final state of the stage before.
+      networks: the stage's networks.
+      rules: the optimizer of each network that is trained or started; all of them begin anew.
+      kept: network -> the network of `previous` that it goes on from; the others of `rules` are fresh.
+      extra: of the new state.
+    """
+    params, stats = networks.init(key, tuple(name for name in rules if name not in kept))
+    params |= {name: previous.params[before] for name, before in kept.items()}
+    stats |= {name: previous.stats[before] for name, before in kept.items()}
+    optimizers = {name: rule.init(params[name]) for name, rule in rules.items()}
+    return initial_state(params=params, stats=stats, optimizers=optimizers, extra=extra or {})
 
 
 def load_backbone(path: str, state: State) -> State:

@@ -18,7 +18,7 @@ from jaxpose.models import layers
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import detector, inputs, optimizers, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
 NETWORKS = (*TRUNK, "head", "head_adv")
 
@@ -141,15 +141,9 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
-        params, stats = networks.init(key, ("head", "head_adv"))
-        params |= {name: previous.params[name] for name in TRUNK}
-        stats |= {name: previous.stats[name] for name in TRUNK}
-        if not settings.fresh_regressors:
-            params |= {name: previous.params["head"] for name in ("head", "head_adv")}
-            stats |= {name: previous.stats["head"] for name in ("head", "head_adv")}
-        return initial_state(
-            params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in NETWORKS}
-        )
+        heads = {} if settings.fresh_regressors else {"head": "head", "head_adv": "head"}
+        kept = {name: name for name in TRUNK} | heads
+        return detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)

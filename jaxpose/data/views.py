@@ -1,0 +1,109 @@
+"""Sources seen differently: a part of one, other boxes, another skeleton."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxpose.data.readers import boxes
+from jaxpose.data.records import Record, Source
+from jaxpose.data.skeletons import Skeleton
+
+_EXTENT = 1.3  # side of a box relative to the extent of its joints
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """A source (`records.Source`) over another one, which it shows as it is; subclasses change something."""
+
+    source: Source
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Names the joints."""
+        return self.source.skeleton
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any record has labels."""
+        return self.source.labelled
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[index]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Subset(View):
+    """Some records, in the order of `index`."""
+
+    index: np.ndarray
+
+    @property
+    def sequences(self) -> tuple[str, ...] | None:
+        """The clip of each record, if that is known."""
+        names = sequences_of(self.source)
+        return None if names is None else tuple(names[i] for i in self.index)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> Record:
+        return self.source[int(self.index[index])]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Renamed(View):
+    """The same joints with another structure or other names, in the same order."""
+
+    renamed: Skeleton
+
+    def __post_init__(self) -> None:
+        if len(self.renamed) != len(self.source.skeleton):
+            raise ValueError(
+                f"skeleton {self.renamed.name}: found {len(self.renamed)} joints, expected {len(self.source.skeleton)}"
+            )
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The given one."""
+        return self.renamed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Boxed(View):
+    """Boxes other than the data's own.
+
+    Attributes:
+      boxes: `labels`: around the labelled joints; `whole`: the whole image; a mapping from records' names to x, y,
+        width, height: those, and the whole image where a name is absent.
+    """
+
+    boxes: str | Mapping[str, Sequence[float]]
+
+    def __getitem__(self, index: int) -> Record:
+        fields: dict[str, Any] = dict(self.source[index])
+        fields.pop("bbox", None)
+        if isinstance(self.boxes, str):
+            box = None if self.boxes == "whole" else _around(fields["keypoints"], fields["visible"])
+        else:
+            box = self.boxes.get(fields["name"])
+        if box is not None:
+            fields["bbox"] = np.asarray(box, np.float32)
+        return Record(**fields)
+
+
+def sequences_of(source: Source) -> tuple[str, ...] | None:
+    """The clip of each record, if the source knows it without reading images."""
+    while type(source) in (View, Renamed, Boxed):
+        source = source.source  # pyright: ignore[reportAttributeAccessIssue]
+    found = getattr(source, "sequences", None)
+    return None if found is None else tuple(found)
+
+
+def _around(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray | None:
+    box = boxes.square_boxes(keypoints[None], visible[None], factor=_EXTENT)[0]
+    return box if box[2] > 0 else None
