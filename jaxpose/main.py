@@ -1,4 +1,8 @@
-"""The command line: `python -m jaxpose.main --config=configs/regda.py[:PAIR] [--workdir=DIR] [--mode=train|eval]`."""
+"""The command line: `python -m jaxpose.main --config=configs/regda.py[:PAIR] [--workdir=DIR] [--mode=MODE]`.
+
+Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `browse` (look at the data of a pair, or of
+`--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`).
+"""
 
 import datetime
 import logging
@@ -14,38 +18,81 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from jaxpose import config as configs
+from jaxpose.data import schemes
+from jaxpose.datasets import catalogue, prepare
+from jaxpose.report import browse
 from jaxpose.train import loop, mesh, session
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "browse", "prepare"], "What to do.")
+_DATASET = flags.DEFINE_string("dataset", None, "A published data set by name; browse also takes SCHEME:PATH?OPTIONS.")
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "prepare: the owners' files.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Prepared data sets; by default that of tensorflow-datasets.")
+_WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "prepare: processes that convert.", lower_bound=0)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Runs what the flags ask for; errors of the user's making are one line."""
     if len(arguments) > 1:
         _fail(f"found argument {arguments[1]!r}, expected flags only")
-    config = _CONFIG.value
-    if config is None:
-        _fail("found no --config, expected for instance --config=configs/regda.py")
     for noisy in ("absl", "jax", "orbax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
-        configs.validate(config)
-        _keep_compiled_programs()
-        mesh.initialize_processes()
-        if _WORKDIR.value is None and jax.process_count() > 1:
-            raise ValueError("found no --workdir, expected one that all processes share")
-        workdir = Path(_WORKDIR.value) if _WORKDIR.value else _new_workdir()
-        if _MODE.value == "train":
-            session.train(config, workdir)
-        else:
-            session.evaluate(config, workdir)
+        match _MODE.value:
+            case "prepare":
+                _prepare()
+            case "browse":
+                _browse()
+            case mode:
+                _train_or_evaluate(mode)
     except loop.Interrupted as stopped:
         print(stopped)
-    except (ValueError, OSError, loop.NonFiniteError) as error:
+    except (ValueError, OSError, ImportError, loop.NonFiniteError) as error:
         _fail(" ".join(str(error).split()))
+
+
+def _train_or_evaluate(mode: str) -> None:
+    config = _config()
+    _keep_compiled_programs()
+    mesh.initialize_processes()
+    if _WORKDIR.value is None and jax.process_count() > 1:
+        raise ValueError("found no --workdir, expected one that all processes share")
+    (session.train if mode == "train" else session.evaluate)(config, _workdir())
+
+
+def _prepare() -> None:
+    if _DATASET.value is None or _MANUAL_DIR.value is None:
+        raise ValueError("--mode=prepare: found no --dataset or no --manual_dir, expected both")
+    builder = catalogue.find(_DATASET.value)
+    folder = prepare.prepare(builder, Path(_MANUAL_DIR.value), _data_dir(), workers=_WORKERS.value)
+    print(prepare.summary(builder, folder))
+
+
+def _browse() -> None:
+    if _DATASET.value is None:
+        path = session.browse(_config(), _workdir())
+    else:
+        spec = _DATASET.value if ":" in _DATASET.value else f"tfds:{_DATASET.value}"
+        splits = schemes.open_splits(spec, root=str(_DATA_DIR.value or "."))
+        path = browse.write_page(_workdir(), spec, {"data set": browse.Browsed(spec=spec, splits=splits)})
+    print(f"Look at {path}")
+
+
+def _config() -> configs.Config:
+    if _CONFIG.value is None:
+        raise ValueError("found no --config, expected for instance --config=configs/regda.py")
+    configs.validate(_CONFIG.value)
+    return _CONFIG.value
+
+
+def _workdir() -> Path:
+    return Path(_WORKDIR.value) if _WORKDIR.value else _new_workdir()
+
+
+def _data_dir() -> Path:
+    return Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else schemes.default_data_dir()
 
 
 def _keep_compiled_programs() -> None:

@@ -5,9 +5,11 @@ import fnmatch
 import os
 import pathlib
 import re
+import struct
 import tarfile
 import weakref
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -15,7 +17,8 @@ import numpy as np
 from jaxpose.data import records
 from jaxpose.data.skeletons import Skeleton
 
-IMAGE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+IMAGE_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+MAX_PIXELS = 2**28  # of an image; decoded it takes three bytes per pixel
 
 
 class Files:
@@ -78,28 +81,43 @@ class Files:
             weakref.finalize(self, os.close, self._descriptor)
 
 
-def decode_image(data: bytes | np.ndarray, name: str) -> np.ndarray:
+def decode_image(data: bytes | np.ndarray, name: str, *, upright: bool = False) -> np.ndarray:
     """The pixels of an encoded image, uint8 (H, W, 3) RGB; an array is checked and returned as it is.
 
-    Grey images are repeated over the channels, 16-bit ones keep their high byte, alpha is dropped. A rotation
-    in the EXIF header is not applied: labels refer to the pixels as they are stored.
+    Grey images are repeated over the channels, 16-bit ones keep their high byte, palettes and CMYK become RGB, alpha
+    is dropped (TIFF multiplies by it). Of an animation or several pages the first is taken.
+
+    Args:
+      data: a file of one of `IMAGE_SUFFIXES`, or an array.
+      name: for messages.
+      upright: whether a rotation stated in the EXIF header is applied. Labels refer to the pixels as they are stored;
+        a TIFF is always turned.
 
     Raises:
-      BrokenImageError: if the data is truncated or no image. Decoders fill the rest of a truncated JPEG
-        with grey and only print a warning, hence the check of its end.
+      BrokenImageError: if the data is truncated, no image, or an image of more than `MAX_PIXELS`.
     """
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 3 or data.shape[2] != 3:
             raise ValueError(f"{name}: image is {data.dtype} {data.shape}, expected uint8 (H, W, 3)")
         return data
-    if _truncated(data):
+    if data.startswith(_PNG):
+        data = _still_png(data, name)
+    elif data.startswith(_JPEG) and all(marker != _JPEG_END for marker, _ in _jpeg_markers(data)):
+        # Decoders fill the rest of a truncated JPEG with grey and only print a warning.
         raise records.BrokenImageError(f"{name}: the image file is truncated at {len(data)} bytes")
+    # A few bytes can state a size that fills the memory, so the header is read before the decoder allocates.
+    width, height = _stated_size(data)
+    if width * height > MAX_PIXELS:
+        raise records.BrokenImageError(
+            f"{name}: the image has {width} x {height} pixels, expected at most {MAX_PIXELS} in all"
+        )
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         image = None
     if image is None:
-        raise records.BrokenImageError(f"{name}: {len(data)} bytes that cannot be decoded as an image")
+        raise records.BrokenImageError(f"{name}: {_what_it_is(data)}, expected an image such as JPEG or PNG")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -213,28 +231,91 @@ def _tar_spans(path: pathlib.Path) -> dict[str, tuple[int, int]]:
     }
 
 
+_JPEG = b"\xff\xd8"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
-
-
-def _truncated(data: bytes) -> bool:
-    if data.startswith(b"\xff\xd8"):
-        return not _jpeg_ends(data)
-    return data.startswith(_PNG) and _PNG_END not in data
 
 
 # 0xFF starts a marker, unless it is stuffed (followed by 00), a restart (D0-D7) or a fill byte (FF).
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_END = 0xD9
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments that state the image's size
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the end marker is there. A thumbnail in the header has its own, so segments are followed."""
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers with their positions, up to the end. A thumbnail in the header has its own, so segments are followed."""
     position = 2
     while match := _JPEG_MARKER.search(data, position):
         position, marker = match.start(), data[match.start() + 1]
+        yield marker, position
         if marker == _JPEG_END:
-            return True
+            return
         # Segments state their length; the data of a scan follows its segment, up to the next marker.
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
+
+
+_PNG_STILL = frozenset((b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"))
+
+
+def _still_png(data: bytes, name: str) -> bytes:
+    """The PNG without animation, metadata and trailing bytes, its chunks checked.
+
+    OpenCV's reader of animated PNG crashes on some damaged files, and takes seconds over others.
+    """
+    parts, position = [_PNG], len(_PNG)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        chunk = data[position : position + 12 + length]
+        if kind in _PNG_STILL:
+            if len(chunk) == 12 + length and zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+                raise records.BrokenImageError(f"{name}: the image file is damaged at byte {position}")
+            parts.append(chunk)
+        if kind == b"IEND":
+            return b"".join(parts)
+        position += 12 + length
+    raise records.BrokenImageError(f"{name}: the image file is truncated at {len(data)} bytes")
+
+
+def _stated_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header, (0, 0) where that is too short or of another format.
+
+    Formats that are not here hold no more pixels than bytes, or OpenCV's own limit of 2^30 pixels has to do.
+    """
+    try:
+        if data.startswith(_JPEG):
+            frames = (position for marker, position in _jpeg_markers(data) if marker in _JPEG_FRAMES)
+            return max((struct.unpack_from(">HH", data, frame + 5)[::-1] for frame in frames), default=(0, 0))
+        if data.startswith(_PNG):
+            return struct.unpack_from(">II", data, 16)
+        if data.startswith(b"GIF8"):
+            return struct.unpack_from("<HH", data, 6)
+        if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        if data.startswith((b"II*\0", b"MM\0*")):
+            return _tiff_size(data)
+    except struct.error:
+        pass
+    return 0, 0
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    order = "<" if data.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(f"{order}I", data, 4)
+    (entries,) = struct.unpack_from(f"{order}H", data, directory)
+    size = {256: 0, 257: 0}
+    for entry in range(entries):
+        position = directory + 2 + 12 * entry
+        tag, kind = struct.unpack_from(f"{order}HH", data, position)
+        if tag in size:
+            (size[tag],) = struct.unpack_from(f"{order}H" if kind == 3 else f"{order}I", data, position + 8)
+    return size[256], size[257]
+
+
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _what_it_is(data: bytes) -> str:
+    if not data:
+        return "the image file is empty"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "a HEIC image, which cannot be decoded: convert it"
+    return f"{len(data)} bytes that cannot be decoded as an image"
