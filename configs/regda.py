@@ -20,10 +20,10 @@ def get_config(words: str | None = None) -> Config:
     pairs.reject(rest, "released", "dd", "min_max_false")
     if "released" in rest:
         method = regda.released_settings()
-    elif config.pair in pairs.PUBLISHED:
-        method = regda.RegDA()
+        model = dataclasses.replace(config.model, head="linear", target_statistics=False)
+        config = dataclasses.replace(config, model=model)
     elif config.pair.startswith("sprites"):
-        method = regda.RegDA(fresh_regressors=False, source_statistics=False)
+        method = regda.RegDA()
     else:
         method = regda.short_settings()
     if "dd" in rest:

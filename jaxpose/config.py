@@ -55,6 +55,10 @@ class Model:
       head_width: channels of the upsampling layers and regressors.
       upsampling: transposed convolutions, each of which doubles the resolution.
       sigma: of the label heatmaps, in heatmap pixels.
+      head: of the source model: `linear`, one 1x1 convolution, or `regressor`, RegDA's two layers. RegDA's and MCD's
+        regressors go on from the latter and start anew after the former.
+      target_statistics: while adapting, only target batches move the running batch statistics, so that the adapted
+        detector normalises by the target alone; else source batches move them too.
       weights: a torchvision `.pth` or `.safetensors` file for the backbone; None starts from random weights.
     """
 
@@ -63,6 +67,8 @@ class Model:
     head_width: int = 256
     upsampling: int = 3
     sigma: float = 2.0
+    head: str = "linear"
+    target_statistics: bool = False
     weights: str | None = None
 
 
@@ -113,6 +119,7 @@ _FREE = ("data.workers", "data.root", "data.memory", "mesh", "log_every", "oracl
 _METRICS = ("pck", "tllib_pck", "mae")
 _DTYPES = ("auto", "float32", "bfloat16")
 _RULES = ("sgd", "adam")
+_HEADS = ("linear", "regressor")
 
 
 def validate(config: Config) -> None:
@@ -143,6 +150,7 @@ def validate(config: Config) -> None:
         ("eval_every", config.eval_every, config.eval_every > 0, "at least 1"),
         ("checkpoint_every", config.checkpoint_every, config.checkpoint_every > 0, "at least 1"),
         ("log_every", config.log_every, config.log_every > 0, "at least 1"),
+        ("model.head", config.model.head, config.model.head in _HEADS, f"one of {', '.join(_HEADS)}"),
         ("dtype", config.dtype, config.dtype in _DTYPES, f"one of {', '.join(_DTYPES)}"),
         *(
             (f"optim.{name}", rule, rule in _RULES, f"one of {', '.join(_RULES)}")

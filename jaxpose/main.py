@@ -75,7 +75,7 @@ def _browse() -> None:
         path = session.browse(_config(), _workdir())
     else:
         spec = _DATASET.value if ":" in _DATASET.value else f"tfds:{_DATASET.value}"
-        splits = schemes.open_splits(spec, root=str(_DATA_DIR.value or "."))
+        splits = schemes.open_data(spec, root=str(_DATA_DIR.value or ".")).splits
         path = browse.write_page(_workdir(), spec, {"data set": browse.Browsed(spec=spec, splits=splits)})
     print(f"Look at {path}")
 

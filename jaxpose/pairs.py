@@ -7,6 +7,7 @@ decides on the method; everything else comes from here, so that recipes are comp
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from jaxpose.config import Config, Data, Model
 from jaxpose.data.augment import Augmentation
@@ -49,7 +50,7 @@ def ultrasound() -> Config:
             batch_size=16,
         ),
         augmentation=Augmentation(rotation=15.0, scale=(0.75, 1.35), translation=0.1, brightness=0.4, contrast=0.4),
-        model=Model(depth=18, width=16, head_width=32, sigma=1.5),
+        model=Model(depth=18, width=16, head_width=32, sigma=1.5, **_SHORT),
         optim=_short_schedule(),
     )
 
@@ -78,7 +79,7 @@ def sprites(source: str, target: str) -> Config:
             margin=1.0,
         ),
         augmentation=_NONE,
-        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.0),
+        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.0, **_SHORT),
         optim=_short_schedule(),
     )
 
@@ -100,7 +101,7 @@ def quick(config: Config) -> Config:
         checkpoint_every=10,
         log_every=10,
         data=dataclasses.replace(config.data, source=source, target=target, image_size=64, batch_size=8),
-        model=Model(depth=18, width=8, head_width=16, upsampling=config.model.upsampling, sigma=1.0),
+        model=dataclasses.replace(config.model, depth=18, width=8, head_width=16, sigma=1.0),
     )
 
 
@@ -134,6 +135,10 @@ _NONE = Augmentation(
 _VARIANTS = ("color", "noisy", "scream")
 
 
+# There is no time to learn regressors anew, nor for the statistics of the domains to meet.
+_SHORT: dict[str, Any] = {"head": "regressor", "target_statistics": True}
+
+
 def _short_schedule() -> Optim:
     """From random weights in hundreds of steps: Adam, and a rate that falls to a tenth while adapting."""
     return Optim(
@@ -155,7 +160,7 @@ def _embedded(name: str, source: str, target: str) -> Config:
         checkpoint_every=300,
         data=Data(source=source, target=target, image_size=64, batch_size=32),
         augmentation=Augmentation(rotation=20.0),
-        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.5),
+        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.5, **_SHORT),
         optim=_short_schedule(),
     )
 

@@ -282,12 +282,21 @@ def _stated_size(data: bytes) -> tuple[int, int]:
     """
     try:
         if data.startswith(_JPEG):
-            frames = (position for marker, position in _jpeg_markers(data) if marker in _JPEG_FRAMES)
-            return max((struct.unpack_from(">HH", data, frame + 5)[::-1] for frame in frames), default=(0, 0))
+            height, width = next(
+                (
+                    struct.unpack_from(">HH", data, at + 5)
+                    for marker, at in _jpeg_markers(data)
+                    if marker in _JPEG_FRAMES
+                ),
+                (0, 0),
+            )
+            return width, height
         if data.startswith(_PNG):
-            return struct.unpack_from(">II", data, 16)
+            width, height = struct.unpack_from(">II", data, 16)
+            return width, height
         if data.startswith(b"GIF8"):
-            return struct.unpack_from("<HH", data, 6)
+            width, height = struct.unpack_from("<HH", data, 6)
+            return width, height
         if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
             return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
         if data.startswith((b"II*\0", b"MM\0*")):

@@ -134,7 +134,9 @@ def write_shards(
         lengths={s: [reports[j.path]["count"] for j in jobs if j.split == s] for s in splits},
         sizes={s: sum(j.path.stat().st_size for j in jobs if j.split == s) for s in splits},
         skipped=_merge(reports[j.path]["skipped"] for j in jobs),
-        sequences={s: [run for j in jobs if j.split == s for run in reports[j.path]["sequences"]] for s in splits},
+        sequences={
+            s: [(name, n) for j in jobs if j.split == s for name, n in reports[j.path]["sequences"]] for s in splits
+        },
     )
 
 

@@ -64,6 +64,20 @@ class Skeleton:
         groups = {"all": np.arange(len(self), dtype=np.int32)}
         return groups | {name: self.indices(joints) for name, joints in self.groups.items()}
 
+    def rename(self, names: Mapping[str, str]) -> "Skeleton":
+        """The skeleton with some of its joints called otherwise."""
+
+        def new(joints: Sequence[str]) -> tuple[str, ...]:
+            return tuple(names.get(joint, joint) for joint in joints)
+
+        return dataclasses.replace(
+            self,
+            joints=new(self.joints),
+            bones=tuple((names.get(a, a), names.get(b, b)) for a, b in self.bones),
+            flips=tuple((names.get(a, a), names.get(b, b)) for a, b in self.flips),
+            groups={group: new(members) for group, members in self.groups.items()},
+        )
+
     def restrict(self, joints: Sequence[str], name: str | None = None) -> "Skeleton":
         """The skeleton of a subset of the joints, in the order given."""
         kept = set(joints)
@@ -76,21 +90,6 @@ class Skeleton:
             groups={g: members for g, members in groups.items() if members},
             sigmas=tuple(self.sigmas[i] for i in self.indices(joints)) if self.sigmas else (),
         )
-
-
-def shared(source: Skeleton, target: Skeleton) -> Skeleton:
-    """The joints that both skeletons name, in the source's order with the source's structure.
-
-    Raises:
-      ValueError: if they share none.
-    """
-    joints = tuple(joint for joint in source.joints if joint in set(target.joints))
-    if not joints:
-        raise ValueError(
-            f"skeletons share no joint: source {source.name} has {', '.join(source.joints)}; "
-            f"target {target.name} has {', '.join(target.joints)}"
-        )
-    return source.restrict(joints)
 
 
 def _sides(names: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,52 @@
 """The published data sets by name."""
 
-from jaxpose.datasets import lsp
+from jaxpose.datasets import (
+    animals,
+    coco,
+    dsprites,
+    freihand,
+    ge_hands,
+    h3d,
+    human36m,
+    lsp,
+    mpi_inf_3dhp,
+    mpii,
+    mvhand,
+    rhd,
+    simplified_human36m,
+    surreal,
+    threedpw,
+    threehundred_vw,
+    wflw,
+)
 from jaxpose.datasets.builder import RecordBuilder
 
-BUILDERS: dict[str, type[RecordBuilder]] = {builder.name: builder for builder in (lsp.Lsp, lsp.Lspet)}
+_MODULES = (
+    animals,
+    coco,
+    dsprites,
+    freihand,
+    ge_hands,
+    h3d,
+    human36m,
+    lsp,
+    mpi_inf_3dhp,
+    mpii,
+    mvhand,
+    rhd,
+    simplified_human36m,
+    surreal,
+    threedpw,
+    threehundred_vw,
+    wflw,
+)
+
+BUILDERS: dict[str, type[RecordBuilder]] = {
+    found.name: found
+    for module in _MODULES
+    for found in vars(module).values()
+    if isinstance(found, type) and issubclass(found, RecordBuilder) and found.__module__ == module.__name__
+}
 
 
 def find(name: str) -> type[RecordBuilder]:

@@ -49,7 +49,11 @@ def summary(builder_class: type[RecordBuilder], folder: Path) -> str:
             same = found.num_examples == published
             verdict = "as published" if same else f"DIFFERS from the published {published:,}"
         lines.append(f"  {split}: {found.num_examples:,} records, {verdict}")
-    lines += [f"  {split}: 0 records, published are {n:,}" for split, n in builder_class.COUNTS.items() if n and split not in splits]
+    lines += [
+        f"  {split}: 0 records, published are {n:,}"
+        for split, n in builder_class.COUNTS.items()
+        if n and split not in splits
+    ]
     for reason, (count, names) in json.loads((folder / "skipped.json").read_text()).items():
         lines.append(f"  skipped {count:,}: {reason} ({', '.join(names)}{', ...' if count > len(names) else ''})")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from jaxpose.recipes import optimizers
 from jaxpose.recipes.stage import State, Task, initial_state
 
 Trees = dict[str, Any]
-Head = Literal["linear", "regressor"]
 
 TRUNK = ("backbone", "upsampling")
 
@@ -35,9 +34,15 @@ class Features:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A trunk (backbone and upsampling) and the heads that read its features."""
+    """A trunk (backbone and upsampling) and the heads that read its features.
 
-    networks: dict[str, functional.Network]
+    Attributes:
+      networks: by name.
+      target_statistics: see `config.Model`.
+    """
+
+    networks: Mapping[str, functional.Network]
+    target_statistics: bool = False
 
     def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
         """Fresh parameters and statistics of the named networks."""
@@ -65,13 +70,17 @@ class Detector:
         maps, updated = self.networks[name].apply(params, stats[name], features, train=train)
         return maps, stats | {name: updated}
 
+    def before_target(self, before: Trees, after_source: Trees) -> Trees:
+        """The statistics that a target batch moves on, given those before and after the source batch."""
+        return before if self.target_statistics else after_source
+
     def predict(self, state: State, images: jax.Array) -> jax.Array:
         """Heatmaps of the head `head` with running statistics."""
         features, _ = self.trunk(state.params, state.stats, images, train=False)
         return self.head("head", state.params["head"], state.stats, features, train=False)[0]
 
 
-def build(task: Task, config: Config, *, heads: Mapping[str, Head]) -> Detector:
+def build(task: Task, config: Config, *, heads: Mapping[str, str]) -> Detector:
     """The networks of `config.model` with the named heads: `linear` is one 1x1 convolution, `regressor` RegDA's f."""
     model, dtype = config.model, compute_dtype(config.dtype)
     channels = functional.backbone_channels(model.depth, model.width)
@@ -85,7 +94,7 @@ def build(task: Task, config: Config, *, heads: Mapping[str, Head]) -> Detector:
             networks[name] = functional.keypoint_head(model.head_width, joints)
         else:
             networks[name] = functional.regressor(model.head_width, joints, dtype)
-    return Detector(networks=networks)
+    return Detector(networks=networks, target_statistics=model.target_statistics)
 
 
 def continued(

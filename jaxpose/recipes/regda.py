@@ -57,10 +57,6 @@ class RegDA:
       trunk_weight: the share of the gradient through f' that reaches the trunk. Read literally, the paper has 1, which
         costs much accuracy on the source; the released code lets it rise to 0.1.
       trunk_warmup: that share rises as tanh(step / (2 trunk_warmup)); 0: it is constant.
-      fresh_regressors: start f and f' from random weights, as the paper does; else the source model's head is a
-        regressor, and both start from it.
-      source_statistics: let source batches move the running batch statistics too, as the paper's single network does.
-        Without, the adapted detector normalises by the target alone.
       label_maps, mean: how labels are drawn, and the mean over joints.
       pseudo_points: where f's predictions lie on its maps.
       support, eps, clip_false: how pseudo-label maps are cut off, what is added to every pixel of a disparity's
@@ -76,8 +72,6 @@ class RegDA:
     margin: float = 1.0
     trunk_weight: float = 0.1
     trunk_warmup: float = 0.0
-    fresh_regressors: bool = True
-    source_statistics: bool = True
     label_maps: inputs.LabelMaps = inputs.clean_labels
     mean: supervised.Mean = heatmap.masked_mean
     pseudo_points: Callable[[jax.Array], jax.Array] = heatmaps.argmax_points
@@ -88,7 +82,7 @@ class RegDA:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
-        networks = detector.build(task, config, heads={"head": "linear" if self.fresh_regressors else "regressor"})
+        networks = detector.build(task, config, heads={"head": config.model.head})
         first = supervised.pretrain(task, config, networks, label_maps=self.label_maps, mean=self.mean)
         regressors = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
         return first, adapt(task, config, regressors, self)
@@ -97,11 +91,9 @@ class RegDA:
 def short_settings() -> RegDA:
     """For schedules of hundreds of steps and heatmaps of a few pixels.
 
-    f and f' start from the source model's head, as there is no time to learn them anew; pseudo-labels lie between
-    pixels, as a pixel is a large part of PCK's threshold; and the running statistics are the target's, as there is no
-    time for the domains' statistics to meet.
+    Pseudo-labels lie between pixels, as a pixel is a large part of PCK's threshold.
     """
-    return RegDA(fresh_regressors=False, pseudo_points=heatmaps.subpixel_points, source_statistics=False)
+    return RegDA(pseudo_points=heatmaps.subpixel_points)
 
 
 def released_settings() -> RegDA:
@@ -141,7 +133,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
-        heads = {} if settings.fresh_regressors else {"head": "head", "head_adv": "head"}
+        heads = {"head": "head", "head_adv": "head"} if config.model.head == "regressor" else {}
         kept = {name: name for name in TRUNK} | heads
         return detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
 
@@ -187,8 +179,7 @@ def simultaneous(
 ) -> tuple[State, Metrics]:
     """All three objectives at the same parameters, one update of each network (Sec. 4.4)."""
     grads, stats, metrics = objectives.source(state, labels)
-    before = stats if objectives.settings.source_statistics else state.stats
-    target = objectives.target(state.params, before, images, mask)
+    target = objectives.target(state.params, objectives.networks.before_target(state.stats, stats), images, mask)
     adversary = objectives.regress(state.params["head_adv"], target.stats, target)
     total = grads | objectives.trunk_gradient(state.step, target, adversary)
     total = {name: _add(grads[name], total[name]) if name in TRUNK else total[name] for name in total}

@@ -17,6 +17,7 @@ from jaxpose.data.pipeline import Crops
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import html, text
+from jaxpose.report.browse import Browsed, Joined, write_page
 from jaxpose.train import loop
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, write_json
@@ -85,9 +86,23 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _build(config: Config, workdir: Path) -> loop.Run:
+def browse(config: Config, workdir: Path) -> Path:
+    """Writes a page that shows the data of a pair and how its joints were matched."""
+    pair = _open(config)
+    browsed = {
+        name: Browsed(spec=domain.spec, splits={split: crops.source for split, crops in domain.splits.items()})
+        for name, domain in pair.domains.items()
+    }
+    joined = Joined(
+        rows=[(found.source, found.target, found.how) for found in pair.match.pairs],
+        left_out={"source": pair.match.unmatched_source, "target": pair.match.unmatched_target},
+    )
+    return write_page(workdir, config.pair, browsed, joined)
+
+
+def _open(config: Config) -> Pair:
     data = config.data
-    pair = open_pair(
+    return open_pair(
         source=data.source,
         target=data.target,
         root=data.root,
@@ -96,6 +111,10 @@ def _build(config: Config, workdir: Path) -> loop.Run:
         memory=data.memory,
         seed=config.seed,
     )
+
+
+def _build(config: Config, workdir: Path) -> loop.Run:
+    data, pair = config.data, _open(config)
     task = _task(config, pair)
     stages = config.method.stages(task, config)
     names = {stage.name for stage in stages}
@@ -154,7 +173,13 @@ def _check_same_run(config: Config, workdir: Path) -> None:
 
 
 def _describe(run: loop.Run) -> str:
-    lines = [f"Joints ({len(run.task.skeleton)}): {', '.join(run.task.skeleton.joints)}"]
+    match = run.pair.match
+    if all(pair.how == "same name" for pair in match.pairs):
+        lines = [f"Joints ({len(run.task.skeleton)}): {', '.join(run.task.skeleton.joints)}"]
+        left_out = {"source": match.unmatched_source, "target": match.unmatched_target}
+        lines += [f"Only in the {name}: {', '.join(joints)}" for name, joints in left_out.items() if joints]
+    else:
+        lines = match.table()
     for name, domain in run.pair.domains.items():
         sizes = ", ".join(f"{len(crops)} {split}" for split, crops in domain.splits.items())
         lines.append(f"{name.capitalize()}: {domain.spec} ({sizes})")

@@ -1,3 +1,4 @@
+import random
 import sys
 import tarfile
 from collections.abc import Callable
@@ -200,6 +201,89 @@ def test_errors_of_layout_and_cells(tmp_path):
         deeplabcut.read(write(tmp_path / "f", again))
 
 
+def test_swapped_columns_are_matched_by_name(tmp_path):
+    text = (
+        "scorer,A,A,A,A,A,A\nbodyparts,leftear,snout,snout,rightear,leftear,rightear\ncoords,y,y,x,x,x,y\n"
+        "labeled-data/vid1/img007.png,40,2,1.5,50.25,30,6\n"
+    )
+    source = deeplabcut.read(write(tmp_path, project(text)))
+    assert source.skeleton.joints == ("leftear", "snout", "rightear")
+    np.testing.assert_array_equal(source.keypoints, [[[30, 40], [1.5, 2], [50.25, 6]]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"header rows are absent"),
+        ("\0" * 50, r"header rows are absent|line contains NUL"),
+        (b"\xff\xfe" + table(ROWS).encode(), r"expected a CSV table in UTF-8"),
+        (table(ROWS).replace("scorer,", "scorers,"), r"header rows are bodyparts, coords; expected scorer"),
+        (table(ROWS).replace("coords,x", "coords,z", 1), r"columns per body part are x, y, z; expected one x, one y"),
+        (table(ROWS).replace("coords,x,y,x,y", "coords,x,y,x,x"), r"columns per body part are x, y; expected one x"),
+        (
+            table(ROWS).replace("bodyparts,snout,snout,leftear,leftear", "bodyparts,snout,snout,leftear,tail"),
+            r"body part 'leftear' has no column x or no column y, expected both",
+        ),
+        (table(ROWS).replace("snout,snout", ","), r"body part '' has no column x or no column y"),
+        (table(ROWS)[:-12], r"row labeled-data/vid1/img100\.png has \d cells, expected 7"),
+        (table({"img1.png": ["1e", 2, 3, 4, 5, 6]}), r"'1e', expected numbers and empty cells"),
+        (table({}), r"none of 0 labelled images exists"),
+        ('scorer,"' + "x" * 200_000, r"field larger than field limit.*, expected a CSV table"),
+    ],
+)
+def test_damaged_tables(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        deeplabcut.read(write(tmp_path, project(text)))
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_that_are_no_coordinates_are_missing(tmp_path):
+    rows = {"img99999999999999999999.png": ["inf", 2, "1e300", 4, "-inf", "nan"]}
+    source = deeplabcut.read(write(tmp_path, project(table(rows), rows)))
+    np.testing.assert_array_equal(source.visible, [[0, 0, 0]])
+    np.testing.assert_array_equal(source.keypoints, np.zeros((1, 3, 2)))
+
+
+@pytest.mark.parametrize("individuals", [None, ("mus1", "single")])
+def test_random_damage_gives_one_line_errors(tmp_path, individuals):
+    generator = random.Random(1)
+    rows = {image: cells * len(individuals or "x") for image, cells in ROWS.items()}
+    good, messages = table(rows, individuals=individuals).encode(), []
+    write(tmp_path, project(good))
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(generator.randint(1, 4)):
+            place = generator.randrange(len(data))
+            piece = generator.choice([b"", b",", b"\n", b'"', b"\0", b"\xff", b"x", b"single", b"coords", b"-1e999"])
+            data[place : place + generator.choice([0, 1, 1, 20])] = piece
+        (tmp_path / "labeled-data/vid1/CollectedData_AB.csv").write_bytes(data)
+        try:
+            source = deeplabcut.read(tmp_path)
+        except ValueError as error:
+            messages.append(str(error))
+        else:
+            assert np.isfinite(source.keypoints).all()
+    assert len(messages) > 50
+    assert all("CollectedData" in message and "\n" not in message for message in messages if "exists" not in message)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "half", "other", "text"])
+def test_damaged_h5(tmp_path, damage):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("tables")
+    root = write(tmp_path, project(b"garbage", name="CollectedData_AB.h5"))
+    h5 = root / "labeled-data/vid1/CollectedData_AB.h5"
+    if damage != "garbage":
+        h5.unlink()
+        cells = [["x", 1.0]] if damage == "text" else [[1.0, 2.0]]
+        pd.DataFrame(cells, columns=list("ab")).to_hdf(h5, key="df_with_missing")
+    if damage == "half":
+        h5.write_bytes(h5.read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r"CollectedData_AB\.h5: (cannot be read|has 1 header rows)") as error:
+        deeplabcut.read(root)
+    assert "\n" not in str(error.value)
+
+
 def test_merged_tables_of_training_sets_are_ignored(tmp_path):
     merged = "training-datasets/iteration-0/UnaugmentedDataSet_x/CollectedData_AB.csv"
     check_rows(deeplabcut.read(write(tmp_path / "p", project(table(ROWS)) | {merged: table(ROWS)})))
@@ -220,12 +304,6 @@ def test_bones_and_sides(tmp_path, skeleton):
         assert source.skeleton.groups == {}
     empty = write(tmp_path / "q", project(table(ROWS)) | {"config.yaml": f"skeleton: []\n{other}"})
     assert deeplabcut.read(empty).skeleton.bones == ()
-
-
-def test_lightning_pose(tmp_path):
-    tree = {"d/CollectedData.csv": table(ROWS), "d/CollectedData_new.csv": table(ROWS)}
-    tree |= {f"d/labeled-data/vid1/{name}": IMAGE for name in ROWS}
-    check_rows(deeplabcut.read(write(tmp_path / "p", tree)))
 
 
 @pytest.mark.parametrize("variant", ["table", "fixed"])
@@ -272,7 +350,7 @@ def test_h5_of_multi_animal_projects_and_errors(tmp_path, monkeypatch):
     monkeypatch.undo()
     h5.unlink()
     frame.to_hdf(h5, key="predictions")
-    with pytest.raises(ValueError, match=r"holds /predictions; expected the key df_with_missing"):
+    with pytest.raises(ValueError, match=r"holds /predictions; expected a table df_with_missing"):
         deeplabcut.read(root)
 
 

@@ -5,7 +5,10 @@ import threading
 import zlib
 
 import cv2
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
+import PIL.Image
 import pytest
 
 from jaxpose.data import records
@@ -132,13 +135,160 @@ def test_decode_grey_16_bit_and_alpha():
     np.testing.assert_allclose(decoded[..., 0], deep / 257.0, atol=1)
 
 
-def test_decode_ignores_exif_rotation():
-    jpeg = encode(".jpg", smooth_image((16, 32, 3)))
-    tiff = b"II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + bytes(4)  # orientation 6
+def pillow(kind, image, **options):
+    """Encodes with Pillow, which writes what OpenCV cannot."""
+    file = io.BytesIO()
+    picture = image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_decode_palettes_bits_and_cmyk():
+    image = smooth_image()
+    palette = PIL.Image.fromarray(image).quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(decode_image(pillow("PNG", palette), "x"), expected)
+    np.testing.assert_array_equal(decode_image(pillow("GIF", palette), "x"), expected)
+    bits = PIL.Image.fromarray(image).convert("1")
+    np.testing.assert_array_equal(decode_image(pillow("PNG", bits), "x"), np.asarray(bits.convert("RGB")))
+    cmyk = PIL.Image.fromarray(image).convert("CMYK")
+    decoded = decode_image(pillow("JPEG", cmyk, quality=95), "x")
+    assert np.abs(decoded.astype(int) - image).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_decode_takes_the_first_of_several_frames(kind):
+    frames = [PIL.Image.new("RGB", (30, 20), (value, 0, 255 - value)) for value in (40, 160, 250)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = pillow(kind, frames[0], save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(decode_image(data, "x"), np.broadcast_to(np.uint8([40, 0, 215]), (20, 30, 3)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
+def test_decode_one_pixel(suffix):
+    decoded = decode_image(encode(suffix, np.full((1, 1, 3), 200, np.uint8)), "x")
+    assert decoded.shape == (1, 1, 3)
+    assert np.abs(decoded.astype(int) - 200).max() <= 2
+
+
+def with_orientation(jpeg, value):
+    tiff = b"II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x03\0\x01\0\0\0" + bytes([value, 0, 0, 0]) + bytes(4)
     exif = b"Exif\0\0" + tiff
-    rotated = jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
-    assert cv2.imdecode(np.frombuffer(rotated, np.uint8), cv2.IMREAD_COLOR).shape == (32, 16, 3)
-    assert decode_image(rotated, "x").shape == (16, 32, 3)
+    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+
+def test_decode_applies_exif_rotation_only_if_asked():
+    jpeg = encode(".jpg", smooth_image((16, 32, 3)))
+    rotated = with_orientation(jpeg, 6)  # the camera was held so that the stored picture is turned clockwise
+    plain = decode_image(jpeg, "x")
+    np.testing.assert_array_equal(decode_image(rotated, "x"), plain)
+    np.testing.assert_array_equal(decode_image(rotated, "x", upright=True), np.rot90(plain, -1))
+    np.testing.assert_array_equal(decode_image(with_orientation(jpeg, 3), "x", upright=True), plain[::-1, ::-1])
+    np.testing.assert_array_equal(decode_image(jpeg, "x", upright=True), plain)
+
+
+def test_decode_applies_the_rotation_of_a_png():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 8
+    image = smooth_image((16, 32, 3))
+    data = pillow("PNG", image, exif=exif)
+    np.testing.assert_array_equal(decode_image(data, "x"), image)
+    np.testing.assert_array_equal(decode_image(data, "x", upright=True), np.rot90(image))
+
+
+def huge(kind):
+    """A small file whose header states 60,000 x 50,000 pixels."""
+    width, height = 60_000, 50_000
+    data = bytearray(pillow(kind, smooth_image()))
+    if kind == "PNG":
+        data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    elif kind == "JPEG":
+        start = data.index(b"\xff\xc0") + 5
+        data[start : start + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    else:
+        data[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+    return bytes(data)
+
+
+def huge_webp():
+    frames = [PIL.Image.fromarray(np.roll(smooth_image(), i, axis=0)) for i in range(2)]
+    data = bytearray(pillow("WEBP", frames[0], save_all=True, append_images=frames[1:]))
+    data[24:30] = (59_999).to_bytes(3, "little") + (49_999).to_bytes(3, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP"])
+def test_decode_refuses_huge_images_by_their_header(kind):
+    if kind == "TIFF":
+        info = {256: 60_000, 257: 50_000}
+        entries = b"".join(
+            tag.to_bytes(2, "little") + b"\x04\0\x01\0\0\0" + value.to_bytes(4, "little") for tag, value in info.items()
+        )
+        data = b"II*\0\x08\0\0\0\x02\0" + entries + bytes(4)
+    else:
+        data = huge_webp() if kind == "WEBP" else huge(kind)
+    with pytest.raises(records.BrokenImageError, match=r"^a\.x: the image has 60000 x 50000 pixels, expected at most"):
+        decode_image(data, "a.x")
+
+
+def test_size_is_read_behind_a_thumbnail():
+    jpeg, thumbnail = huge("JPEG"), encode(".jpg", smooth_image((8, 8, 3)))
+    segment = b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    with pytest.raises(records.BrokenImageError, match="60000 x 50000"):
+        decode_image(jpeg[:2] + segment + jpeg[2:], "x")
+
+
+def test_decode_says_what_it_cannot_read():
+    with pytest.raises(records.BrokenImageError, match=r"^a: the image file is empty, expected an image such as JPEG"):
+        decode_image(b"", "a")
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(records.BrokenImageError, match=r"^a: a HEIC image, which cannot be decoded: convert it"):
+        decode_image(heic, "a")
+
+
+PICTURES = {
+    "jpg": encode(".jpg", smooth_image()),
+    "progressive": pillow("JPEG", smooth_image(), progressive=True),
+    "png": encode(".png", smooth_image()),
+    "palette": pillow("PNG", PIL.Image.fromarray(smooth_image()).quantize(16)),
+    "animated": pillow(
+        "PNG",
+        PIL.Image.fromarray(smooth_image()),
+        save_all=True,
+        append_images=[PIL.Image.fromarray(smooth_image()[::-1])],
+    ),
+}
+
+
+@hypothesis.settings(max_examples=150)
+@hypothesis.given(st.sampled_from(sorted(PICTURES)), st.data())
+def test_damaged_images_decode_or_are_broken(kind, data):
+    damaged = bytearray(PICTURES[kind])
+    for _ in range(data.draw(st.integers(0, 4))):
+        # Half of the damage falls on headers, which are a small part of the file.
+        last = data.draw(st.sampled_from([99, len(damaged) - 1]))
+        damaged[data.draw(st.integers(0, last))] = data.draw(st.integers(0, 255))
+    damaged = bytes(damaged[: data.draw(st.one_of(st.just(len(damaged)), st.integers(0, len(damaged))))])
+    try:
+        image = decode_image(damaged, "x")
+    except records.BrokenImageError:
+        return
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+
+
+def test_damaged_animation_is_refused():
+    # OpenCV's reader of animated PNG crashes on such files.
+    data = PICTURES["animated"]
+    control = data.index(b"fcTL")
+    np.testing.assert_array_equal(
+        decode_image(data[:control] + b"bcTL" + data[control + 4 :], "x"), decode_image(data, "x")
+    )
+    pixels = data.index(b"IDAT") + 40
+    with pytest.raises(records.BrokenImageError, match=r"x: the image file is damaged at byte \d+"):
+        decode_image(data[:pixels] + b"1234" + data[pixels + 4 :], "x")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

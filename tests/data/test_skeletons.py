@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from jaxpose.data import skeletons
 from jaxpose.data.skeletons import COCO17, HAND21, LSP14, MPII16, Skeleton
 
 
@@ -23,17 +22,15 @@ def test_hand_groups_are_those_of_the_published_tables() -> None:
         np.testing.assert_array_equal(groups[name], np.arange(1 + i, 21, 4))
 
 
-def test_shared_joints_are_matched_by_name_in_the_sources_order() -> None:
-    both = skeletons.shared(MPII16, LSP14)
+def test_restricted_and_renamed_skeletons_keep_their_structure() -> None:
+    both = MPII16.restrict([joint for joint in MPII16.joints if joint in LSP14.joints])
     assert set(both.joints) == set(LSP14.joints)
-    assert both.joints == tuple(j for j in MPII16.joints if j in LSP14.joints)
     assert "pelvis" not in {joint for bone in both.bones for joint in bone}
     assert all(both.groups.values())
-
-
-def test_no_shared_joint_is_an_error_that_lists_both() -> None:
-    with pytest.raises(ValueError, match=r"share no joint: source hand21 has wrist, .*; target one has nose"):
-        skeletons.shared(HAND21, Skeleton(name="one", joints=("nose",)))
+    renamed = both.rename({"neck": "left_knee", "left_knee": "neck"})
+    assert renamed.joints[both.joints.index("neck")] == "left_knee"
+    assert ("neck", "right_knee") in renamed.flips
+    assert renamed.groups["knee"] == ("neck", "right_knee")
 
 
 def test_wrong_skeletons_are_refused() -> None:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from jaxpose.data.skeletons import Skeleton
-from jaxpose.recipes import inputs, regda
+from jaxpose.recipes import detector, inputs, regda
 from jaxpose.recipes.stage import Stage, State, initial_state
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import BATCH, K, make_batch, make_config, make_networks, make_task
 
 
-def adapt_stage(method: regda.RegDA) -> tuple[Stage, State]:
-    networks = make_networks()
+def adapt_stage(method: regda.RegDA, networks: detector.Detector | None = None) -> tuple[Stage, State]:
+    networks = networks or make_networks()
     stage = regda.adapt(make_task(), make_config(method), networks, method)
     params, stats = networks.init(jax.random.key(0), ("backbone", "upsampling"))
     return stage, stage.init(jax.random.key(1), initial_state(params=params, stats=stats, optimizers={}))
@@ -263,7 +263,7 @@ def test_target_labels_never_reach_the_step() -> None:
 
 @pytest.mark.parametrize("both", [True, False])
 def test_which_domains_move_the_running_statistics(both: bool) -> None:
-    stage, state = adapt_stage(regda.RegDA(source_statistics=both))
+    stage, state = adapt_stage(regda.RegDA(), make_networks(target_statistics=not both))
     batch = make_batch(8)
     step = jax.jit(stage.step)
     first, _ = step(state, batch, jax.random.key(0))

@@ -36,7 +36,7 @@ def make_config(method: Any) -> Config:
         steps={"pretrain": 2, "adapt": 10},
         data=Data(image_size=SIZE, batch_size=BATCH),
         model=Model(depth=18, width=4, head_width=8, sigma=1.0),
-        optim=OPTIM,
+        optim=dataclasses.replace(OPTIM),
         dtype="float32",
     )
 
@@ -71,12 +71,13 @@ class Backbone(nnx.Module):
         return x, x, x, y
 
 
-def make_networks() -> detector.Detector:
+def make_networks(*, target_statistics: bool = False) -> detector.Detector:
     return detector.Detector(
         networks={
             "backbone": functional.network(Backbone),
             "upsampling": functional.upsampling(6, 5, jnp.float32, layers=1),
             "head": functional.regressor(5, K, jnp.float32),
             "head_adv": functional.regressor(5, K, jnp.float32),
-        }
+        },
+        target_statistics=target_statistics,
     )

@@ -1,4 +1,4 @@
-"""Labels of DeepLabCut projects, and of Lightning Pose, whose tables have the same format."""
+"""Labels of DeepLabCut projects."""
 
 import csv
 import dataclasses
@@ -32,8 +32,7 @@ def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSou
     Args:
       path: a project, its `labeled-data` folder, or a tar that holds one at any depth. Every video's folder
         has a `CollectedData_*.csv`, or else a `CollectedData_*.h5`: that needs the extra `jaxpose[dlc]`, and
-        pandas keeps pickles in it, so open only files that you trust. Of Lightning Pose, a folder or tar that
-        holds a `CollectedData.csv` beside `labeled-data`.
+        pandas keeps pickles in it, so open only files that you trust.
       folders: shell patterns on the names of the videos' folders.
 
     Raises:
@@ -41,37 +40,21 @@ def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSou
         exists, an image is labelled twice, or a pattern matches no folder.
     """
     files = Files(path)
-    tables = [_read_table(files, name) for name in _table_names(files)]
-    tables = [_align(table, tables[0]) for table in tables]
-    joints = tables[0].joints
-    rows = _select(_with_image(files, tables), folders, path)
-    keypoints = np.stack([row.keypoints for row in rows])
-    visible = np.stack([row.visible for row in rows])
-    source = FileSource(
-        files=files,
-        skeleton=Skeleton(
-            name=files.path.resolve().stem,
-            joints=joints,
-            bones=_bones(_config(files, tables[0].name), joints),
-            flips=sides.left_right_pairs(joints),
-        ),
-        names=tuple(row.image for row in rows),
-        keypoints=keypoints,
-        visible=visible,
-        sequences=tuple(_folder(row.image) for row in rows),
-        frames=np.array([row.frame for row in rows], dtype=np.int64),
-    )
+    tables = [read_table(files, name) for name in _table_names(files)]
+    tables = [align(table, tables[0]) for table in tables]
+    rows = _select(rows_with_image(files, tables), folders, path)
+    source = assemble(files, tables[0].joints, rows, bones=_bones(_config(files, tables[0].name), tables[0].joints))
     if all(table.individuals == _NAMELESS for table in tables):
         return source
-    bboxes = boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR)
+    bboxes = boxes.square_boxes(source.keypoints, source.visible, factor=BOX_FACTOR)
     return dataclasses.replace(source, bboxes=bboxes).subset(np.flatnonzero(bboxes[:, 2] > 0))
 
 
 _NAMELESS = ("",)
 
 
-class _Table(NamedTuple):
-    """One file of labels: R rows, I individuals (`_NAMELESS` in single-animal projects), K joints."""
+class Table(NamedTuple):
+    """One file of labels: R rows, I individuals (one without a name in single-animal projects), K joints."""
 
     name: str
     individuals: tuple[str, ...]
@@ -81,11 +64,34 @@ class _Table(NamedTuple):
     visible: np.ndarray  # uint8 (R, I, K)
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """The labels of one individual in one image."""
+
     image: str  # its name in the files
     frame: int
     keypoints: np.ndarray
     visible: np.ndarray
+
+
+def assemble(
+    files: Files, joints: tuple[str, ...], rows: Sequence[Row], *, bones: tuple[tuple[str, str], ...] = ()
+) -> FileSource:
+    """The source of the rows, one record each; left and right follow from the joints' names."""
+    try:
+        skeleton = Skeleton(
+            name=files.path.resolve().stem, joints=joints, bones=bones, flips=sides.left_right_pairs(joints)
+        )
+    except ValueError as error:
+        raise ValueError(f"{files.path}: {error}") from None
+    return FileSource(
+        files=files,
+        skeleton=skeleton,
+        names=tuple(row.image for row in rows),
+        keypoints=np.stack([row.keypoints for row in rows]),
+        visible=np.stack([row.visible for row in rows]),
+        sequences=tuple(_folder(row.image) for row in rows),
+        frames=np.array([row.frame for row in rows], dtype=np.int64),
+    )
 
 
 def _table_names(files: Files) -> list[str]:
@@ -95,20 +101,22 @@ def _table_names(files: Files) -> list[str]:
     tables_csv = [name for name in tables if name.endswith(".csv")]
     with_csv = {posixpath.dirname(name) for name in tables_csv}
     tables_h5 = [n for n in tables if n.endswith(".h5") and posixpath.dirname(n) not in with_csv]
-    if tables_csv or tables_h5:
-        return sorted(tables_csv + tables_h5)
-    lightning = [
-        name
-        for name in files.names
-        if posixpath.basename(name) == "CollectedData.csv"
-        and any(other.startswith(posixpath.join(posixpath.dirname(name), "labeled-data/")) for other in files.names)
-    ]
-    if not lightning:
+    if not tables_csv and not tables_h5:
         raise ValueError(f"{files.path}: found no labeled-data/<video>/CollectedData_<scorer>.csv (or .h5)")
-    return lightning
+    return sorted(tables_csv + tables_h5)
 
 
-def _read_table(files: Files, name: str) -> _Table:
+def read_table(files: Files, name: str) -> Table:
+    """Reads a file of labels, CSV or H5.
+
+    The header's rows are scorer, individuals (or none), bodyparts and coords; coords are x, y and optionally visible
+    (0 missing, 1 occluded, 2 visible) or likelihood, which is ignored. A joint without two finite coordinates is
+    missing. The body parts of the individual `single` are left out.
+
+    Raises:
+      ValueError: if the table is malformed.
+      ImportError: if an H5 file cannot be read without the extra.
+    """
     read_cells = _read_csv if name.endswith(".csv") else _read_h5
     where = f"{files.path}: {name}"
     images, columns, values = read_cells(files.read(name), where)
@@ -118,6 +126,10 @@ def _read_table(files: Files, name: str) -> _Table:
             f"{where}: columns per body part are {', '.join(sorted(coords))}; expected one x, one y, "
             "optionally likelihood or visible"
         )
+    present = set(columns)
+    for individual, joint, _ in columns:
+        if not joint or not {(individual, joint, "x"), (individual, joint, "y")} <= present:
+            raise ValueError(f"{where}: body part {joint!r} has no column x or no column y, expected both")
     individuals = tuple(dict.fromkeys(individual for individual, _, _ in columns if individual != "single"))
     joints = tuple(dict.fromkeys(joint for individual, joint, _ in columns if individual in individuals))
     shape = (len(images), len(individuals), len(joints))
@@ -132,13 +144,15 @@ def _read_table(files: Files, name: str) -> _Table:
             points[(*place, "xy".index(coord))] = column
     if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
         raise ValueError(f"{where}: column visible holds {np.unique(flags)}, expected 0, 1 or 2")
+    with np.errstate(over="ignore"):  # what exceeds float32 is no coordinate
+        points = points.astype(np.float32)
     visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
-    return _Table(
+    return Table(
         name=name,
         individuals=individuals,
         joints=joints,
         images=images,
-        keypoints=np.where(visible[..., None] > 0, points, 0).astype(np.float32),
+        keypoints=np.where(visible[..., None] > 0, points, np.float32(0)),
         visible=visible,
     )
 
@@ -148,7 +162,10 @@ _Cells = tuple[tuple[str, ...], list[tuple[str, str, str]], np.ndarray]
 
 
 def _read_csv(data: bytes, where: str) -> _Cells:
-    lines = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if any(row)]
+    try:
+        lines = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{where}: {error}, expected a CSV table in UTF-8") from None
     header = {row[0]: row for row in lines[:4] if row[0] in ("scorer", "individuals", "bodyparts", "coords")}
     if not {"scorer", "bodyparts", "coords"} <= header.keys():
         raise ValueError(
@@ -178,17 +195,23 @@ def _read_h5(data: bytes, where: str) -> _Cells:
     except ImportError:
         raise ImportError(f"{where}: to read .h5 labels install the extra: pip install 'jaxpose[dlc]'") from None
     memory = {"driver": "H5FD_CORE", "driver_core_image": data, "driver_core_backing_store": 0}
-    with pd.HDFStore(posixpath.basename(where), mode="r", **memory) as store:
-        if "/df_with_missing" not in store:
-            raise ValueError(f"{where}: holds {', '.join(store.keys())}; expected the key df_with_missing")
-        frame = store["df_with_missing"]
+    try:
+        with pd.HDFStore(posixpath.basename(where), mode="r", **memory) as store:
+            keys = store.keys()
+            frame = store["df_with_missing"] if "/df_with_missing" in keys else None
+    except Exception as error:  # damaged files raise whatever pandas and the HDF5 library come upon
+        raise ValueError(f"{where}: cannot be read ({type(error).__name__}), expected a table of pandas") from error
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"{where}: holds {', '.join(keys) or 'nothing'}; expected a table df_with_missing")
+    if frame.columns.nlevels not in (3, 4) or any(dtype.kind not in "fiu" for dtype in frame.dtypes):
+        raise ValueError(f"{where}: has {frame.columns.nlevels} header rows, expected 3 or 4, and numbers below")
     individual = 1 if frame.columns.nlevels == 4 else None
     columns = [("" if individual is None else key[individual], key[-2], key[-1]) for key in frame.columns]
     paths = ("/".join(key) if isinstance(key, tuple) else str(key) for key in frame.index)
     return tuple(path.replace("\\", "/") for path in paths), columns, frame.to_numpy(dtype=np.float64)
 
 
-def _align(table: _Table, first: _Table) -> _Table:
+def align(table: Table, first: Table) -> Table:
     """The table with its joints in the order of the first one."""
     if set(table.joints) != set(first.joints):
         raise ValueError(
@@ -201,7 +224,7 @@ def _align(table: _Table, first: _Table) -> _Table:
     )
 
 
-def _with_image(files: Files, tables: Sequence[_Table]) -> list[_Row]:
+def rows_with_image(files: Files, tables: Sequence[Table]) -> list[Row]:
     """One row per labelled individual whose image exists."""
     stems = {}
     for name in files.names:
@@ -218,9 +241,9 @@ def _with_image(files: Files, tables: Sequence[_Table]) -> list[_Row]:
             for number, individual in enumerate(table.individuals):
                 if (image, individual) in rows:
                     raise ValueError(f"{table.name}: labels {image} again, expected one label per image")
-                rows[image, individual] = _Row(
+                rows[image, individual] = Row(
                     image=image,
-                    frame=int(([index, *re.findall(r"\d+", posixpath.basename(stated))])[-1]),
+                    frame=_frame(stated, index),
                     keypoints=table.keypoints[index, number],
                     visible=table.visible[index, number],
                 )
@@ -231,16 +254,22 @@ def _with_image(files: Files, tables: Sequence[_Table]) -> list[_Row]:
     return list(rows.values())
 
 
+def _frame(image: str, index: int) -> int:
+    """The last number in the image's name, else its row; 18 digits fit into 64 bits."""
+    numbers = re.findall(r"\d+", posixpath.basename(image))
+    return int(numbers[-1][-18:]) if numbers else index
+
+
 def _candidates(table: str, stated: str, stems: dict[str, str]) -> Iterator[str]:
-    """Where the image may be: beside the table (projects get moved and renamed), or where the table says."""
+    """Where the image may be: where the table says, or beside the table (projects get moved and renamed)."""
     folder = posixpath.dirname(table)
-    for name in (posixpath.join(folder, posixpath.basename(stated)), posixpath.join(folder, stated)):
+    for name in (posixpath.join(folder, stated), posixpath.join(folder, posixpath.basename(stated))):
         yield name
         if converted := stems.get(posixpath.splitext(name)[0]):
             yield converted
 
 
-def _select(rows: Sequence[_Row], patterns: Sequence[str], path: str | os.PathLike) -> list[_Row]:
+def _select(rows: Sequence[Row], patterns: Sequence[str], path: str | os.PathLike) -> list[Row]:
     present = sorted({_folder(row.image) for row in rows})
     for pattern in patterns:
         if not fnmatch.filter(present, pattern):
@@ -254,13 +283,11 @@ def _folder(image: str) -> str:
 
 def _config(files: Files, table: str) -> str:
     """The text of the project's configuration, which may lie above the folder that is read; else empty."""
-    if posixpath.basename(table) == "CollectedData.csv":
-        return ""
     name = posixpath.normpath(posixpath.join(posixpath.dirname(table), "../../config.yaml"))
     if name in files:
-        return files.read(name).decode()
+        return files.read(name).decode(errors="replace")
     above = files.path.resolve() / name
-    return above.read_text(encoding="utf-8") if above.is_file() else ""
+    return above.read_text(encoding="utf-8", errors="replace") if above.is_file() else ""
 
 
 def _bones(config: str, joints: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

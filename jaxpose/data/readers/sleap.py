@@ -1,0 +1,541 @@
+"""Labels of SLEAP: projects, packages with embedded images, and exported analysis files."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from absl import logging
+
+from jaxpose.data import records
+from jaxpose.data.files import decode_image
+from jaxpose.data.readers import boxes, sides
+from jaxpose.data.readers.video import VideoFrames
+from jaxpose.data.skeletons import Skeleton
+
+BOX_FACTOR = 1.3  # side of an animal's box relative to the extent of its joints
+
+
+@runtime_checkable
+class Images(Protocol):
+    """The frames of one recording."""
+
+    def __contains__(self, frame: int) -> bool: ...
+
+    def image(self, frame: int) -> bytes | np.ndarray:
+        """An encoded file, or uint8 (H, W, 3) RGB; bytes that are no image where it is broken."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class SleapSource:
+    """A source (`records.Source`) of instances, one record each.
+
+    Attributes:
+      skeleton: names the K joints.
+      recordings: where the images are, by name.
+      sequences: the recording of each of N records.
+      frames: int64 (N,), its number in there.
+      keypoints: float32 (N, K, 2) pixels.
+      visible: uint8 (N, K).
+      bboxes: float32 (N, 4) x, y, width, height; None with a single joint.
+    """
+
+    skeleton: Skeleton
+    recordings: Mapping[str, Images]
+    sequences: tuple[str, ...]
+    frames: np.ndarray
+    keypoints: np.ndarray
+    visible: np.ndarray
+    bboxes: np.ndarray | None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any joint of any record has a label."""
+        return bool(self.visible.any())
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> records.Record:
+        sequence, frame = self.sequences[index], int(self.frames[index])
+        record = records.Record(
+            image=self.recordings[sequence].image(frame),
+            keypoints=self.keypoints[index],
+            visible=self.visible[index],
+            name=f"{sequence} frame {frame}",
+            sequence=sequence,
+            frame=frame,
+        )
+        if self.bboxes is not None:
+            record["bbox"] = self.bboxes[index]
+        return record
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "SleapSource":
+        """The records at `indices`, in that order."""
+        index = np.asarray(indices, dtype=np.int64)
+        return dataclasses.replace(
+            self,
+            sequences=tuple(self.sequences[i] for i in index),
+            frames=self.frames[index],
+            keypoints=self.keypoints[index],
+            visible=self.visible[index],
+            bboxes=None if self.bboxes is None else self.bboxes[index],
+        )
+
+
+def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> SleapSource:
+    """The instances that users labelled in a SLEAP file, or the tracks of an exported analysis file.
+
+    Coordinates of projects since format 1.1 and of analysis files have pixel centres at integers; older projects count
+    from the corner of the first pixel and are shifted by half a pixel. Joints that are not visible are missing; an
+    instance needs two distinct ones (one if the skeleton has only one) and gets a square box about them. Predicted
+    instances of projects are left out; analysis files do not tell labels from predictions. Symmetries of the skeleton
+    are its left/right pairs, else they follow from the joints' names.
+
+    Images come from the file itself (`.pkg.slp`), from another HDF5 file, or from the videos and images that it names.
+    These are looked for at `video`, where the file states, and beside the file. Instances without an image are left
+    out and logged. `sequence` is the video's name, `frame` the number in the video.
+
+    Args:
+      path: a `.slp`, `.pkg.slp` or analysis `.h5` file; needs the extra `jaxpose[sleap]`.
+      video: a video, if the file has only one, or the folder of its videos or images.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ImportError: without the extra.
+      ValueError: if it is damaged, of format 3 or newer, no file of SLEAP, its instances have different joints, or no
+        instance or no image remains.
+
+    Source: format versions and the order of channels as described in sleap-io's documentation of `.slp`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected .slp or .h5 of SLEAP")
+    if video is not None and not Path(video).exists():
+        raise FileNotFoundError(f"{video}: no such file or folder, expected the videos of {path.name}")
+    with _open(path) as file:
+        if "metadata" in file and "instances" in file:
+            labels = _read_project(file, path, video)
+        elif "tracks" in file and "node_names" in file:
+            labels = _read_analysis(file, path, video)
+        else:
+            raise ValueError(f"{path}: holds {', '.join(file) or 'nothing'}; expected labels or tracks of SLEAP")
+    available = np.array([i < len(labels.recordings) and n in labels.recordings[i][1] for i, n in labels.place], bool)
+    if not available.any():
+        stated = ", ".join(name for name, _ in labels.recordings[:5])
+        raise ValueError(f"{path}: found no image of {len(available)} instances in {stated}; see the option video")
+    if not available.all():
+        logging.warning("%s: left out %d instances whose image is absent", path, np.count_nonzero(~available))
+    names = _unique([name for name, _ in labels.recordings])
+    place = [labels.place[i] for i in np.flatnonzero(available)]
+    keypoints, visible = labels.keypoints[available], labels.visible[available]
+    source = SleapSource(
+        skeleton=labels.skeleton,
+        recordings={name: images for name, (_, images) in zip(names, labels.recordings, strict=True)},
+        sequences=tuple(names[recording] for recording, _ in place),
+        frames=np.array([frame for _, frame in place], dtype=np.int64),
+        keypoints=keypoints,
+        visible=visible,
+        bboxes=None,
+    )
+    if len(labels.skeleton) == 1:
+        return source.subset(np.flatnonzero(visible[:, 0] > 0))
+    bboxes = boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR)
+    return dataclasses.replace(source, bboxes=bboxes).subset(np.flatnonzero(bboxes[:, 2] > 0))
+
+
+class _Labels(NamedTuple):
+    skeleton: Skeleton
+    recordings: list[tuple[str, Images]]
+    place: list[tuple[int, int]]  # (N,) recording and frame
+    keypoints: np.ndarray  # float32 (N, K, 2), 0 where missing
+    visible: np.ndarray  # uint8 (N, K)
+
+
+_FIRST_CENTRED = 1.1  # format whose pixel centres are at integers
+_FIRST_WITH_ORDER = 1.4  # format that states the order of embedded images' channels
+_FIRST_UNKNOWN = 3.0
+
+
+def _read_project(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
+    stated = file["metadata"].attrs.get("format_id", 1.0)
+    if np.ndim(stated) or np.asarray(stated).dtype.kind not in "fiu":
+        raise ValueError(f"{path}: format_id is {stated!r}, expected a number")
+    version = float(stated)
+    if not version < _FIRST_UNKNOWN:
+        raise ValueError(f"{path}: has format {version:g}, expected less than {_FIRST_UNKNOWN:g}")
+    instances = _table(file, path, "instances", "instance_type skeleton point_id_start point_id_end")
+    frames = _table(file, path, "frames", "video frame_idx instance_id_start instance_id_end")
+    points = _table(file, path, "points", "x y visible")
+    owner = np.full(len(instances), -1)
+    for row, (start, end) in enumerate(zip(frames["instance_id_start"], frames["instance_id_end"], strict=True)):
+        owner[int(start) : int(end)] = row
+    user = np.flatnonzero((instances["instance_type"] == 0) & (owner >= 0))
+    if not len(user):
+        raise ValueError(f"{path}: found {len(instances)} instances, none of a user; expected labels")
+    skeleton = _skeleton_of(_json(file["metadata"].attrs.get("json"), path, "metadata"), instances[user], path)
+    first, last = (instances[field][user].astype(np.int64) for field in ("point_id_start", "point_id_end"))
+    if (last - first != len(skeleton)).any() or (first < 0).any() or (last > len(points)).any():
+        raise ValueError(f"{path}: instances do not have {len(skeleton)} of {len(points)} points each")
+    chosen = points[first[:, None] + np.arange(len(skeleton))]
+    xy = np.stack([chosen["x"], chosen["y"]], axis=-1) - (0.5 if version < _FIRST_CENTRED else 0.0)
+    keypoints, visible = _split(xy, chosen["visible"].astype(bool))
+    recordings = list(_recordings(file, path, video, version))
+    position = _positions(file, path, frames["video"], len(recordings))
+    place = [(position(int(frames["video"][row])), int(frames["frame_idx"][row])) for row in owner[user]]
+    return _Labels(skeleton, recordings, place, keypoints, visible)
+
+
+def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
+    joints = _texts(_list(file, path, "node_names"), path, "node_names")
+    tracks = _array(file, path, "tracks")
+    axes = ["track", "xy", "node", "frame"]
+    if "dims" in file["tracks"].attrs:  # stated where they may differ from the original order
+        axes = _json(file["tracks"].attrs["dims"], path, "dims of tracks")
+    if tracks.ndim != 4 or sorted(map(str, axes)) != ["frame", "node", "track", "xy"] or tracks.dtype.kind != "f":
+        raise ValueError(f"{path}: tracks are {tracks.dtype} {tracks.shape} along {axes}, expected floats")
+    tracks = np.transpose(tracks, [list(axes).index(axis) for axis in ("frame", "track", "node", "xy")])
+    if tracks.shape[2:] != (len(joints), 2):
+        raise ValueError(f"{path}: tracks have {tracks.shape[2:]} nodes and axes, expected ({len(joints)}, 2)")
+    edges = _array(file, path, "edge_names") if "edge_names" in file else np.empty((0, 2))
+    names = _texts(edges.reshape(-1), path, "edge_names")
+    bones = [(a, b) for a, b in zip(names[::2], names[1::2], strict=True) if {a, b} <= set(joints) and a != b]
+    keypoints, visible = _split(tracks, np.ones(tracks.shape[:3], bool))
+    frame, track = np.nonzero(visible.any(axis=-1))
+    if not len(frame):
+        raise ValueError(f"{path}: found {tracks.shape[:2]} frames and tracks without a joint, expected some")
+    stated = _array(file, path, "video_path") if "video_path" in file else np.array("")
+    name = _texts(stated.reshape(-1)[:1], path, "video_path")
+    if video is None and not any(name):
+        raise ValueError(f"{path}: states no video, expected the option video")
+    images = _external([*name, ""][0] or str(video), path, video)
+    recording = (_basename(name[0] if any(name) else str(video)), images)
+    place = [(0, int(number)) for number in frame]
+    return _Labels(
+        _skeleton(joints, bones, (), path), [recording], place, keypoints[frame, track], visible[frame, track]
+    )
+
+
+def _split(points: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 points, 0 where missing, and flags."""
+    with np.errstate(over="ignore"):  # what exceeds float32 is no coordinate
+        points = points.astype(np.float32)
+    visible = np.where(marked & np.isfinite(points).all(axis=-1), records.VISIBLE, records.MISSING).astype(np.uint8)
+    return np.where(visible[..., None] > 0, points, np.float32(0)), visible
+
+
+def _skeleton_of(metadata: Any, instances: np.ndarray, path: Path) -> Skeleton:
+    """The skeleton that all the instances share."""
+    used = sorted({int(number) for number in instances["skeleton"]})
+    try:
+        nodes, skeletons = metadata["nodes"], metadata["skeletons"]
+        graphs = [skeletons[number].get("nx_graph", skeletons[number]) for number in used]
+        indices = [[node["id"] for node in graph["nodes"]] for graph in graphs]
+        joints = [tuple(nodes[index]["name"] for index in graph) for graph in indices]
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise ValueError(f"{path}: the metadata do not describe the skeletons {used}") from None
+    if not all(isinstance(joint, str) for names in joints for joint in names):
+        raise ValueError(f"{path}: joints are {joints[0]}, expected names")
+    if any(names != joints[0] for names in joints):
+        raise ValueError(f"{path}: skeletons differ: {'; '.join(', '.join(names) for names in joints)}; expected one")
+    bones, symmetries = [], []
+    for kind, source, target in _links(graphs[0], path):
+        if source in indices[0] and target in indices[0] and source != target:
+            pair = joints[0][indices[0].index(source)], joints[0][indices[0].index(target)]
+            (bones if kind == _BONE else symmetries).append(pair)
+    return _skeleton(joints[0], bones, symmetries, path)
+
+
+_BONE, _SYMMETRY = 1, 2  # of a link; stated as a pickled enumeration at its first occurrence, then by a number
+
+
+def _links(graph: dict[str, Any], path: Path) -> Iterator[tuple[int, Any, Any]]:
+    kinds = []
+    for link in graph.get("links") or ():
+        try:
+            kind = link["type"]
+            if "py/reduce" in kind:
+                kinds.append(kind["py/reduce"][1]["py/tuple"][0])
+                kind = kinds[-1]
+            else:
+                number = kind["py/id"]
+                kind = kinds[number - 1] if 0 < number <= len(kinds) else number
+            if kind not in (_BONE, _SYMMETRY):
+                raise ValueError(kind)
+            yield kind, link["source"], link["target"]
+        except (IndexError, KeyError, TypeError, ValueError):
+            logging.warning("%s: left out a link of the skeleton that is neither a bone nor a symmetry", path)
+
+
+def _skeleton(
+    joints: Sequence[str], bones: Sequence[tuple[str, str]], symmetries: Sequence[tuple[str, str]], path: Path
+) -> Skeleton:
+    flips, paired = [], set()
+    for pair in symmetries:  # older files state each one in both directions
+        if paired.isdisjoint(pair):
+            paired.update(pair)
+            flips += sides.left_right_pairs(pair) or (pair,)
+    name = path.name.split(".")[0]
+    try:
+        return Skeleton(
+            name=name,
+            joints=tuple(joints),
+            bones=tuple(dict.fromkeys(bones)),
+            flips=tuple(flips) or sides.left_right_pairs(joints),
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _recordings(file: Any, path: Path, video: str | os.PathLike | None, version: float) -> Iterator[tuple[str, Images]]:
+    for number, text in enumerate(_list(file, path, "videos_json")):
+        stated = _json(text, path, f"video {number}")
+        backend = stated.get("backend") if isinstance(stated, dict) else None
+        if not isinstance(backend, dict):
+            raise ValueError(f"{path}: video {number} has no backend, expected one that names its file")
+        name, dataset = backend.get("filename") or stated.get("filename"), backend.get("dataset")
+        several = backend.get("filenames")
+        if isinstance(several, list) and several:
+            found = [_find(str(each), path, video) for each in several]
+            yield posixpath.dirname(_posix(several[0])) or f"video{number}", _ImageFiles(tuple(found))
+        elif not isinstance(name, str):
+            raise ValueError(f"{path}: video {number} is {name!r}, expected the name of a file")
+        elif isinstance(dataset, str) and dataset:
+            holder = path if name == "." else _find(name, path, video)
+            if holder is None:
+                yield _basename(name), _Absent()
+                continue
+            with contextlib.nullcontext(file) if name == "." else _open(holder) as other:
+                yield _embedded(other, holder, dataset, number, version, str(backend.get("input_format")))
+        else:
+            yield _basename(name), _external(name, path, video)
+
+
+def _positions(file: Any, path: Path, stated: np.ndarray, count: int) -> Callable[[int], int]:
+    """Which recording a frame's number of a video means.
+
+    It counts the videos, but packages made of some of a project's videos keep the number that is in the group's name.
+    """
+    numbers = range(count)
+    if {int(number) for number in stated} != set(numbers):
+        names = [_json(text, path, "video")["backend"].get("dataset") for text in _list(file, path, "videos_json")]
+        groups = [str(name).partition("/")[0].removeprefix("video") for name in names]
+        numbers = [int(group) if group.isdecimal() else i for i, group in enumerate(groups)]
+    place = {number: i for i, number in enumerate(numbers)}
+    return lambda number: place.get(number, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Absent:
+    """A recording that does not exist."""
+
+    def __contains__(self, frame: int) -> bool:
+        return False
+
+    def image(self, frame: int) -> bytes:
+        return b""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Video:
+    """A video file."""
+
+    frames: VideoFrames
+
+    def __contains__(self, frame: int) -> bool:
+        return 0 <= frame < len(self.frames)
+
+    def image(self, frame: int) -> bytes | np.ndarray:
+        try:
+            return self.frames.frame(frame)
+        except records.BrokenImageError:
+            return b""
+
+
+@dataclasses.dataclass(frozen=True)
+class _ImageFiles:
+    """One file per frame, None where it is absent."""
+
+    files: tuple[Path | None, ...]
+
+    def __contains__(self, frame: int) -> bool:
+        return 0 <= frame < len(self.files) and self.files[frame] is not None
+
+    def image(self, frame: int) -> bytes:
+        file = self.files[frame]
+        return b"" if file is None else file.read_bytes()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Embedded:
+    """Images in an HDF5 file, which is opened for each: handles cross neither threads nor processes well."""
+
+    path: Path
+    dataset: str
+    rows: Mapping[int, int]  # of the frames
+    encoded: bool  # as image files
+    swapped: bool  # red is where blue should be
+    channels_first: bool  # (C, W, H)
+
+    def __contains__(self, frame: int) -> bool:
+        return frame in self.rows
+
+    def image(self, frame: int) -> bytes | np.ndarray:
+        try:
+            with _open(self.path) as file:
+                values = np.asarray(file[self.dataset][self.rows[frame]])
+        except ValueError:
+            return b""
+        if not self.encoded:
+            values = values.T if self.channels_first else values
+            return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+        data = values.astype(values.dtype.newbyteorder("="), copy=False).view(np.uint8).tobytes().rstrip(b"\0")
+        if not self.swapped:
+            return data
+        try:
+            return np.ascontiguousarray(decode_image(data, self.dataset)[..., ::-1])
+        except records.BrokenImageError:
+            return data
+
+
+def _embedded(
+    file: Any, path: Path, dataset: str, number: int, version: float, input_format: str
+) -> tuple[str, Images]:
+    images = file.get(dataset)
+    if images is not None and not hasattr(images, "dtype"):  # a group
+        dataset = f"{dataset}/video"
+        images = file.get(dataset)
+    if images is None or not hasattr(images, "dtype"):
+        raise ValueError(f"{path}: holds no images {dataset} of video {number}")
+    group = images.parent
+    name = f"video{number}"
+    if "source_video" in group and "json" in group["source_video"].attrs:
+        source = _json(group["source_video"].attrs["json"], path, "source_video")
+        backend = source.get("backend", source) if isinstance(source, dict) else {}
+        name = _basename(str(backend.get("filename") or name)) if isinstance(backend, dict) else name
+    frames = np.arange(len(images))
+    if "frame_numbers" in group:
+        frames = _array(file, path, f"{posixpath.dirname(dataset)}/frame_numbers")
+    if frames.shape != (len(images),) or frames.dtype.kind not in "iu":
+        raise ValueError(f"{path}: {dataset} has {len(images)} images, found frame_numbers {frames.shape}")
+    encoded = "format" in images.attrs and _text(images.attrs["format"]) != "hdf5"
+    pixels = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1 if _first(input_format) else 3] in (1, 3)
+    one_byte = images.dtype.kind == "O" or images.dtype.itemsize == 1
+    if not (one_byte if encoded else pixels):
+        raise ValueError(f"{path}: {dataset} is {images.dtype} {images.shape}, expected encoded images or uint8 pixels")
+    # OpenCV wrote the channels in the order in which it was given them, the other way round than it expects.
+    order = images.attrs.get("channel_order", "BGR" if version < _FIRST_WITH_ORDER else "RGB")
+    return name, _Embedded(
+        path=path,
+        dataset=dataset,
+        rows={int(frame): row for row, frame in enumerate(frames)},
+        encoded=encoded,
+        swapped=_text(order) == "BGR",
+        channels_first=_first(input_format),
+    )
+
+
+def _first(input_format: str) -> bool:
+    return input_format == "channels_first"
+
+
+def _external(name: str, path: Path, video: str | os.PathLike | None) -> Images:
+    found = _find(name, path, video)
+    if found is None:
+        return _Absent()
+    try:
+        return _Video(VideoFrames(found))
+    except ValueError as error:
+        logging.warning("%s; left out of %s", error, path)
+        return _Absent()
+
+
+def _find(stated: str, path: Path, given: str | os.PathLike | None) -> Path | None:
+    """Where a file may be that SLEAP names; projects get moved."""
+    stated = _posix(stated)
+    places = [] if given is None else [Path(given), Path(given) / stated, Path(given) / _basename(stated)]
+    places += [path.parent / stated, path.parent / _basename(stated)]
+    return next((place for place in places if os.path.isfile(place)), None)
+
+
+def _posix(name: Any) -> str:
+    return str(name).replace("\\", "/")
+
+
+def _basename(name: str) -> str:
+    return posixpath.basename(_posix(name).rstrip("/"))
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError(f"{path}: to read SLEAP files install the extra: pip install 'jaxpose[sleap]'") from None
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path}: {_line(error)}; expected an HDF5 file of SLEAP") from None
+    try:
+        with file:
+            yield file
+    except (KeyError, OSError, RuntimeError, UnicodeDecodeError) as error:  # damage shows wherever it is read
+        raise ValueError(f"{path}: {_line(error)}; expected an intact HDF5 file of SLEAP") from None
+
+
+def _array(file: Any, path: Path, name: str) -> np.ndarray:
+    try:
+        return np.asarray(file[name][()])
+    except (AttributeError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {name} cannot be read: {_line(error)}") from None
+
+
+def _list(file: Any, path: Path, name: str) -> np.ndarray:
+    values = _array(file, path, name)
+    if values.ndim != 1:
+        raise ValueError(f"{path}: {name} are {values.dtype} {values.shape}, expected a list")
+    return values
+
+
+def _table(file: Any, path: Path, name: str, fields: str) -> np.ndarray:
+    table = _array(file, path, name)
+    missing = [field for field in fields.split() if field not in (table.dtype.names or ())]
+    if missing or table.ndim != 1:
+        raise ValueError(f"{path}: {name} has the fields {table.dtype.names}, expected {fields}")
+    return table
+
+
+def _texts(values: np.ndarray, path: Path, what: str) -> list[str]:
+    try:
+        return [_text(value) for value in values.tolist()]
+    except (AttributeError, TypeError, UnicodeDecodeError):
+        raise ValueError(f"{path}: {what} are {values.dtype}, expected names") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        value = value.tobytes()
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _json(text: Any, path: Path, what: str) -> Any:
+    try:
+        return json.loads(_text(text))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {what} cannot be read: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip("'\"")

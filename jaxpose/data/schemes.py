@@ -1,0 +1,352 @@
+"""Opens the data set that a specification names: `SCHEME:PATH?OPTION=VALUE&...`.
+
+- `bodies:STYLE`, `hands:STYLE`: the embedded generator, styles `studio` and `street`. Options `train`, `validation`,
+  `test`: numbers of images.
+- `sprites:VARIANT`: the dSprites experiment, `color`, `noisy` or `scream`. The same options, `npz`: the original
+  file, `background`: a painting.
+- `tfds:NAME`: a prepared data set, by name or folder. Options `train`, `validation`, `test`: its splits or slices of
+  them such as `train[:90%]`; `preset`: splits of released code.
+- `coco:PATH`: a keypoints JSON, or a folder or tar with one. Options `annotations`, `images`, `category`.
+- `deeplabcut:PATH`: a project, its `labeled-data`, or a tar of either.
+- `lightning:PATH`: a Lightning Pose data folder or a tar of it. Option `csv`: which table, or view.
+- `sleap:PATH`: a `.slp` or `.pkg.slp` file or an exported analysis `.h5`. Option `video` for the latter.
+- `images:PATH`: a folder or tar of images without labels.
+- `video:PATH`: a video or a folder of them without labels. Options `every` (seconds) or `frames` (per video),
+  `method` (`time` or `kmeans`).
+- `lsp:PATH`: Leeds Sports Pose, original or extended, a folder or a tar.
+
+What is read from files also takes
+
+- `train`, `validation`, `test`: patterns of clips or, where there are none, of names, separated by commas. Without them
+  every fifth clip is for testing, or every fifth image where there is one clip only, or none.
+- `skeleton`: a TOML file (see `skeleton_file`).
+- `boxes`: `labels`, `whole`, or a JSON file of x, y, width, height by name.
+- `joints`: a joint set, `common12`, `mpii16`, `union21`, `flexpose15`, `face68` or `animal14`, with `head`: what stands
+  for the head there.
+- `shoulder`: `collar` or `glenohumeral` where a skeleton has both.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import json
+import os
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxpose.data import embedded, joint_sets, skeleton_file, sprites, views
+from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
+from jaxpose.data.records import Source
+from jaxpose.data.shards import TfdsSource, open_preset, split_lengths
+from jaxpose.data.skeletons import Skeleton
+
+SPLITS = ("train", "validation", "test")
+Splits = dict[str, Source]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A data set.
+
+    Attributes:
+      splits: sources by split, none empty; `train` is always there.
+      aliases: joint -> its name in the other domain, from a skeleton file.
+    """
+
+    splits: Splits
+    aliases: Mapping[str, str]
+
+
+_EMBEDDED_SIZES = {"train": 4096, "validation": 512, "test": 1024}
+
+
+def open_data(
+    spec: str, *, root: str, image_size: int = 256, seed: int = 0, skeleton: Skeleton | None = None
+) -> Opened:
+    """Opens a data set.
+
+    Args:
+      spec: see this module.
+      root: where relative paths start.
+      image_size, seed: of the generators.
+      skeleton: of data without labels.
+
+    Raises:
+      ValueError: that begins with the specification.
+    """
+    scheme, _, rest = spec.partition(":")
+    path, _, query = rest.partition("?")
+    options = _Options(dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
+    place = _Place(root=Path(root).expanduser(), path=path, image_size=image_size, seed=seed, skeleton=skeleton)
+    try:
+        if scheme not in _SCHEMES:
+            raise ValueError(f"found scheme {scheme!r}, expected one of {', '.join(_SCHEMES)}")
+        found = _SCHEMES[scheme](place, options)
+        file = None
+        if scheme not in _GENERATORS:
+            file = options.skeleton_file(place.root)
+            found = {split: _seen(part, place, options, file) for split, part in found.items()}
+        options.reject_rest()
+        if not len(found.get("train", ())):
+            raise ValueError("found 0 training records, expected at least 1")
+    except (ValueError, OSError, ImportError) as error:
+        raise ValueError(f"{spec}: {error}") from error
+    return Opened(
+        splits={split: part for split, part in found.items() if len(part)}, aliases=file.aliases if file else {}
+    )
+
+
+def default_data_dir() -> Path:
+    """Where tensorflow-datasets keeps prepared data."""
+    return Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Place:
+    root: Path
+    path: str
+    image_size: int
+    seed: int
+    skeleton: Skeleton | None
+
+    @property
+    def full(self) -> str:
+        """The path from the root."""
+        return str(self.root / Path(self.path).expanduser())
+
+    def unlabelled_skeleton(self) -> Skeleton:
+        """The skeleton of the domain that has labels."""
+        if self.skeleton is None:
+            raise ValueError("found data without labels, expected them as the target of a source with labels")
+        return self.skeleton
+
+
+class _Options:
+    """Options, each of which has to be asked for."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given, self._known = dict(given), dict[str, None]()
+
+    def take(self, name: str) -> str | None:
+        """An option's text."""
+        self._known[name] = None
+        return self._given.get(name)
+
+    def number(self, name: str, kind: type[int] | type[float] = int) -> float | int | None:
+        """An option that is a number."""
+        text = self.take(name)
+        try:
+            return None if text is None else kind(text)
+        except ValueError:
+            raise ValueError(f"found {name}={text}, expected a number") from None
+
+    def splits(self) -> dict[str, str]:
+        """The options `train`, `validation` and `test` that are given."""
+        return {split: text for split in SPLITS if (text := self.take(split)) is not None}
+
+    def skeleton_file(self, root: Path) -> skeleton_file.SkeletonFile | None:
+        """The file that the option `skeleton` names."""
+        name = self.take("skeleton")
+        return None if name is None else skeleton_file.read_skeleton(root / name)
+
+    def reject_rest(self) -> None:
+        """Raises a ValueError if an option is left that nobody asked for."""
+        if unknown := sorted(set(self._given) - set(self._known)):
+            raise ValueError(f"found option {unknown[0]!r}, expected one of: {', '.join(self._known)}")
+
+
+def _embedded(kind: str, place: _Place, options: _Options) -> Splits:
+    if place.path not in ("studio", "street"):
+        raise ValueError(f"found style {place.path!r}, expected studio or street")
+    return {
+        split: embedded.EmbeddedSource(
+            kind=kind, style=place.path, split=split, size=size, image_size=place.image_size, seed=place.seed
+        )
+        for split, size in _sizes(options)
+    }
+
+
+def _sprites(place: _Place, options: _Options) -> Splits:
+    if place.path not in ("color", "noisy", "scream"):
+        raise ValueError(f"found variant {place.path!r}, expected color, noisy or scream")
+    paths = {key: str(place.root / name) for key in ("npz", "background") if (name := options.take(key))}
+    return {
+        split: sprites.SpriteSource(variant=place.path, split=split, size=size, seed=place.seed, **paths)
+        for split, size in _sizes(options)
+    }
+
+
+def _sizes(options: _Options) -> Iterator[tuple[str, int]]:
+    for split in SPLITS:
+        text = options.take(split) or str(_EMBEDDED_SIZES[split])
+        if not text.isdecimal():
+            raise ValueError(f"found {split}={text}, expected a number of images")
+        if int(text):
+            yield split, int(text)
+
+
+def _prepared(place: _Place, options: _Options) -> Splits:
+    folder = _prepared_folder(place)
+    lengths = split_lengths(folder)
+    preset, chosen = options.take("preset"), options.splits()
+    if preset is not None:
+        return open_preset(folder, preset)
+    if not chosen:
+        chosen = {split: split for split in SPLITS if split in lengths}
+        if "test" not in chosen and "validation" in chosen:
+            chosen["test"] = chosen.pop("validation")
+    return {split: TfdsSource(folder=folder, split=text) for split, text in chosen.items()}
+
+
+def _prepared_folder(place: _Place) -> Path:
+    """The newest version below the root or where tensorflow-datasets keeps its data."""
+    candidates = [Path(place.full), default_data_dir() / place.path]
+    for candidate in candidates:
+        versions = sorted(path.parent for path in candidate.glob("*/dataset_info.json"))
+        if (candidate / "dataset_info.json").exists():
+            return candidate
+        if versions:
+            return versions[-1]
+    tried = " or ".join(map(str, candidates))
+    raise ValueError(f"found no prepared data in {tried}, expected it there: see --mode=prepare --dataset={place.path}")
+
+
+def _coco(place: _Place, options: _Options) -> Splits:
+    named = {key: options.take(key) for key in ("annotations", "images", "category")}
+    given = {key: text for key, text in named.items() if text is not None}
+    return _divide(coco.read(place.full, **given), options)
+
+
+def _deeplabcut(place: _Place, options: _Options) -> Splits:
+    return _divide(deeplabcut.read(place.full), options)
+
+
+def _lightning(place: _Place, options: _Options) -> Splits:
+    table = options.take("csv")
+    found = lightning.read(place.full) if table is None else lightning.read(place.full, csv=table)
+    return dict(found) if "test" in found else _divide(found["train"], options)
+
+
+def _sleap(place: _Place, options: _Options) -> Splits:
+    return _divide(sleap.read(place.full, video=options.take("video")), options)
+
+
+def _images(place: _Place, options: _Options) -> Splits:
+    return _divide(images.read(place.full, skeleton=place.unlabelled_skeleton()), options, keep_all=True)
+
+
+def _video(place: _Place, options: _Options) -> Splits:
+    given = {
+        "every": options.number("every", float),
+        "frames": options.number("frames"),
+        "method": options.take("method"),
+    }
+    chosen = {key: value for key, value in given.items() if value is not None}
+    source = video.read(place.full, skeleton=place.unlabelled_skeleton(), seed=place.seed, **chosen)
+    return _divide(source, options, keep_all=True)
+
+
+def _lsp(place: _Place, options: _Options) -> Splits:
+    return _divide(lsp.read(place.full), options)
+
+
+_SCHEMES: dict[str, Callable[[_Place, _Options], Splits]] = {
+    "bodies": functools.partial(_embedded, "body"),
+    "hands": functools.partial(_embedded, "hand"),
+    "sprites": _sprites,
+    "tfds": _prepared,
+    "coco": _coco,
+    "deeplabcut": _deeplabcut,
+    "lightning": _lightning,
+    "sleap": _sleap,
+    "images": _images,
+    "video": _video,
+    "lsp": _lsp,
+}
+
+
+_GENERATORS = ("bodies", "hands", "sprites")
+
+
+def _divide(whole: Source, options: _Options, *, keep_all: bool = False) -> Splits:
+    """The splits that the options name; else every fifth clip or image is for testing, unless all are for training."""
+    names = views.sequences_of(whole)
+    patterns = options.splits()
+    if patterns:
+        names = names if names is not None else [whole[i]["name"] for i in range(len(whole))]
+        parts = {split: _matching(names, text) for split, text in patterns.items()}
+    elif keep_all:
+        parts = {"train": np.arange(len(whole))}
+    else:
+        clips = {name: i for i, name in enumerate(sorted(set(names or ())))}
+        group = np.array([clips[name] for name in names or ()]) if len(clips) > 1 else np.arange(len(whole))
+        parts = {"train": np.flatnonzero(group % 5 != 4), "test": np.flatnonzero(group % 5 == 4)}
+    return {split: views.Subset(source=whole, index=index) for split, index in parts.items()}
+
+
+def _matching(names: Sequence[str], patterns: str) -> np.ndarray:
+    chosen = np.zeros(len(names), bool)
+    for pattern in patterns.split(","):
+        found = np.array([fnmatch.fnmatchcase(name, pattern) for name in names], bool)
+        if pattern and not found.any():
+            some = sorted(set(names))
+            listed = ", ".join(some[:20]) + (", ..." if len(some) > 20 else "")
+            raise ValueError(f"no clip matches {pattern!r}, found {listed}")
+        chosen |= found
+    return np.flatnonzero(chosen)
+
+
+def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.SkeletonFile | None) -> Source:
+    """The source as the options that every data set of files has want it."""
+    if file is not None:
+        source = views.Renamed(source=source, renamed=skeleton_file.apply(source.skeleton, file))
+    if (shoulder := options.take("shoulder")) is not None:
+        source = _with_shoulders(source, shoulder)
+    joints, head = options.take("joints"), options.take("head")
+    if joints is not None:
+        if joints not in _JOINT_SETS:
+            raise ValueError(f"found joints={joints}, expected one of {', '.join(_JOINT_SETS)}")
+        source = _JOINT_SETS[joints](source) if head is None else _JOINT_SETS[joints](source, head_mode=head)
+    if (boxes := options.take("boxes")) is not None:
+        given = boxes if boxes in ("labels", "whole") else _read_boxes(place.root / boxes)
+        source = views.Boxed(source=source, boxes=given)
+    return source
+
+
+_JOINT_SETS: dict[str, Callable[..., Source]] = {
+    "common12": joint_sets.common12,
+    "mpii16": joint_sets.mpii16,
+    "union21": joint_sets.union21,
+    "flexpose15": joint_sets.flexpose15,
+    "face68": joint_sets.face68,
+    "animal14": joint_sets.animal14,
+}
+
+
+def _with_shoulders(source: Source, wanted: str) -> Source:
+    """SMPL's collars lie nearer to the neck than what annotators call a shoulder; some codes take them for it."""
+    joints = source.skeleton.joints
+    if wanted not in ("collar", "glenohumeral") or "left_collar" not in joints:
+        raise ValueError(f"found shoulder={wanted}, expected collar or glenohumeral and a skeleton with left_collar")
+    if wanted == "glenohumeral":
+        return source
+    swapped = {
+        f"{side}_{a}": f"{side}_{b}"
+        for side in ("left", "right")
+        for a, b in (("collar", "shoulder"), ("shoulder", "collar"))
+    }
+    return views.Renamed(source=source, renamed=source.skeleton.rename(swapped))
+
+
+def _read_boxes(path: Path) -> dict[str, list[float]]:
+    found = json.loads(path.read_text())
+    good = isinstance(found, dict) and all(
+        isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+        for box in found.values()
+    )
+    if not good:
+        raise ValueError(f"{path}: expected a JSON object of [x, y, width, height] by image name")
+    return found

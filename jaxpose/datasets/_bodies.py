@@ -1,0 +1,243 @@
+"""What the builders of bodies with 3D joints share: SMPL's skeleton, projection, records, and careful reading."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy.io
+from jaxtyping import Float
+
+from jaxpose.data import records
+from jaxpose.data.records import Record
+from jaxpose.data.shards import Skipped
+from jaxpose.data.skeletons import Skeleton
+
+JPEG_QUALITY = 95  # of video frames, which have no files of their own
+MIN_JOINTS = 6  # people with fewer joints in the image are left out
+
+LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+
+
+def sides(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(left, right) pairs of joint names."""
+    return tuple((f"left_{name}", f"right_{name}") for name in names)
+
+
+def body_groups(head: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The report groups of bodies: the six joints of the limbs, and the head."""
+    return {name: (f"left_{name}", f"right_{name}") for name in LIMBS} | {"head": head}
+
+
+# "left" and "right" change places in SURREAL, hence the order by sides. `shoulder` is the glenohumeral joint, `collar`
+# the sternoclavicular one; `thorax` is SMPL's neck, which is at the base of the neck, as MPII's thorax; `head` is the
+# pivot of the head at the base of the skull, neither its top nor the nose.
+_SMPL = (
+    *("pelvis", "A_hip", "B_hip", "spine1", "A_knee", "B_knee", "spine2", "A_ankle", "B_ankle", "spine3"),
+    *("A_foot", "B_foot", "thorax", "A_collar", "B_collar", "head", "A_shoulder", "B_shoulder"),
+    *("A_elbow", "B_elbow", "A_wrist", "B_wrist", "A_hand", "B_hand"),
+)
+_SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
+
+
+def smpl(name: str, first: str, second: str) -> Skeleton:
+    """SMPL's 24 joints in SMPL's order.
+
+    Args:
+      name: of the skeleton.
+      first: the side, "left" or "right", of the odd one in each pair; in SMPL itself this is the left one.
+      second: the other side.
+    """
+    joints = tuple(joint.replace("A_", f"{first}_").replace("B_", f"{second}_") for joint in _SMPL)
+    return Skeleton(
+        name=name,
+        joints=joints,
+        bones=tuple(
+            (joints[parent], joint) for joint, parent in zip(joints, _SMPL_PARENTS, strict=True) if parent >= 0
+        ),
+        flips=sides((*LIMBS, "collar", "foot", "hand")),
+        groups=body_groups(("head",)),
+    )
+
+
+def project(points: Float[np.ndarray, "... k 3"], intrinsics: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "... k 2"]:
+    """Pixels of points in the camera's frame; of no meaning where a point is not in front of the camera."""
+    depth = points[..., 2:]
+    homogeneous = points @ intrinsics.T
+    return homogeneous[..., :2] / np.where(depth > 0, depth, 1)
+
+
+def inside(
+    keypoints: Float[np.ndarray, "... k 2"], points: Float[np.ndarray, "... k 3"], size: tuple[int, int]
+) -> np.ndarray:
+    """Which joints are in front of the camera and in an image of this width and height, (..., K)."""
+    limits = np.array(size, np.float64) - 0.5
+    return (points[..., 2] > 0) & ((keypoints >= -0.5) & (keypoints < limits)).all(axis=-1)
+
+
+def record(
+    *,
+    image: bytes,
+    points: Float[np.ndarray, "k 3"],
+    intrinsics: Float[np.ndarray, "3 3"],
+    size: tuple[int, int],
+    name: str,
+    sequence: str,
+    frame: int,
+    keypoints: Float[np.ndarray, "k 2"] | None = None,
+) -> Record | Skipped:
+    """The record of a body, or why it is left out.
+
+    Joints in the image count as visible, since these data sets do not say what is hidden; those outside of it as
+    occluded, those behind the camera as missing. The box is that of the labelled joints.
+
+    Args:
+      image: an encoded image.
+      points: metres in the camera's frame.
+      intrinsics: of the image.
+      size: the image's width and height.
+      name: for messages.
+      sequence: the clip.
+      frame: its number in the clip.
+      keypoints: pixels; the projection of the points if None.
+    """
+    if not np.isfinite(points).all() or not points.any():
+        return Skipped(name, "it has no 3D joints")
+    keypoints = project(points, intrinsics) if keypoints is None else keypoints
+    labelled = (points[:, 2] > 0) & np.isfinite(keypoints).all(axis=1)
+    seen = inside(keypoints, points, size) & labelled
+    if seen.sum() < MIN_JOINTS:
+        return Skipped(name, f"fewer than {MIN_JOINTS} joints are in the image")
+    low, high = keypoints[labelled].min(axis=0), keypoints[labelled].max(axis=0)
+    visible = np.where(seen, records.VISIBLE, records.OCCLUDED)
+    return Record(
+        image=image,
+        keypoints=np.where(labelled[:, None], keypoints, 0).astype(np.float32),
+        visible=np.where(labelled, visible, records.MISSING).astype(np.uint8),
+        name=name,
+        bbox=np.concatenate([low, high - low]).astype(np.float32),
+        keypoints3d=points.astype(np.float32),
+        intrinsics=intrinsics.astype(np.float32),
+        sequence=sequence,
+        frame=frame,
+    )
+
+
+def video_frames(path: Path, numbers: Collection[int]) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
+    """The frames of a video at increasing numbers from 0: number, JPEG, (width, height); ends where the video ends.
+
+    Frames are decoded one after the other, because seeking lands beside the wanted frame in many codecs.
+    """
+    wanted, last = frozenset(numbers), max(numbers, default=-1)
+    video = cv2.VideoCapture(str(path))
+    try:
+        for number in range(last + 1):
+            if not video.grab():
+                return
+            if number in wanted:
+                found, pixels = video.retrieve()
+                if not found:
+                    return
+                yield number, encode_jpeg(pixels), (pixels.shape[1], pixels.shape[0])
+    finally:
+        video.release()
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """A JPEG of BGR pixels."""
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def require_folder(path: Path, expected: str) -> Path:
+    """The path, or FileNotFoundError."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder, expected {expected}")
+    return path
+
+
+def require_file(path: Path, expected: str) -> Path:
+    """The path, or FileNotFoundError."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected {expected}")
+    return path
+
+
+def below(folder: Path, name: Any, where: str) -> Path:
+    """The path of a file that an annotation names.
+
+    Raises:
+      ValueError: if the name leads out of the folder.
+    """
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\0" in name:
+        raise ValueError(f"{where}: names the file {name!r}, expected one below {folder.name}/")
+    return folder.joinpath(*parts)
+
+
+def load_mat(path: Path, names: Sequence[str], *, optional: bool = False) -> dict[str, np.ndarray]:
+    """Arrays of a MATLAB file up to version 7.
+
+    Args:
+      path: of the file.
+      names: which arrays to read.
+      optional: whether arrays may be absent.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it cannot be read or lacks one of them.
+    """
+    require_file(path, f"a MATLAB file with {', '.join(names)}")
+    try:
+        found = scipy.io.loadmat(path, variable_names=list(names))
+    except Exception as error:  # malformed files raise nearly every kind
+        raise ValueError(f"{path}: {type(error).__name__}: {error}; expected a MATLAB file") from None
+    missing = [name for name in names if name not in found]
+    if missing and not optional:
+        raise ValueError(f"{path}: holds no {', '.join(missing)}; expected {', '.join(names)}")
+    return {name: found[name] for name in names if name in found}
+
+
+def load_json(path: Path, kind: type[list] | type[dict]) -> Any:
+    """A JSON file.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is no JSON, or neither list nor object as asked.
+    """
+    require_file(path, "a JSON file")
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}; expected JSON") from None
+    if not isinstance(found, kind):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, expected a {kind.__name__}")
+    return found
+
+
+def numbers(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Numbers of the shape, float64.
+
+    Raises:
+      ValueError: if they are not finite numbers of that many.
+    """
+    found = numbers_or_nan(value, shape)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{where}: found {str(value)[:60]!r}, expected {' x '.join(map(str, shape))} finite numbers")
+    return found
+
+
+def numbers_or_nan(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of the shape, float64; all NaN if they are not numbers of that many."""
+    try:
+        return np.asarray(value, np.float64).reshape(shape)
+    except (TypeError, ValueError):
+        return np.full(shape, np.nan)
+
+
+def field(found: Mapping[str, Any], name: str, where: str) -> Any:
+    """A field of a JSON object; ValueError if it is absent."""
+    if not isinstance(found, Mapping) or name not in found:
+        raise ValueError(f"{where}: holds no {name}")
+    return found[name]

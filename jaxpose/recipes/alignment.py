@@ -1,0 +1,91 @@
+"""Adaptation by alignment: supervised training on the source, and a loss that makes the domains' features alike.
+
+`dan`, `dann` and `sw` differ in that loss; with none of them, what adapts is the batch statistics (`adabn`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+
+from jaxpose.config import Config
+from jaxpose.losses import heatmap
+from jaxpose.models.functional import Network
+from jaxpose.recipes import detector, inputs, optimizers, supervised
+from jaxpose.recipes.detector import TRUNK, Features, Trees
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+
+Loss = Callable[[Trees, Features, Features, jax.Array], tuple[jax.Array, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """What a method adds to supervised training.
+
+    Attributes:
+      networks: its own, such as discriminators, by name.
+      loss: (their parameters, source features, target features, progress from 0 to 1) -> (loss, metrics). One gradient
+        goes to all networks, so whoever plays against the trunk sees it through `reversed_gradient`.
+    """
+
+    networks: Mapping[str, Network]
+    loss: Loss
+
+
+def stages(task: Task, config: Config, make: Callable[[detector.Detector], Alignment]) -> tuple[Stage, ...]:
+    """Pretrain on the source, then align."""
+    networks = detector.build(task, config, heads={"head": config.model.head})
+    return supervised.pretrain(task, config, networks), adapt(task, config, networks, make(networks))
+
+
+def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Alignment) -> Stage:
+    """Trains the pretrained detector on with the alignment's loss added."""
+    networks = dataclasses.replace(networks, networks={**networks.networks, **alignment.networks})
+    names = (*TRUNK, "head", *alignment.networks)
+    steps, optim = config.steps["adapt"], config.optim
+    rule = optimizers.transformation(optim.adapt_rule, optim)
+    schedule = optimizers.inverse_schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
+    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+
+    def init(key: jax.Array, previous: State | None) -> State:
+        assert previous is not None
+        kept = {name: name for name in (*TRUNK, "head")}
+        return detector.continued(key, previous, networks, dict.fromkeys(names, rule), kept=kept)
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        source_key, target_key = jax.random.split(key)
+        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
+        images = inputs.unlabelled(target_key, batch["target"], task)
+        progress = state.step / max(steps, 1)
+
+        def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
+            source, stats = networks.features(params, state.stats, labels.images, train=True)
+            maps, stats = networks.head("head", params["head"], stats, source.up, train=True)
+            supervision = heatmap.masked_mean(heatmap.spatial_kl(labels.maps, maps), labels.mask)
+            stats = networks.before_target(state.stats, stats)
+            target, stats = networks.features(params, stats, images, train=True)
+            _, stats = networks.head("head", jax.lax.stop_gradient(params["head"]), stats, target.up, train=True)
+            value, metrics = alignment.loss(params, source, target, progress)
+            return supervision + value, (stats, {"loss/source": supervision, "loss/alignment": value} | metrics)
+
+        grads, (stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
+        state = optimizers.descend(state, grads, dict.fromkeys(names, rule), rates(state.step, names))
+        return dataclasses.replace(state, stats=stats), metrics
+
+    return Stage(
+        name="adapt",
+        steps=steps,
+        reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
+        init=init,
+        step=step,
+        predict=networks.predict,
+    )
+
+
+def reversed_gradient(x: jax.Array, strength: jax.Array | float) -> jax.Array:
+    """`x`, with its gradient turned round and scaled.
+
+    Source: Ganin et al. 2016, Eq. 18.
+    """
+    fixed = jax.lax.stop_gradient(x)
+    return fixed - strength * (x - fixed)

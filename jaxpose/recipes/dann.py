@@ -1,0 +1,61 @@
+"""DANN: domain-adversarial training (Ganin et al., JMLR 2016) on pooled features."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.config import Config
+from jaxpose.models import functional
+from jaxpose.models.discriminator import VectorDiscriminator
+from jaxpose.recipes import alignment
+from jaxpose.recipes.detector import Features, Trees
+from jaxpose.recipes.stage import Metrics, Stage, Task
+
+
+@dataclasses.dataclass(kw_only=True)
+class DANN:
+    """A discriminator tells the domains apart by the backbone's pooled features; the trunk makes that hard.
+
+    Attributes:
+      trade_off: weight of the discriminator's loss.
+      hidden: channels of the discriminator.
+      steepness: gamma of the reversal's warm-up 2 / (1 + exp(-gamma p)) - 1.
+    """
+
+    name: str = "dann"
+    trade_off: float = 1.0
+    hidden: int = 1024
+    steepness: float = 10.0
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """Pretrain, then align."""
+        channels = functional.backbone_channels(config.model.depth, config.model.width)
+        network = functional.network(functools.partial(VectorDiscriminator, inputs=channels, hidden=self.hidden))
+
+        def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+            def judge(features: Features) -> jax.Array:
+                pooled = jnp.mean(features.layers[-1].astype(jnp.float32), axis=(1, 2))
+                seen = alignment.reversed_gradient(pooled, warm_up(progress, self.steepness))
+                return network.apply(params["discriminator"], {}, seen, train=True)[0]
+
+            found = adversarial_loss(judge(source), judge(target))
+            return self.trade_off * found, {"domain_cross_entropy": found}
+
+        return alignment.stages(
+            task, config, lambda _: alignment.Alignment(networks={"discriminator": network}, loss=loss)
+        )
+
+
+def adversarial_loss(source: jax.Array, target: jax.Array) -> jax.Array:
+    """Binary cross-entropy of logits that shall be positive on the source; log 2 for a discriminator that guesses."""
+    return 0.5 * (jnp.mean(jax.nn.softplus(-source)) + jnp.mean(jax.nn.softplus(target)))
+
+
+def warm_up(progress: jax.Array, steepness: float) -> jax.Array:
+    """How strongly the gradient is reversed, from 0 to 1.
+
+    Source: Ganin et al. 2016, Sec. 5.2.2.
+    """
+    return 2 / (1 + jnp.exp(-steepness * progress)) - 1

@@ -1,0 +1,123 @@
+"""MCD: maximum classifier discrepancy (Saito et al., CVPR 2018) for regressors of heatmaps.
+
+Two regressors fit the source; they are led to disagree on the target, and then the trunk makes them agree.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.config import Config
+from jaxpose.losses import heatmap
+from jaxpose.recipes import detector, inputs, optimizers, supervised
+from jaxpose.recipes.detector import TRUNK, Trees
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+
+HEADS = ("head", "head2")
+NETWORKS = (*TRUNK, *HEADS)
+
+
+@dataclasses.dataclass(kw_only=True)
+class MCD:
+    """Steps A, B and C of Sec. 3.3, one after the other in every update.
+
+    Attributes:
+      trade_off: weight of the discrepancy.
+      trunk_updates: how often step C is repeated, n of the paper.
+    """
+
+    name: str = "mcd"
+    trade_off: float = 1.0
+    trunk_updates: int = 4
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """Pretrain on the source, then adapt."""
+        source_model = detector.build(task, config, heads={"head": config.model.head})
+        networks = detector.build(task, config, heads=dict.fromkeys(HEADS, "regressor"))
+        return supervised.pretrain(task, config, source_model), adapt(task, config, networks, self)
+
+
+def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD) -> Stage:
+    """The adversarial stage."""
+    steps, optim = config.steps["adapt"], config.optim
+    rule = optimizers.transformation(optim.adapt_rule, optim)
+    schedule = optimizers.inverse_schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
+    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+
+    def init(key: jax.Array, previous: State | None) -> State:
+        assert previous is not None
+        start, key = jax.random.split(key)
+        heads = {"head": "head"} if config.model.head == "regressor" else {}
+        kept = {name: name for name in TRUNK} | heads
+        state = detector.continued(start, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
+        return dataclasses.replace(state, params=state.params | {"head2": _second(key, state)})
+
+    def _second(key: jax.Array, state: State) -> Trees:
+        """The second regressor: as different from the first as two random ones are, or as a head can be disturbed."""
+        if config.model.head == "linear":
+            return state.params["head2"]
+        fresh = state.params["head2"]
+        return jax.tree.map(lambda trained, new: trained + new, state.params["head"], fresh)
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        source_key, target_key = jax.random.split(key)
+        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
+        images = inputs.unlabelled(target_key, batch["target"], task)
+
+        def supervision(params: Trees, stats: Trees) -> tuple[jax.Array, Trees]:
+            features, stats = networks.trunk(params, stats, labels.images, train=True)
+            losses = []
+            for name in HEADS:
+                maps, stats = networks.head(name, params[name], stats, features, train=True)
+                losses.append(heatmap.masked_mean(heatmap.spatial_kl(labels.maps, maps), labels.mask))
+            return sum(losses, jnp.zeros(())), stats
+
+        def discrepancy(params: Trees, stats: Trees) -> tuple[jax.Array, Trees]:
+            features, stats = networks.trunk(params, stats, images, train=True)
+            first, stats = networks.head("head", params["head"], stats, features, train=True)
+            second, stats = networks.head("head2", params["head2"], stats, features, train=True)
+            return settings.trade_off * jnp.mean(difference(first, second)), stats
+
+        def descend(state: State, grads: Trees, names: tuple[str, ...]) -> State:
+            grads = {name: grads[name] for name in names}
+            return optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+
+        # A: everything fits the source.
+        (loss, stats), grads = jax.value_and_grad(supervision, has_aux=True)(state.params, state.stats)
+        before = networks.before_target(state.stats, stats)
+        state = descend(state, grads, NETWORKS)
+
+        # B: the regressors disagree on the target without leaving the source.
+        def disagree(params: Trees) -> tuple[jax.Array, Trees]:
+            apart, stats = discrepancy(params, before)
+            return supervision(params, before)[0] - apart, stats
+
+        grads, stats = jax.grad(disagree, has_aux=True)(state.params)
+        state = descend(state, grads, HEADS)
+
+        # C: the trunk makes them agree.
+        apart = jnp.zeros(())
+        for _ in range(settings.trunk_updates):
+            (apart, stats), grads = jax.value_and_grad(discrepancy, has_aux=True)(state.params, stats)
+            state = descend(state, grads, TRUNK)
+        metrics = {"loss/source": loss, "loss/discrepancy": apart}
+        return dataclasses.replace(state, stats=stats), metrics
+
+    return Stage(
+        name="adapt",
+        steps=steps,
+        reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
+        init=init,
+        step=step,
+        predict=networks.predict,
+    )
+
+
+def difference(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The L1 distance of two heatmaps' spatial softmax per joint, (B, K): 0 where they agree, 2 where they are apart.
+
+    Source: MCD Eq. 9, with pixels for classes.
+    """
+    p, q = (jax.nn.softmax(maps.astype(jnp.float32), axis=(1, 2)) for maps in (first, second))
+    return jnp.sum(jnp.abs(p - q), axis=(1, 2))

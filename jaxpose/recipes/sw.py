@@ -1,0 +1,68 @@
+"""SW: strong alignment of local, weak of global features (Saito et al., CVPR 2019), as the CAFA paper compares it."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.config import Config
+from jaxpose.models import functional
+from jaxpose.models.discriminator import PixelDiscriminator, VectorDiscriminator
+from jaxpose.recipes import alignment
+from jaxpose.recipes.detector import Features, Trees
+from jaxpose.recipes.stage import Metrics, Stage, Task
+
+
+@dataclasses.dataclass(kw_only=True)
+class StrongWeak:
+    """Least squares on every pixel of an early layer; a focal loss on pooled features of the last.
+
+    The focal loss leaves images alone that are easily told apart, so that unlike scenes are not forced together.
+
+    Attributes:
+      trade_off: weight of both losses against the supervision, lambda of Eq. 11.
+      focus: gamma of the focal loss, Eq. 5.
+      hidden: channels of the discriminators.
+    """
+
+    name: str = "sw"
+    trade_off: float = 1.0
+    focus: float = 5.0
+    hidden: int = 256
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """Pretrain, then align."""
+        early, late = (functional.backbone_channels(config.model.depth, config.model.width, i) for i in (1, 4))
+        networks = {
+            "local": functional.network(functools.partial(PixelDiscriminator, inputs=early, hidden=self.hidden)),
+            "global": functional.network(functools.partial(VectorDiscriminator, inputs=late, hidden=self.hidden)),
+        }
+
+        def judge(name: str, params: Trees, features: jax.Array) -> jax.Array:
+            seen = alignment.reversed_gradient(features, 1.0)
+            return networks[name].apply(params[name], {}, seen, train=True)[0]
+
+        def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
+            local = local_loss(*(judge("local", params, domain.layers[0]) for domain in (source, target)))
+            pooled = (jnp.mean(d.layers[-1].astype(jnp.float32), axis=(1, 2)) for d in (source, target))
+            weak = global_loss(*(judge("global", params, vectors) for vectors in pooled), focus=self.focus)
+            return self.trade_off * (local + weak), {"local": local, "global": weak}
+
+        return alignment.stages(task, config, lambda _: alignment.Alignment(networks=networks, loss=loss))
+
+
+def local_loss(source: jax.Array, target: jax.Array) -> jax.Array:
+    """Least squares of probabilities, 0 on the source and 1 on the target, halved (Eqs. 6-8)."""
+    off_source = jnp.mean(jnp.square(jax.nn.sigmoid(-source)))
+    off_target = jnp.mean(jnp.square(jax.nn.sigmoid(target)))
+    return 0.5 * (off_source + off_target)
+
+
+def global_loss(source: jax.Array, target: jax.Array, *, focus: float) -> jax.Array:
+    """The focal cross-entropy -(1 - p)^focus log p of the true domain's probability p, halved (Eqs. 3-5)."""
+
+    def focal(logits: jax.Array) -> jax.Array:
+        return jnp.mean(jax.nn.sigmoid(-logits) ** focus * jax.nn.softplus(-logits))
+
+    return 0.5 * (focal(source) + focal(-target))
