@@ -66,8 +66,11 @@ class Crops:
         return element
 
     def name(self, index: int) -> str:
-        """The name of a record, for messages."""
-        return self.source[index]["name"]
+        """The name of a record, for messages; of a broken one, what is wrong with it."""
+        try:
+            return self.source[index]["name"]
+        except BrokenImageError as error:
+            return str(error)
 
     def _first_good(self, index: int) -> Element:
         for attempt in range(len(self)):
@@ -105,7 +108,7 @@ class Clips(Crops):
 
     def name(self, index: int) -> str:
         """The name of the first frame."""
-        return self.source[int(self.windows[index, 0])]["name"]
+        return super().name(int(self.windows[index, 0]))
 
     def _crop(self, index: int) -> Element:
         frames = [self.source[int(i)] for i in self.windows[index]]

@@ -68,6 +68,7 @@ class Task:
       heatmap_size: side of the heatmaps in pixels.
       sigma: of the label heatmaps, in heatmap pixels.
       augmentation: of training images.
+      sizes: training records by domain; `index` among a stage's fields says which of them a row is.
       area: first and last heatmap pixel where the keypoint of a one-joint skeleton can lie, for its ground-false
         maps.
     """
@@ -77,6 +78,7 @@ class Task:
     heatmap_size: int
     sigma: float
     augmentation: Augmentation
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     area: tuple[float, float] | None = None
 
     @property

@@ -278,7 +278,8 @@ def _batches(run: Run, stage: Stage, record: Record, *, start: int) -> Iterator[
             for index in fields.pop("broken"):
                 if index >= 0:
                     _note_broken(record, domain, reads[domain].crops.name(int(index)))
-            del fields["index"]
+            if "index" not in reads[domain].fields:
+                del fields["index"]
         yield meshes.to_devices(run.mesh, batch)
 
 

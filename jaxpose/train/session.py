@@ -151,6 +151,7 @@ def _task(config: Config, pair: Pair) -> Task:
         heatmap_size=heatmap_size,
         sigma=config.model.sigma,
         augmentation=config.augmentation,
+        sizes={name: len(domain.splits["train"]) for name, domain in pair.domains.items()},
         area=area,
     )
 
