@@ -144,7 +144,7 @@ def read_table(files: Files, name: str) -> Table:
             points[(*place, "xy".index(coord))] = column
     if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
         raise ValueError(f"{where}: column visible holds {np.unique(flags)}, expected 0, 1 or 2")
-    with np.errstate(over="ignore"):  # what exceeds float32 is no coordinate
+    with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is no coordinate
         points = points.astype(np.float32)
     visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
     return Table(

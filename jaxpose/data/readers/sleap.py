@@ -126,7 +126,7 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
         elif "tracks" in file and "node_names" in file:
             labels = _read_analysis(file, path, video)
         else:
-            raise ValueError(f"{path}: holds {', '.join(file) or 'nothing'}; expected labels or tracks of SLEAP")
+            raise ValueError(f"{path}: holds {', '.join(map(str, file)) or 'nothing'}; expected labels or tracks of SLEAP")
     available = np.array([i < len(labels.recordings) and n in labels.recordings[i][1] for i, n in labels.place], bool)
     if not available.any():
         stated = ", ".join(name for name, _ in labels.recordings[:5])
@@ -225,7 +225,7 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None) -> _L
 
 def _split(points: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """float32 points, 0 where missing, and flags."""
-    with np.errstate(over="ignore"):  # what exceeds float32 is no coordinate
+    with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is no coordinate
         points = points.astype(np.float32)
     visible = np.where(marked & np.isfinite(points).all(axis=-1), records.VISIBLE, records.MISSING).astype(np.uint8)
     return np.where(visible[..., None] > 0, points, np.float32(0)), visible
