@@ -131,6 +131,8 @@ def validate(config: Config) -> None:
     _check_types(config, "config")
     size, stride = config.data.image_size, 32
     rules = (
+        ("data.source", config.data.source, bool(config.data.source), "SCHEME:PATH, see jaxpose/data/schemes.py"),
+        ("data.target", config.data.target, bool(config.data.target), "SCHEME:PATH, see jaxpose/data/schemes.py"),
         ("data.image_size", size, size > 0 and size % stride == 0, f"a positive multiple of {stride}"),
         ("data.batch_size", config.data.batch_size, config.data.batch_size > 0, "at least 1"),
         ("data.eval_batch_size", config.data.eval_batch_size, config.data.eval_batch_size > 0, "at least 1"),

@@ -55,6 +55,16 @@ def ultrasound() -> Config:
     )
 
 
+def custom() -> Config:
+    """Your own data: `--config.data.source` and `--config.data.target`; sized for two CPU cores."""
+    base = ultrasound()
+    data = dataclasses.replace(base.data, source="", target="")
+    augmentation = Augmentation(rotation=30.0)
+    return dataclasses.replace(
+        base, pair="custom", steps={"pretrain": 1500, "adapt": 300}, data=data, augmentation=augmentation
+    )
+
+
 def lspet() -> Config:
     """Embedded bodies to photographs of sport; 14 shared joints. Data: an LSPet folder or tar in `data.root`."""
     base = bodies()
@@ -191,6 +201,7 @@ _PAIRS: dict[str, Callable[[], Config]] = {
     "bodies": bodies,
     "hands": hands,
     "ultrasound": ultrasound,
+    "custom": custom,
     "lspet": lspet,
     **{
         f"{name}_{a[0]}2{b[0]}": functools.partial(make, a, b)

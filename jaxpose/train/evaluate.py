@@ -39,12 +39,12 @@ class Scores:
     Attributes:
       rows: `{metric, group, value, count}`: report groups, then single joints as `joint:NAME`.
       keypoints: predictions in crop pixels, (N, K, 2).
-      broken: records whose images cannot be decoded.
+      broken: names of records whose images cannot be decoded.
     """
 
     rows: list[dict[str, Any]]
     keypoints: np.ndarray
-    broken: list[int]
+    broken: list[str]
 
 
 class Evaluator:
@@ -64,7 +64,7 @@ class Evaluator:
             crops, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
         )
         for batch in batches:
-            broken += [int(i) for i in batch.pop("broken") if i >= 0]
+            broken += [crops.name(int(i)) for i in batch.pop("broken") if i >= 0]
             batch.pop("index")
             counts, found = self._step(state, meshes.to_devices(self._mesh, batch))
             total = counts if total is None else jax.tree.map(jnp.add, total, counts)

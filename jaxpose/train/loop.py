@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair
-from jaxpose.data.pipeline import Read, training_batches
+from jaxpose.data.pipeline import Crops, Read, training_batches
+from jaxpose.data.views import Subset
 from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints
@@ -25,6 +26,7 @@ from jaxpose.train.evaluate import Evaluator, Measures, Scores
 from jaxpose.train.log import LateMetrics, MetricLog
 
 _EVALUATED_SPLITS = ("validation", "test")
+_PICTURED = 512  # training images of a target without a test split that are predicted for the report
 
 
 class NonFiniteError(RuntimeError):
@@ -218,6 +220,9 @@ def _train_stage(
         record.step_s[stage.name] = statistics.median(durations)
     if evaluator and not any(row["stage"] == stage.name for row in record.evaluations):
         found = _evaluate(run, evaluator, state)
+        split, crops = pictured(run.pair)
+        if ("target", split) not in found:
+            found["target", split] = evaluator(state, crops)
         _log_evaluation(log, stage, step, before, found)
         _keep_final(run, stage, step, found, record)
     save(state)
@@ -303,6 +308,16 @@ def _evaluate(run: Run, evaluator: Evaluator, state: State) -> dict[tuple[str, s
     }
 
 
+def pictured(pair: Pair) -> tuple[str, Crops]:
+    """The split of the target that a report shows; of training images, which may be many, some."""
+    splits = pair.domains["target"].splits
+    if "test" in splits:
+        return "test", splits["test"]
+    crops = splits["train"]
+    some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), _PICTURED)).astype(int))
+    return "train", dataclasses.replace(crops, source=Subset(source=crops.source, index=some), memory=0)
+
+
 def _log_evaluation(
     log: MetricLog, stage: Stage, step: int, before: int, found: Mapping[tuple[str, str], Scores]
 ) -> None:
@@ -321,8 +336,8 @@ def _keep_final(run: Run, stage: Stage, step: int, found: Mapping[tuple[str, str
     if jax.process_index() == 0:
         folder.mkdir(exist_ok=True)
     for (domain, split), scores in found.items():
-        for index in scores.broken:
-            _note_broken(record, domain, run.pair.domains[domain].splits[split].name(index))
+        for name in scores.broken:
+            _note_broken(record, domain, name)
         where = {"stage": stage.name, "step": step, "domain": domain, "split": split}
         record.evaluations += [where | row for row in scores.rows]
         if jax.process_index() == 0:

@@ -13,7 +13,6 @@ import numpy as np
 from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair, open_pair
-from jaxpose.data.pipeline import Crops
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import html, text
@@ -222,14 +221,12 @@ def _references(config: Config) -> dict[str, list[dict[str, Any]]]:
 
 
 def _cases(run: loop.Run) -> list[html.Case]:
-    """Target test images with the predictions of every stage."""
-    crops: Crops | None = run.pair.domains["target"].splits.get("test")
-    if crops is None:
-        return []
+    """Target images with the predictions of every stage."""
+    split, crops = loop.pictured(run.pair)
     predictions = {
         stage.name: np.load(path)
         for stage in run.stages
-        if (path := run.workdir / "predictions" / f"{stage.name}_target_test.npy").exists()
+        if (path := run.workdir / "predictions" / f"{stage.name}_target_{split}.npy").exists()
     }
     cases = []
     for i in range(min(len(crops), _GALLERY)):

@@ -260,7 +260,9 @@ def _box(annotation: dict[str, Any], points: np.ndarray, visible: np.ndarray) ->
 
 
 def _floats(values: object) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is no coordinate: infinite, and treated like that
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what exceeds float32 is no coordinate: infinite, and treated like that
         return np.asarray(values, dtype=np.float64).astype(np.float32)
 
 

@@ -126,7 +126,9 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
         elif "tracks" in file and "node_names" in file:
             labels = _read_analysis(file, path, video)
         else:
-            raise ValueError(f"{path}: holds {', '.join(map(str, file)) or 'nothing'}; expected labels or tracks of SLEAP")
+            raise ValueError(
+                f"{path}: holds {', '.join(map(str, file)) or 'nothing'}; expected labels or tracks of SLEAP"
+            )
     available = np.array([i < len(labels.recordings) and n in labels.recordings[i][1] for i, n in labels.place], bool)
     if not available.any():
         stated = ", ".join(name for name, _ in labels.recordings[:5])
@@ -167,7 +169,7 @@ _FIRST_UNKNOWN = 3.0
 def _read_project(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
     stated = file["metadata"].attrs.get("format_id", 1.0)
     if np.ndim(stated) or np.asarray(stated).dtype.kind not in "fiu":
-        raise ValueError(f"{path}: format_id is {stated!r}, expected a number")
+        raise ValueError(f"{path}: format_id is {_line(repr(stated))}, expected a number")
     version = float(stated)
     if not version < _FIRST_UNKNOWN:
         raise ValueError(f"{path}: has format {version:g}, expected less than {_FIRST_UNKNOWN:g}")
@@ -205,6 +207,8 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None) -> _L
     if tracks.shape[2:] != (len(joints), 2):
         raise ValueError(f"{path}: tracks have {tracks.shape[2:]} nodes and axes, expected ({len(joints)}, 2)")
     edges = _array(file, path, "edge_names") if "edge_names" in file else np.empty((0, 2))
+    if edges.size and edges.shape[1:] != (2,):
+        raise ValueError(f"{path}: edge_names are {edges.dtype} {edges.shape}, expected pairs")
     names = _texts(edges.reshape(-1), path, "edge_names")
     bones = [(a, b) for a, b in zip(names[::2], names[1::2], strict=True) if {a, b} <= set(joints) and a != b]
     keypoints, visible = _split(tracks, np.ones(tracks.shape[:3], bool))
@@ -412,7 +416,7 @@ def _embedded(
     if images is not None and not hasattr(images, "dtype"):  # a group
         dataset = f"{dataset}/video"
         images = file.get(dataset)
-    if images is None or not hasattr(images, "dtype"):
+    if images is None or not getattr(images, "shape", ()):
         raise ValueError(f"{path}: holds no images {dataset} of video {number}")
     group = images.parent
     name = f"video{number}"
@@ -537,5 +541,5 @@ def _json(text: Any, path: Path, what: str) -> Any:
         raise ValueError(f"{path}: {what} cannot be read: {_line(error)}") from None
 
 
-def _line(error: Exception) -> str:
-    return str(error).partition("\n")[0].strip("'\"")
+def _line(value: object) -> str:
+    return " ".join(str(value).split()).strip("'\"")
