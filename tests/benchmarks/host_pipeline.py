@@ -1,0 +1,125 @@
+"""Images per second of the host pipeline from array_record, beside OpenCV's decoding of the same bytes on the same core.
+
+    taskset -c 0 python tests/benchmarks/host_pipeline.py [--images=FOLDER_OR_TAR]
+
+Photographs, or noise of natural smoothness where none are given, are resized to 256 x 256 and stored as JPEG (quality
+90). Both loops run alternately, five times; the medians and the spread are printed. With `--workers=N` N processes
+read, and the process may use as many cores as it is allowed. `--memory` reads 100,000 records and prints how the
+resident memory grows.
+"""
+
+import argparse
+import functools
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import flags
+
+from jaxpose.data import files, pipeline, shards
+from jaxpose.data.records import Record
+from jaxpose.data.skeletons import LSP14
+
+SIZE, COUNT, BATCH = 256, 512, 32
+
+
+def pictures(folder: str | None) -> Iterator[np.ndarray]:
+    if folder is not None:
+        found = files.Files(folder)
+        for name in [n for n in found.names if Path(n).suffix.lower() in files.IMAGE_SUFFIXES][:COUNT]:
+            yield cv2.resize(files.decode_image(found.read(name), name), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        return
+    rng = np.random.default_rng(0)
+    for _ in range(COUNT):
+        image = np.full((SIZE, SIZE, 3), 128.0)
+        for cells in (4, 16, 64, 256):
+            noise = rng.normal(0, 60 / cells**0.5, (cells, cells, 3))
+            image += cv2.resize(noise, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        yield image.clip(0, 255).astype(np.uint8)
+
+
+def records(folder: str | None) -> Iterator[Record]:
+    rng = np.random.default_rng(1)
+    for i, image in enumerate(pictures(folder)):
+        data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+        points = rng.uniform(0, SIZE, (14, 2)).astype(np.float32)
+        box = np.array([0, 0, SIZE, SIZE], np.float32)
+        yield Record(image=data, keypoints=points, visible=np.full(14, 2, np.uint8), name=f"{i}", bbox=box)
+
+
+def prepare(folder: Path, images: str | None) -> shards.TfdsSource:
+    class Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            metadata = tfds.core.MetadataDict(skeleton=shards.skeleton_metadata(LSP14))
+            return tfds.core.DatasetInfo(builder=self, features=features, metadata=metadata)
+
+        def _shard_iterators_per_split(self, dl_manager):
+            raise NotImplementedError
+
+    features = shards.record_features(LSP14, ("bbox",))
+    builder = Benchmark(data_dir=str(folder), file_format="array_record")
+    parts = {"train": [functools.partial(records, images)]}
+    shards.finish(
+        folder, builder.info, shards.write_shards(folder, parts, features=features, name=builder.name, total=COUNT)
+    )
+    return shards.TfdsSource(folder=folder, split="train")
+
+
+def rate(read: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    count = read()
+    return count / (time.perf_counter() - start)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--memory", action="store_true")
+    options = parser.parse_args(argv[1:])
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        source = prepare(Path(folder), options.images)
+        encoded = [source[i]["image"] for i in range(len(source))]
+        crops = pipeline.Crops(source=source, joints=np.arange(14), size=SIZE, margin=1.0)
+        reads = {"source": pipeline.Read(crops=crops, batch_size=BATCH, fields=("image", "keypoints", "visible"))}
+        batches = pipeline.training_batches(reads, seed=0, workers=options.workers)
+        for _ in range(20):
+            next(batches)
+
+        def through_pipeline(count: int = 2048) -> int:
+            for _ in range(count // BATCH):
+                next(batches)
+            return count
+
+        def plain() -> int:
+            for data in encoded:
+                cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            return len(encoded)
+
+        if options.memory:
+            for thousands in range(0, 101, 20):
+                resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                print(f"{thousands},000 records read: at most {resident:.0f} MiB resident")
+                through_pipeline(20_000)
+            return
+        found = [(rate(plain), rate(through_pipeline)) for _ in range(5)]
+        size = statistics.mean(map(len, encoded)) / 1024
+        for name, values in zip(("OpenCV alone", "pipeline"), zip(*found, strict=True), strict=True):
+            print(f"{name}: {statistics.median(values):.0f} images/s ({min(values):.0f} to {max(values):.0f})")
+        ratio = statistics.median(b / a for a, b in found)
+        print(f"pipeline / OpenCV: {ratio:.2f}; {len(encoded)} JPEG of {size:.0f} KiB, workers {options.workers}")
+
+
+if __name__ == "__main__":
+    flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags
+    main(sys.argv)
