@@ -93,6 +93,8 @@ class Config:
       pck_thresholds: fractions of the image side.
       eval_every, checkpoint_every, log_every: in steps.
       oracle: work directory of a finished oracle run, to be shown beside this one.
+      start: work directory of a finished run whose last stage stands for this one's first: several methods adapt one
+        source model.
     """
 
     method: Any
@@ -106,11 +108,25 @@ class Config:
     checkpoint_every: int = 1000
     log_every: int = 50
     oracle: str | None = None
+    start: str | None = None
     data: Data = dataclasses.field(default_factory=Data)
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     model: Model = dataclasses.field(default_factory=Model)
     optim: Optim = dataclasses.field(default_factory=Optim)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Comparison:
+    """Several methods on one pair, from one source model.
+
+    Attributes:
+      base: everything but the method.
+      methods: by name.
+    """
+
+    base: Config
+    methods: dict[str, Any]
 
 
 # What may change between the parts of a resumed run, because the result does not depend on it.

@@ -1,7 +1,8 @@
 """The command line: `python -m jaxpose.main --config=configs/regda.py[:PAIR] [--workdir=DIR] [--mode=MODE]`.
 
 Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `browse` (look at the data of a pair, or of
-`--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`).
+`--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`),
+`synthesize` (render the data set of `configs/synth.py`), `compare` (the methods of `configs/compare.py` over `--seeds`).
 """
 
 import datetime
@@ -21,15 +22,21 @@ from jaxpose import config as configs
 from jaxpose.data import schemes
 from jaxpose.datasets import catalogue, prepare
 from jaxpose.report import browse
-from jaxpose.train import loop, mesh, session
+from jaxpose.synth.write import Synthesis, synthesize
+from jaxpose.train import compare, loop, mesh, session
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "browse", "prepare"], "What to do.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "eval", "browse", "prepare", "synthesize", "compare"], "What to do."
+)
 _DATASET = flags.DEFINE_string("dataset", None, "A published data set by name; browse also takes SCHEME:PATH?OPTIONS.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "prepare: the owners' files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Prepared data sets; by default that of tensorflow-datasets.")
-_WORKERS = flags.DEFINE_integer("workers", os.cpu_count() or 1, "prepare: processes that convert.", lower_bound=0)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "compare: how many.", lower_bound=1)
+_WORKERS = flags.DEFINE_integer(
+    "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
+)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,6 +50,10 @@ def main(arguments: Sequence[str]) -> None:
         match _MODE.value:
             case "prepare":
                 _prepare()
+            case "compare":
+                _compare()
+            case "synthesize":
+                _synthesize()
             case "browse":
                 _browse()
             case mode:
@@ -70,6 +81,23 @@ def _prepare() -> None:
     print(prepare.summary(builder, folder))
 
 
+def _compare() -> None:
+    config = _CONFIG.value
+    if not isinstance(config, configs.Comparison):
+        raise ValueError("--mode=compare: expected --config=configs/compare.py, with a pair and methods after a colon")
+    configs.validate(config.base)
+    _keep_compiled_programs()
+    print(f"\nLook at {compare.compare(config, _workdir(), seeds=_SEEDS.value)}")
+
+
+def _synthesize() -> None:
+    config = _CONFIG.value
+    if not isinstance(config, Synthesis):
+        raise ValueError("--mode=synthesize: expected --config=configs/synth.py, :body or :hand")
+    folder = synthesize(config, _data_dir(), workers=_WORKERS.value)
+    print(f"Use it as tfds:{config.name}, or look at it with --mode=browse --dataset=tfds:{folder}")
+
+
 def _browse() -> None:
     if _DATASET.value is None:
         path = session.browse(_config(), _workdir())
@@ -81,8 +109,8 @@ def _browse() -> None:
 
 
 def _config() -> configs.Config:
-    if _CONFIG.value is None:
-        raise ValueError("found no --config, expected for instance --config=configs/regda.py")
+    if not isinstance(_CONFIG.value, configs.Config):
+        raise ValueError("found no --config of a recipe, expected for instance --config=configs/regda.py")
     configs.validate(_CONFIG.value)
     return _CONFIG.value
 

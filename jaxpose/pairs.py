@@ -72,6 +72,20 @@ def lspet() -> Config:
     return dataclasses.replace(base, pair="lspet", data=data)
 
 
+def synth_body() -> Config:
+    """Rendered people to photographs of sport. Data: `configs/synth.py:body`, and as `lspet`."""
+    base = lspet()
+    return dataclasses.replace(base, pair="synth_body", data=dataclasses.replace(base.data, source="tfds:synth_body"))
+
+
+def synth_hand() -> Config:
+    """Rendered hands to photographs of hands. Data: `configs/synth.py:hand` and a prepared `ge_hands`."""
+    base = hands()
+    target = "tfds:ge_hands?train=test[:75%]&test=test[75%:]"  # in the order of the recording
+    data = dataclasses.replace(base.data, source="tfds:synth_hand", target=target)
+    return dataclasses.replace(base, pair="synth_hand", data=data)
+
+
 def sprites(source: str, target: str) -> Config:
     """The dSprites experiment between two of `color`, `noisy` and `scream`, sized for two CPU cores."""
     return Config(
@@ -203,6 +217,8 @@ _PAIRS: dict[str, Callable[[], Config]] = {
     "ultrasound": ultrasound,
     "custom": custom,
     "lspet": lspet,
+    "synth_body": synth_body,
+    "synth_hand": synth_hand,
     **{
         f"{name}_{a[0]}2{b[0]}": functools.partial(make, a, b)
         for name, make in (("sprites", sprites), ("sprites_published", sprites_published))

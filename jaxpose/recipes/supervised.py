@@ -30,7 +30,7 @@ class Supervised:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """One stage, called `pretrain` because adaptation methods start from it."""
-        networks = detector.build(task, config, heads={"head": "linear"})
+        networks = detector.build(task, config, heads={"head": config.model.head})
         return (pretrain(task, config, networks, domain=self.domain, loss=self.loss, label_maps=self.label_maps),)
 
 

@@ -56,6 +56,26 @@ def disparity_curve(history: History, folder: Path) -> Path | None:
     return _save(figure, axes, folder / "disparity.svg")
 
 
+def methods_plot(title: str, ends: Mapping[str, Sequence[float]], folder: Path) -> Path:
+    """Methods by mean and deviation of a metric, the best at the top; returns the file written."""
+    figure, axes = _figure(title)
+    names = sorted(ends, key=lambda name: ends[name][0])
+    figure.set_size_inches(5.2, 0.9 + 0.28 * len(names))
+    for i, name in enumerate(names):
+        mean, deviation = ends[name]
+        colour = INK if name in ("source-only", "oracle") else _DOMAINS["target"]
+        axes.errorbar(mean, i, xerr=deviation, fmt="o", color=colour, markersize=5, linewidth=1.4)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("target test", color=INK, fontsize=8.5)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if not text.lower_is_better(title.lower()):
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return _save(figure, axes, folder / "methods.svg")
+
+
 def _losses(history: History, stage: str, folder: Path) -> Path | None:
     lines = [line for line in history if line["stage"] == stage]
     names = [n for n in _names(lines) if "loss" in n]

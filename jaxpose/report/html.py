@@ -14,7 +14,6 @@ from jaxpose.report import draw, figures, pages, text
 
 _CARDS = 8  # pictures in each section of the gallery
 _ARROW = "\N{RIGHTWARDS ARROW}"
-_DARK_INK, _DARK_GRID = "#b4b8c2", "#2d3138"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ def write_report(
         source=source,
         others=[t for t in tables if t not in first and t not in source],
         metric_title=text.metric_title,
-        figures=[_svg_uri(f) for f in (*files, disparity) if f],
+        figures=[pages.svg_uri(f) for f in (*files, disparity) if f],
         summary=_summary(cases),
         sections=_gallery(cases, skeleton, text.stage_titles(results)),
         sides=sides if skeleton.flips else {},
@@ -189,19 +188,6 @@ def _card(case: Case, errors: np.ndarray, skeleton: Skeleton, titles: Mapping[st
         error=f" {_ARROW} ".join(f"{e:.1f}" for e in ends) + " px" if labelled.any() else "",
         panels=tuple((title, pages.picture_uri(case.image, p, drawn, skeleton)) for title, p in points.items()),
     )
-
-
-def _svg_uri(path: Path) -> str:
-    """The figure with the page's font, and light greys in the dark."""
-    svg = path.read_text(encoding="utf-8")
-    svg = svg.replace(figures.INK, "var(--ink)").replace(figures.GRID, "var(--grid)")
-    style = (
-        f"<style>:root{{--ink:{figures.INK};--grid:{figures.GRID}}}"
-        f"@media(prefers-color-scheme:dark){{:root{{--ink:{_DARK_INK};--grid:{_DARK_GRID}}}}}"
-        "text{font-family:system-ui,sans-serif!important}</style>"
-    )
-    start = svg.index(">", svg.index("<svg")) + 1
-    return pages.data_uri("image/svg+xml", (svg[:start] + style + svg[start:]).encode())
 
 
 def _facts(results: Mapping[str, Any]) -> dict[str, str]:

@@ -10,8 +10,9 @@ import jinja2
 import numpy as np
 
 from jaxpose.data.skeletons import Skeleton
-from jaxpose.report import draw
+from jaxpose.report import draw, figures
 
+_DARK_INK, _DARK_GRID = "#b4b8c2", "#2d3138"
 PANEL = 256  # pixels of the shorter side of a drawn picture
 
 
@@ -47,6 +48,19 @@ def image_uri(image: np.ndarray) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """Content as a link that needs no file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def svg_uri(path: Path) -> str:
+    """The figure with the page's font, and light greys in the dark."""
+    svg = path.read_text(encoding="utf-8")
+    svg = svg.replace(figures.INK, "var(--ink)").replace(figures.GRID, "var(--grid)")
+    style = (
+        f"<style>:root{{--ink:{figures.INK};--grid:{figures.GRID}}}"
+        f"@media(prefers-color-scheme:dark){{:root{{--ink:{_DARK_INK};--grid:{_DARK_GRID}}}}}"
+        "text{font-family:system-ui,sans-serif!important}</style>"
+    )
+    start = svg.index(">", svg.index("<svg")) + 1
+    return data_uri("image/svg+xml", (svg[:start] + style + svg[start:]).encode())
 
 
 def css_colour(colour: Iterable[int]) -> str:

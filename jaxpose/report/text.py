@@ -57,7 +57,7 @@ def summary_table(results: Mapping[str, Any]) -> str:
         cells = [(*header, *(("change",) if changes else ()), "labels")]
         for row in table.rows:
             cells.append((row.group, *row.values, *((row.change,) if changes else ()), row.count))
-        lines += ["", *_align(cells)]
+        lines += ["", *align(cells)]
     return "\n".join(lines).translate(_PLAIN)
 
 
@@ -207,7 +207,8 @@ def _count(rows: Iterable[EvaluationRow]) -> str:
     return _MISSING if count is None else f"{int(count):,}"
 
 
-def _align(cells: Sequence[Sequence[str]]) -> list[str]:
+def align(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
     widths = [max(len(c) for c in column) for column in zip(*cells, strict=True)]
     return [
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])

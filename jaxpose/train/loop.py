@@ -88,11 +88,13 @@ def train(run: Run) -> tuple[State, Record]:
     """
     checkpoints = Checkpoints(run.workdir / "checkpoints")
     total = checkpoints.latest()
-    record = Record() if total is None else Record(**checkpoints.meta(total))
-    states = abstract_states(run)
-    state = None if total is None else checkpoints.restore(total, states[record.stage])
-    if state is None:
-        state = _initial_state(run, 0, None)
+    if total is not None:
+        record = Record(**checkpoints.meta(total))
+        state = checkpoints.restore(total, abstract_states(run)[record.stage])
+    elif run.config.start is not None:
+        state, record = _start(run, Path(run.config.start))
+    else:
+        record, state = Record(), _initial_state(run, 0, None)
     stop = _StopFlag(checkpoints)
     log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
     started, wall_before = time.perf_counter(), record.wall_s
@@ -116,6 +118,20 @@ def train(run: Run) -> tuple[State, Record]:
         stop.restore()
         log.close()
         checkpoints.close()
+
+
+def _start(run: Run, workdir: Path) -> tuple[State, Record]:
+    """The second stage's first state, made from the final state of another run instead of this one's first stage."""
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        step = checkpoints.latest()
+        if step is None or not (workdir / "results.json").exists():
+            raise ValueError(f"config.start: found no finished run in {workdir}, expected one")
+        before = checkpoints.restore(step, abstract_states(run)[0])
+        rows = checkpoints.meta(step)["evaluations"]
+    finally:
+        checkpoints.close()
+    return _initial_state(run, 1, before), Record(stage=1, evaluations=rows)
 
 
 def abstract_states(run: Run) -> list[State]:

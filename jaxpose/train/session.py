@@ -27,18 +27,19 @@ _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 _GALLERY = 2000  # test images whose predictions the report may choose from
 
 
-def train(config: Config, workdir: Path) -> dict[str, Any]:
-    """Trains, or resumes, or shows the results of a finished run.
+def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]:
+    """Trains, or resumes, or takes the results of a finished run; with `show` it prints what it reads and finds.
 
     Raises:
       ValueError: in one line, before the first step, for whatever is wrong with configuration, data or checkpoint.
     """
     first = jax.process_index() == 0
+    show &= first
     results_file = workdir / "results.json"
     _check_same_run(config, workdir)
     if results_file.exists():
         results = json.loads(results_file.read_text())
-        if first:
+        if show:
             print(f"{workdir} is finished; delete it or choose another --workdir to train again.\n")
             print(text.summary_table(results))
         return results
@@ -47,12 +48,14 @@ def train(config: Config, workdir: Path) -> dict[str, Any]:
     if first:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", configs.to_json(config))
+    if show:
         print(_describe(run))
     state, record = loop.train(run)
     results = _results(run, state, record)
     if first:
         html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
         write_json(results_file, results)
+    if show:
         print(f"\n{text.summary_table(results)}\n\nReport: {workdir / 'report.html'}")
     return results
 

@@ -170,7 +170,7 @@ WRONG = {
     "unknown stage": (["--config.model.depth=19"], "config.model.depth: found 19, expected 18, 34"),
     "no shared joint": (["--config.data.target=hands:street"], "skeletons share no joint"),
     "missing folder": (["--config.data.source=deeplabcut:nowhere"], "nowhere"),
-    "unknown scheme": (["--config.data.source=photos:x"], "found scheme 'photos', expected bodies"),
+    "unknown scheme": (["--config.data.source=photos:x"], "found scheme 'photos', expected one of bodies"),
     "empty domain": (["--config.data.target=bodies:street?train=0"], "data.target=bodies:street?train=0: found"),
     "missing oracle": (["--config.oracle=nowhere"], "config.oracle: found no nowhere/results.json"),
     "missing weights": (["--config.model.weights=none.pth"], "none.pth"),

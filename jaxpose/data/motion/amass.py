@@ -111,12 +111,15 @@ def _motion(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray, float, Map
     return poses.astype(np.float64), trans.astype(np.float64), float(rate.item()), arrays
 
 
+_GENDERS = ("female", "male", "neutral")
+
+
 def _model(model: str | os.PathLike, body: Mapping[str, np.ndarray]) -> str | os.PathLike:
     if not os.path.isdir(model):
         return model
     gender = body.get("gender", np.array("neutral")).astype(str)
-    if gender.size != 1:
-        raise ValueError(f"{model}: gender {gender}, expected one")
+    if gender.size != 1 or gender.item() not in _GENDERS:  # it becomes part of a path
+        raise ValueError(f"{model}: gender {gender}, expected one of {', '.join(_GENDERS)}")
     return os.path.join(model, gender.item(), "model.npz")
 
 

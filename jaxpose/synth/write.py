@@ -1,0 +1,100 @@
+"""Renders a prepared data set: `--mode=synthesize --config=configs/synth.py[:body|:hand]`."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from jaxpose import synth
+from jaxpose.data import shards
+from jaxpose.data.records import Record
+
+_FIELDS = ("bbox", "area", "keypoints3d", "intrinsics", "sequence", "frame", "segmentation")
+_SHARD = 512  # images
+
+
+@dataclasses.dataclass(kw_only=True)
+class Synthesis:
+    """What is rendered.
+
+    Attributes:
+      name: of the data set, as in `tfds:NAME`.
+      train, validation, test: images per split, a multiple of `clip_length`.
+      kind, image_size, clip_length, seed, backgrounds, motions, truncation, device: see `synth.SynthConfig`.
+    """
+
+    name: str
+    kind: str
+    train: int = 8192
+    validation: int = 256
+    test: int = 512
+    image_size: int = 256
+    clip_length: int = 4
+    seed: int = 0
+    backgrounds: str | None = None
+    motions: str | None = None
+    truncation: float = 0.1
+    device: str = "cpu"
+
+
+def synthesize(config: Synthesis, data_dir: Path, *, workers: int = 0) -> Path:
+    """Writes `data_dir/NAME/1.0.0` and returns it; a call that was killed goes on where it stopped.
+
+    Raises:
+      ValueError: if a number of images is no multiple of the clip's length, or the folder holds something else.
+      ImportError: without the extra `jaxpose[synth]`.
+    """
+    made = synth.SynthConfig(
+        kind=config.kind,
+        image_size=config.image_size,
+        clip_length=config.clip_length,
+        seed=config.seed,
+        backgrounds=config.backgrounds,
+        motions=config.motions,
+        truncation=config.truncation,
+        device=config.device,
+    )
+    sizes = {"train": config.train, "validation": config.validation, "test": config.test}
+    for split, size in sizes.items():
+        if size < 0 or size % config.clip_length:
+            raise ValueError(f"config.{split}: found {size}, expected a multiple of clip_length {config.clip_length}")
+    folder = data_dir / config.name / "1.0.0"
+    if folder.exists():
+        return folder
+    skeleton = synth.skeleton(config.kind)
+    features = shards.record_features(skeleton, _FIELDS + (("hand",) if config.kind == "hand" else ()))
+    parts, first = {}, 0
+    for split, size in sizes.items():
+        clips = size // config.clip_length
+        step = max(_SHARD // config.clip_length, 1)
+        parts[split] = [
+            functools.partial(_render, made, first + start, first + min(start + step, clips))
+            for start in range(0, clips, step)
+        ]
+        first += clips
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    written = shards.write_shards(
+        unfinished, parts, features=features, name=config.name, workers=workers, total=sum(sizes.values())
+    )
+    identity = tfds.core.DatasetIdentity(
+        name=config.name, version=tfds.core.Version("1.0.0"), data_dir=str(unfinished), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description=f"Rendered {config.kind}: {dataclasses.asdict(config)}",
+        features=features,
+        metadata=tfds.core.MetadataDict(
+            skeleton=shards.skeleton_metadata(skeleton), synthesis=dataclasses.asdict(config)
+        ),
+    )
+    shards.finish(unfinished, info, written)
+    os.replace(unfinished, folder)
+    return folder
+
+
+def _render(config: synth.SynthConfig, start: int, stop: int) -> Iterator[Record]:
+    for index in range(start, stop):
+        yield from synth.render_clip(config, index)

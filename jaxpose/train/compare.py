@@ -1,0 +1,65 @@
+"""Several methods under the same conditions: one source model per seed, one table."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpose.config import Comparison, Config
+from jaxpose.recipes.supervised import Supervised
+from jaxpose.report import comparison as report
+from jaxpose.train import session
+from jaxpose.train.checkpoint import write_json
+from jaxpose.train.log import read_metrics
+
+SOURCE_ONLY, ORACLE = "source-only", "oracle"
+
+
+def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
+    """Trains every method from one source model per seed, and writes `compare.json` and `compare.html`.
+
+    Runs that are finished are taken as they are, so that methods and seeds can be added.
+
+    Returns:
+      The page.
+
+    Raises:
+      ValueError: if a work directory holds another configuration.
+    """
+    found: dict[str, list[report.Run]] = {}
+    for seed in range(seeds):
+        folder = workdir / f"seed{seed}"
+        base = dataclasses.replace(config.base, seed=seed)
+        steps = {"pretrain": base.steps["pretrain"]}
+        ends = {
+            SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),
+            ORACLE: dataclasses.replace(base, steps=steps, method=Supervised(name="oracle", domain="target")),
+        }
+        start = str(folder / SOURCE_ONLY)
+        methods = {
+            name: dataclasses.replace(base, method=method, start=start) for name, method in config.methods.items()
+        }
+        for name, chosen in (ends | methods).items():
+            found.setdefault(name, []).append(_run(name, chosen, folder / name))
+    table = report.summarize(found)
+    write_json(workdir / "compare.json", table)
+    page = report.write_page(workdir, config.base.pair, table)
+    print(report.text_table(table))
+    return page
+
+
+def _run(name: str, config: Config, workdir: Path) -> report.Run:
+    print(f"\n{name}, seed {config.seed}: {workdir}")
+    results = session.train(config, workdir, show=False)
+    last = results["evaluations"][-1]["stage"]
+    rows = [row for row in results["evaluations"] if row["stage"] == last]
+    return report.Run(rows=rows, curve=_curve(read_metrics(workdir), last), timing=results["timing"])
+
+
+def _curve(history: Sequence[Mapping[str, Any]], stage: str) -> list[dict[str, float]]:
+    """The evaluations of a stage in the course of its training: `domain/split/metric/group` -> value."""
+    return [
+        {name: value for name, value in line.items() if name.count("/") == 3}
+        for line in history
+        if line["stage"] == stage and any(name.count("/") == 3 for name in line)
+    ]
