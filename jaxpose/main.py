@@ -2,7 +2,7 @@
 
 Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `browse` (look at the data of a pair, or of
 `--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`),
-`synthesize` (render the data set of `configs/synth.py`), `compare` (the methods of `configs/compare.py` over `--seeds`).
+`synthesize` (render the data set of `configs/synth.py`), `compare` (methods of `configs/compare.py` over `--seeds`).
 """
 
 import datetime
@@ -27,9 +27,8 @@ from jaxpose.train import compare, loop, mesh, session
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
-_MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval", "browse", "prepare", "synthesize", "compare"], "What to do."
-)
+_MODES = ["train", "eval", "browse", "prepare", "synthesize", "compare"]
+_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _DATASET = flags.DEFINE_string("dataset", None, "A published data set by name; browse also takes SCHEME:PATH?OPTIONS.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "prepare: the owners' files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Prepared data sets; by default that of tensorflow-datasets.")

@@ -3,6 +3,9 @@
 Signatures carry warp's types, which only its compiler reads, hence `no_type_check`.
 """
 
+# The extra is optional: type checks pass without it.
+# pyright: reportMissingImports=false
+
 from typing import no_type_check
 
 import warp as wp

@@ -1,5 +1,8 @@
 """The parametric body: mesh, bones, joints and the coordinates along it that clothes are cut by."""
 
+# The extra is optional: type checks pass without it.
+# pyright: reportMissingImports=false
+
 import dataclasses
 import functools
 import pathlib

@@ -1,5 +1,8 @@
 """Draws one person before a background: rasterised, lit by sun and sky, with soft shadows."""
 
+# The extra is optional: type checks pass without it.
+# pyright: reportMissingImports=false
+
 import dataclasses
 import functools
 from collections.abc import Mapping
