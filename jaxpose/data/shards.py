@@ -10,6 +10,8 @@ import functools
 import json
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,7 @@ def finish(
     ]
     if not splits:
         raise ValueError(f"{info.name}: found 0 records, expected at least 1")
+    info.set_file_format("array_record", override=True)
     info.set_splits(SplitDict(splits))
     info.write_to_directory(str(folder))
     lengths = {split.name: split.num_examples for split in splits}
@@ -245,12 +248,25 @@ def _run(jobs: Sequence[_Job], workers: int, progress: Callable[[int], Any]) -> 
             yield job.path, _write_one(job, progress)
         return
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=spawn, initializer=_end_with, initargs=(os.getpid(),)
+    ) as pool:
         futures = {pool.submit(_write_one, job): job for job in todo}
         for future in concurrent.futures.as_completed(futures):
             report = future.result()
             progress(report["count"])
             yield futures[future].path, report
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, which a killed parent cannot see to itself."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_one(job: _Job, progress: Callable[[int], Any] | None = None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def records(root: Path, split: str, start: int, stop: int) -> Iterator[Record | 
         log.write(f"{split} {start}\n")
     for i in range(start, stop):
         if (root / "slow").exists():
-            time.sleep(0.2)
+            time.sleep(0.4)
         if i % 4 == 3:
             yield shards.Skipped(f"{i}", "every fourth")
             continue
@@ -116,13 +116,14 @@ def test_anyone_can_prepare_and_read_it_with_tensorflow_datasets(tmp_path: Path)
     assert "tensorflow" not in sys.modules
 
 
-def convert(root: Path) -> None:
-    prepare.prepare(Invented, root, root / "data")
+def convert(root: Path, workers: int) -> None:
+    prepare.prepare(Invented, root, root / "data", workers=workers)
 
 
-def test_a_killed_conversion_goes_on_with_the_next_shard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_conversion_goes_on_with_the_next_shard(tmp_path: Path, workers: int) -> None:
     (tmp_path / "slow").touch()
-    process = multiprocessing.get_context("spawn").Process(target=convert, args=(tmp_path,))
+    process = multiprocessing.get_context("spawn").Process(target=convert, args=(tmp_path, workers))
     process.start()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not list(tmp_path.rglob("*00001-of-00004.report.json")):
@@ -130,8 +131,9 @@ def test_a_killed_conversion_goes_on_with_the_next_shard(tmp_path: Path) -> None
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
+    time.sleep(1.5)  # a worker ends within a second of its parent
     (tmp_path / "slow").unlink()
-    convert(tmp_path)
+    convert(tmp_path, workers)
     log = (tmp_path / "log.txt").read_text().split("\n")
     assert log.count("train 0") == log.count("train 3") == 1
     assert len(shards.TfdsSource(folder=tmp_path / "data" / "invented" / "1.0.0", split="train")) == 8
