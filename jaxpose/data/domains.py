@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-from jaxpose.data import matching, schemes, skeletons, sprites
-from jaxpose.data.pipeline import Crops
+from jaxpose.data import matching, schemes, skeletons, sprites, views
+from jaxpose.data.pipeline import Clips, Crops, windows_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,22 @@ class Pair:
     domains: Mapping[str, Domain]
     area: tuple[float, float] | None = None
     pixels_per_unit: float = 1.0
+
+
+def with_clips(pair: Pair) -> Pair:
+    """The pair with the domain `target_clips`: neighbouring frames of the target's training clips, two and two.
+
+    Raises:
+      ValueError: if the target's records do not say which clip they belong to.
+    """
+    crops = pair.domains["target"].splits["train"]
+    sequences = views.sequences_of(crops.source)
+    windows = windows_of(sequences or [], [(0, 1)])
+    if not len(windows):
+        raise ValueError(f"data.target={pair.domains['target'].spec}: found no neighbouring frames, expected clips")
+    given = {field.name: getattr(crops, field.name) for field in dataclasses.fields(crops)}
+    clips = Domain(spec=pair.domains["target"].spec, splits={"train": Clips(**given, windows=windows)})
+    return dataclasses.replace(pair, domains={**pair.domains, "target_clips": clips})
 
 
 def open_pair(*, source: str, target: str, root: str, image_size: int, margin: float, memory: int, seed: int) -> Pair:

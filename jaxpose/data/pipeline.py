@@ -170,7 +170,7 @@ def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np
         pixels = image
     else:
         if scale < 0.5:  # bilinear sampling alone would alias
-            shrink = 0.5 / scale
+            shrink = min(0.5 / scale, max(height, width))  # of a box however large
             blurred = cv2.GaussianBlur(image, (0, 0), 0.5 * shrink)
         else:
             blurred = image

@@ -198,6 +198,8 @@ def _prepared(place: _Place, options: _Options) -> Splits:
         chosen = {split: split for split in SPLITS if split in lengths}
         if "test" not in chosen and "validation" in chosen:
             chosen["test"] = chosen.pop("validation")
+        if "train" not in chosen:
+            raise ValueError(f"found splits {', '.join(lengths)}; choose with ?train=SPLIT&test=SPLIT")
     return {split: TfdsSource(folder=folder, split=text) for split, text in chosen.items()}
 
 
@@ -344,7 +346,7 @@ def _with_shoulders(source: Source, wanted: str) -> Source:
 def _read_boxes(path: Path) -> dict[str, list[float]]:
     found = json.loads(path.read_text())
     good = isinstance(found, dict) and all(
-        isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+        isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and np.isfinite(v) for v in box)
         for box in found.values()
     )
     if not good:

@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import threading
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -361,7 +363,13 @@ class TfdsSource:
         return len(self._records) if self.index is None else len(self.index)
 
     def __getitem__(self, index: int) -> Record:
-        found = self._records[index if self.index is None else int(self.index[index])]
+        try:
+            found = self._records[index if self.index is None else int(self.index[index])]
+        except (RuntimeError, IndexError) as error:
+            first = str(error).splitlines() or [""]
+            raise ValueError(
+                f"{self.folder}: record {index} cannot be read ({first[0]}), expected whole shards"
+            ) from None
         texts = {name: found[name].decode() for name in ("name", "hand", "sequence") if name in found}
         return found | texts
 
@@ -384,12 +392,19 @@ def open_preset(folder: Path, name: str) -> dict[str, Source]:
     if not path.exists():
         known = ", ".join(p.stem.removeprefix("preset_") for p in sorted(folder.glob("preset_*.npz")))
         raise ValueError(f"found preset {name!r}, expected one of: {known or 'none'}")
-    with np.load(path, allow_pickle=False) as index:
-        everything = "+".join(split_lengths(folder))
-        found: dict[str, Source] = {
-            split: TfdsSource(folder=folder, split=everything, index=index[split]) for split in index.files
-        }
-        return found
+    total = sum(split_lengths(folder).values())
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            index = {split: arrays[split] for split in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: {error}, expected the preset's indices") from None
+    if not all(rows.ndim == 1 and ((rows >= 0) & (rows < total)).all() for rows in index.values()):
+        raise ValueError(f"{path}: found indices outside the {total} records")
+    everything = "+".join(split_lengths(folder))
+    found: dict[str, Source] = {
+        split: TfdsSource(folder=folder, split=everything, index=index[split]) for split in index
+    }
+    return found
 
 
 @functools.cache

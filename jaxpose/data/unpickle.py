@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import pickletools
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -28,6 +29,7 @@ def load(data: bytes, *, encoding: str = "latin1", where: str = "pickle") -> Any
       ValueError: if it names anything else, holds a container that contains itself, or is no pickle.
     """
     try:
+        _check_memo(data)
         return _plain(_Unpickler(io.BytesIO(data), encoding=encoding).load(), {})
     except _RefusedError as error:
         raise ValueError(f"{where}: {error}; expected only arrays and plain containers") from None
@@ -80,13 +82,20 @@ def _array(data: bytes, encoding: str, where: str) -> Any:
         shape, _, dtype = header(stream)
         if not dtype.hasobject:
             return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, TypeError) as error:
-        raise ValueError(f"{where}: {error}, expected an array") from None
+    except Exception as error:  # damaged headers raise nearly every kind
+        raise ValueError(f"{where}: {' '.join(str(error).split())}, expected an array") from None
     value = load(stream.read(), encoding=encoding, where=where)
     if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != object:
         found = getattr(value, "shape", type(value).__name__)
         raise ValueError(f"{where}: found {found}, expected the array of objects {shape} that its header states")
     return value if shape else value.item()
+
+
+def _check_memo(data: bytes) -> None:
+    """Raises an exception if an object gets a number that would let the unpickler allocate a table of gigabytes."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= len(data):
+            raise _RefusedError(f"refused to number an object {argument} in {len(data)} bytes")
 
 
 class _RefusedError(Exception):

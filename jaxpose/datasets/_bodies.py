@@ -7,10 +7,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy.io
 from jaxtyping import Float
 
-from jaxpose.data import records
+from jaxpose.data import matlab, records
 from jaxpose.data.records import Record
 from jaxpose.data.shards import Skipped
 from jaxpose.data.skeletons import Skeleton
@@ -65,8 +64,9 @@ def smpl(name: str, first: str, second: str) -> Skeleton:
 def project(points: Float[np.ndarray, "... k 3"], intrinsics: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "... k 2"]:
     """Pixels of points in the camera's frame; of no meaning where a point is not in front of the camera."""
     depth = points[..., 2:]
-    homogeneous = points @ intrinsics.T
-    return homogeneous[..., :2] / np.where(depth > 0, depth, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        homogeneous = points @ intrinsics.T
+        return homogeneous[..., :2] / np.where(depth > 0, depth, 1)
 
 
 def inside(
@@ -75,6 +75,9 @@ def inside(
     """Which joints are in front of the camera and in an image of this width and height, (..., K)."""
     limits = np.array(size, np.float64) - 0.5
     return (points[..., 2] > 0) & ((keypoints >= -0.5) & (keypoints < limits)).all(axis=-1)
+
+
+_FAR = 1e9  # a number beyond is neither pixels nor metres
 
 
 def record(
@@ -103,10 +106,10 @@ def record(
       frame: its number in the clip.
       keypoints: pixels; the projection of the points if None.
     """
-    if not np.isfinite(points).all() or not points.any():
+    if not (np.abs(points) < _FAR).all() or not points.any():
         return Skipped(name, "it has no 3D joints")
     keypoints = project(points, intrinsics) if keypoints is None else keypoints
-    labelled = (points[:, 2] > 0) & np.isfinite(keypoints).all(axis=1)
+    labelled = (points[:, 2] > 0) & (np.abs(keypoints) < _FAR).all(axis=1)
     seen = inside(keypoints, points, size) & labelled
     if seen.sum() < MIN_JOINTS:
         return Skipped(name, f"fewer than {MIN_JOINTS} joints are in the image")
@@ -188,11 +191,8 @@ def load_mat(path: Path, names: Sequence[str], *, optional: bool = False) -> dic
       FileNotFoundError: if there is no such file.
       ValueError: if it cannot be read or lacks one of them.
     """
-    require_file(path, f"a MATLAB file with {', '.join(names)}")
-    try:
-        found = scipy.io.loadmat(path, variable_names=list(names))
-    except Exception as error:  # malformed files raise nearly every kind
-        raise ValueError(f"{path}: {type(error).__name__}: {error}; expected a MATLAB file") from None
+    expected = f"a MATLAB file with {', '.join(names)}"
+    found = matlab.load(require_file(path, expected), names=names, expected=expected)
     missing = [name for name in names if name not in found]
     if missing and not optional:
         raise ValueError(f"{path}: holds no {', '.join(missing)}; expected {', '.join(names)}")

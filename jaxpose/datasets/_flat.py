@@ -8,8 +8,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy.io
 
+from jaxpose.data import matlab
 from jaxpose.data.records import MISSING, Record
 from jaxpose.data.shards import Shard, Skipped
 
@@ -59,11 +59,10 @@ def load_mat(path: Path, variable: str, *, squeeze: bool = True) -> Any:
     Raises:
       FileNotFoundError, ValueError: naming the file.
     """
-    require(path, f"a MATLAB file with {variable}")
-    try:
-        found = scipy.io.loadmat(str(path), squeeze_me=squeeze, struct_as_record=False, variable_names=[variable])
-    except Exception as error:  # malformed files raise nearly every kind
-        raise ValueError(f"{path}: {error}, expected a MATLAB file with {variable}") from None
+    expected = f"a MATLAB file with {variable}"
+    found = matlab.load(
+        require(path, expected), names=[variable], expected=expected, squeeze_me=squeeze, struct_as_record=False
+    )
     if variable not in found:
         raise ValueError(f"{path}: holds no {variable}, expected it")
     return found[variable]

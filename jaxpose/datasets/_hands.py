@@ -20,6 +20,9 @@ FINGERS = tuple(tuple(f"{f}_{j}" for j in ("mcp", "pip", "dip", "tip")) for f in
 BASE_TO_TIP = ("wrist", *THUMB, *(joint for finger in FINGERS for joint in finger))  # the order of most data sets
 
 
+_FAR = 1e9  # a number beyond is neither pixels nor metres
+
+
 def hand_record(
     *,
     image: bytes,
@@ -47,11 +50,12 @@ def hand_record(
       seen: (21,) whether a joint is visible and not only labelled; by default all are.
     """
     points = project(keypoints3d, intrinsics) if keypoints is None else np.asarray(keypoints, np.float64)
+    placed = (np.abs(keypoints3d) < _FAR).all(axis=-1)
     with np.errstate(invalid="ignore"):
-        known = np.isfinite(points).all(axis=-1) & np.isfinite(keypoints3d).all(axis=-1) & (keypoints3d[:, 2] > 0)
+        known = (np.abs(points) < _FAR).all(axis=-1) & placed & (keypoints3d[:, 2] > 0)
         if size is not None:
             known &= ((points > -0.5) & (points < np.array(size) - 0.5)).all(axis=-1)
-    if not np.isfinite(intrinsics).all():
+    if not (np.abs(intrinsics) < _FAR).all():
         return Skipped(name, "the intrinsics are not finite")
     if not known.any():
         return Skipped(name, "no joint lies in the image")
@@ -63,7 +67,7 @@ def hand_record(
         visible=np.where(known, certain, records.MISSING).astype(np.uint8),
         name=name,
         bbox=np.concatenate([low, high - low + 1]).astype(np.float32),
-        keypoints3d=np.where(np.isfinite(keypoints3d), keypoints3d, 0.0).astype(np.float32),
+        keypoints3d=np.where(np.abs(keypoints3d) < _FAR, keypoints3d, 0.0).astype(np.float32),
         intrinsics=intrinsics.astype(np.float32),
         hand=hand,
     )
@@ -71,7 +75,7 @@ def hand_record(
 
 def project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Pixels (..., 2) of points (..., 3) in the camera frame; not finite at zero depth."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         homogeneous = points @ np.swapaxes(intrinsics, -1, -2)
         return homogeneous[..., :2] / homogeneous[..., 2:]
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.io
 
-from jaxpose.data import files
+from jaxpose.data import files, matlab
 from jaxpose.data.records import BrokenImageError, Record
 from jaxpose.data.skeletons import HAND21
 from jaxpose.datasets import _hands
@@ -85,12 +84,7 @@ def _read_mat(root: Path) -> _Labels:
 
 
 def _load_mat(path: Path, what: str) -> dict[str, Any]:
-    _hands.require(path, what)
-    try:
-        found = scipy.io.loadmat(path)
-    except Exception as error:  # a broken file raises nearly every kind
-        raise ValueError(f"{path}: {error}, expected a MATLAB file with {what}") from None
-    return {name: value for name, value in found.items() if not name.startswith("__")}
+    return matlab.load(_hands.require(path, what), expected=f"a MATLAB file with {what}")
 
 
 def _array(

@@ -13,7 +13,7 @@ from jaxpose.datasets.builder import RecordBuilder, Shard
 
 def _tllib(lengths: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
     """tllib adapts to and tests on all images."""
-    everything = [(split, i) for split in ("train", "test") for i in range(lengths[split])]
+    everything = [(split, i) for split in ("train", "test") for i in range(lengths.get(split, 0))]
     return {"train": everything, "test": everything}
 
 

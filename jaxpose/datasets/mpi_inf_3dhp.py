@@ -192,9 +192,10 @@ def _annotations(
         by_camera = {}
         for camera in cameras:
             cell = cells[camera] if found[name].dtype == object and camera < len(cells) else None
-            if getattr(cell, "ndim", 0) != 2 or cell.shape[1] != 28 * axes:  # type: ignore[union-attr]
+            if not isinstance(cell, np.ndarray) or cell.dtype.kind not in "fiu" or cell.shape[1:] != (28 * axes,):
                 raise ValueError(f"{path}: {name} holds no (frames, {28 * axes}) for camera {camera}")
-            by_camera[camera] = (cell[::stride].reshape(-1, 28, axes) / unit).astype(np.float32)  # type: ignore[index]
+            with np.errstate(over="ignore"):  # what exceeds float32 is no joint
+                by_camera[camera] = (cell[::stride].reshape(-1, 28, axes) / unit).astype(np.float32)  # type: ignore[index]
         results.append(by_camera)
     pixels, points = results
     if any(len(pixels[camera]) != len(points[camera]) for camera in cameras):
@@ -231,7 +232,8 @@ def _camera_images(folder: Path, camera: int) -> Path | str | None:
 
 
 def _check(pixels: np.ndarray, points: np.ndarray, intrinsics: np.ndarray, where: str) -> None:
-    distance = np.linalg.norm(_bodies.project(points.astype(np.float64), intrinsics) - pixels, axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged numbers are told by the median
+        distance = np.linalg.norm(_bodies.project(points.astype(np.float64), intrinsics) - pixels, axis=-1)
     distance = distance[np.isfinite(distance)]
     median = float(np.median(distance)) if distance.size else np.inf
     if median > _TOLERANCE:
@@ -342,7 +344,10 @@ def _fit_intrinsics(pixels: np.ndarray, points: np.ndarray, where: str) -> np.nd
         raise ValueError(f"{where}: {int(good.sum())} joints are before the camera, expected at least 4")
     intrinsics = np.eye(3)
     for axis in range(2):
-        slopes = points[good][:, axis] / points[good][:, 2]
+        with np.errstate(over="ignore"):
+            slopes = points[good][:, axis] / points[good][:, 2]
+        if not np.isfinite(slopes).all():
+            raise ValueError(f"{where}: found joints at no place, expected metres")
         design = np.stack([slopes, np.ones_like(slopes)], axis=1)
         (focal, centre), *_ = np.linalg.lstsq(design, pixels[good][:, axis], rcond=None)
         intrinsics[axis, axis], intrinsics[axis, 2] = focal, centre

@@ -18,6 +18,7 @@ _SUBJECTS = {"train": (1, 5, 6, 7, 8, 9), "test": (11,)}
 _ACTIVITIES = ("directions", "discussion", "greeting", "posing", "waiting", "walking")
 _IMAGES, _MASKS, _LABELS = "WithBackground", "BackgroudMask", "Landmarks"  # the second is spelt like this
 _SHARD = 2000
+_FAR = 1e6  # shares of the image; a joint beyond is damaged
 
 _LEG = ("hip", "knee", "ankle", "foot", "toes")
 _ARM = ("shoulder", "elbow", "wrist")
@@ -136,7 +137,7 @@ def _record(clip: _Clip, frame: int) -> Record | Skipped:
         shares = _flat.numbers(_flat.load_mat(subject / _LABELS / name / f"{frame}.mat", "keypoints_2d"), (32, 2))
     except (FileNotFoundError, ValueError):
         shares = None
-    if shares is None:
+    if shares is None or np.abs(shares).max() > _FAR:
         return Skipped(title, "there is no file with keypoints_2d of 32 joints")
     return Record(
         image=image,

@@ -16,7 +16,7 @@ from jaxpose.data.shards import Skipped
 from jaxpose.datasets import _bodies
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
-_SPLITS = ("train", "val", "test")
+_SPLITS = {"train": "train", "validation": "val", "test": "test"}  # theirs by ours
 _SIZE = (320, 240)
 _CLIPS_PER_SHARD = 20  # of at most 100 frames
 _TOLERANCE = 2.0  # pixels between the owners' 2D joints, which are whole, and the projection
@@ -60,7 +60,7 @@ class Surreal(RecordBuilder):
 
     SKELETON = SURREAL24
     FIELDS = ("bbox", "keypoints3d", "intrinsics", "sequence", "frame")
-    COUNTS = {"train": None, "val": None, "test": None}
+    COUNTS = {"train": None, "validation": None, "test": None}
     HOMEPAGE = "https://www.di.ens.fr/willow/research/surreal/data/"
     LICENCE = "for non-commercial research, after registration"
     CITATION = "Varol et al.: Learning from synthetic humans. CVPR 2017."
@@ -83,13 +83,15 @@ class Surreal(RecordBuilder):
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The clips in the order of their paths."""
         cmu = _bodies.require_folder(root / "cmu", "cmu/train/run0 and so on")
-        splits = {split: self._listed(cmu / split) for split in _SPLITS if (cmu / split).is_dir()}
+        splits = {ours: self._listed(cmu / theirs) for ours, theirs in _SPLITS.items() if (cmu / theirs).is_dir()}
         if not any(splits.values()):
             raise FileNotFoundError(f"{cmu}: holds no {{train,val,test}}/run{{0,1,2}}/01_01/01_01_c0001_info.mat")
         size = _CLIPS_PER_SHARD * self.STRIDE
         return {
             split: [
-                functools.partial(_clips, cmu / split, tuple(clips[i : i + size]), self.STRIDE, self._with_parts)
+                functools.partial(
+                    _clips, cmu / _SPLITS[split], tuple(clips[i : i + size]), self.STRIDE, self._with_parts
+                )
                 for i in range(0, len(clips), size)
             ]
             for split, clips in splits.items()
@@ -232,7 +234,7 @@ class SurrealTllib(RecordBuilder):
 
     SKELETON = SURREAL24
     FIELDS = ("bbox",)
-    COUNTS = {"train": None, "val": None, "test": None}
+    COUNTS = {"train": None, "validation": None, "test": None}
     HOMEPAGE = "https://github.com/thuml/Transfer-Learning-Library"
     LICENCE = Surreal.LICENCE
     CITATION = Surreal.CITATION
@@ -247,11 +249,11 @@ class SurrealTllib(RecordBuilder):
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The images in the order of run0.json, run1.json, run2.json."""
         found = {}
-        for split in _SPLITS:
+        for split, theirs in _SPLITS.items():
             samples = []
             for run in range(3):
-                path = root / split / f"run{run}.json"
-                folder = root / split / f"run{run}"
+                path = root / theirs / f"run{run}.json"
+                folder = root / theirs / f"run{run}"
                 for i, sample in enumerate(_bodies.load_json(path, list)):
                     where = f"{path}: entry {i}"
                     name = _bodies.field(sample, "name", where)
@@ -259,7 +261,7 @@ class SurrealTllib(RecordBuilder):
                     pixels = _bodies.numbers_or_nan(_bodies.field(sample, "keypoint2d", where), (24, 2))
                     samples.append((f"run{run}/{name}", pixels.astype(np.float32)))
             found[split] = [
-                functools.partial(_images, root / split, tuple(samples[i : i + 1000]))
+                functools.partial(_images, root / theirs, tuple(samples[i : i + 1000]))
                 for i in range(0, len(samples), 1000)
             ]
         return found

@@ -86,8 +86,9 @@ def _people(path: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
                 f"{path}: {len(world)} frames of joints, {len(good)} of campose_valid, {len(cameras)} of cam_poses; "
                 "expected as many"
             )
-        points = np.einsum("tij,tkj->tki", cameras[:, :3, :3], world) + cameras[:, None, :3, 3]
-        people.append((points.astype(np.float32), good, intrinsics))
+        with np.errstate(over="ignore", invalid="ignore"):  # such bodies are left out
+            points = np.einsum("tij,tkj->tki", cameras[:, :3, :3], world) + cameras[:, None, :3, 3]
+            people.append((points.astype(np.float32), good, intrinsics))
     return people
 
 

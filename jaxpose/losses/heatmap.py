@@ -35,6 +35,18 @@ def l2(target: Maps, maps: Maps) -> Values:
     return 0.5 * jnp.mean(jnp.square(maps.astype(jnp.float32) - target.astype(jnp.float32)), axis=(1, 2))
 
 
+def temporal_l2(maps: Float[Array, "b t h w k"], mask: Bool[Array, "b t k"]) -> Values:
+    """Half the squared difference between the maps of neighbouring frames, summed over pixels, averaged over pairs.
+
+    `maps` are those of T >= 2 frames of each clip. A pair counts where `mask` holds in both of its frames; the value is
+    0 where there is none. The gradient goes to both frames.
+    """
+    maps = maps.astype(jnp.float32)
+    both = mask[:, 1:] & mask[:, :-1]
+    squares = 0.5 * jnp.sum(jnp.square(maps[:, 1:] - maps[:, :-1]), axis=(2, 3))
+    return jnp.sum(jnp.where(both, squares, 0.0), axis=1) / jnp.maximum(jnp.sum(both, axis=1), 1).astype(jnp.float32)
+
+
 def masked_mean(values: Values, mask: Bool[Array, "b k"]) -> Float[Array, ""]:
     """The mean over the joints in the mask; 0 if it is empty."""
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1).astype(jnp.float32)

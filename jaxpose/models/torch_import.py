@@ -28,14 +28,14 @@ def load_torch_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     file = pathlib.Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"model.weights: no file {path}; model.weights=None trains from random initialisation")
+        raise FileNotFoundError(f"{path}: no such file, expected published weights; None trains from random ones")
     if file.suffix == ".safetensors":
         try:
             return safetensors.numpy.load_file(file)
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file: {error}") from error
     if file.suffix not in (".pth", ".pt", ".bin"):
-        raise ValueError(f"model.weights: found {path}, expected a file .safetensors, .pth, .pt or .bin")
+        raise ValueError(f"{path}: expected a file .safetensors, .pth, .pt or .bin")
     if not zipfile.is_zipfile(file):
         raise ValueError(
             f"{path}: found no zip archive, expected torch's format since 1.6; convert an older file once with "

@@ -1,5 +1,7 @@
 """Sparse optical flow: where points of one frame lie in the next."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +70,7 @@ def _refine(
     textured = flattest > _LEAST_TEXTURE
     determinant = jnp.where(textured, xx * yy - xy * xy, 1.0)
 
-    def newton(_: int, motion: jax.Array) -> jax.Array:
+    def newton(_: Any, motion: jax.Array) -> jax.Array:
         missing = template - _windows(second, points + motion, window)
         x, y = mean(missing * slope_x), mean(missing * slope_y)
         step = jnp.stack([yy * x - xy * y, xx * y - xy * x], axis=-1) / determinant[..., None]
@@ -99,7 +101,7 @@ def _windows(images: Grey, points: Points, side: int) -> Float[Array, "b k s s"]
     return (1 - below) * upper + below * lower
 
 
-def _halve(images: Grey) -> Grey:
+def _halve(images: Grey) -> Float[Array, "b h2 w2"]:
     """Every other pixel, from the first on, of smoothed images: pixel (x, y) becomes (x, y) / 2."""
     taps = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
     for axis in (1, 2):

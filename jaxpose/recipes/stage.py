@@ -96,6 +96,7 @@ class Stage:
       steps: how many updates.
       reads: the fields that each training batch holds, by domain.
       init: makes the state from a key and the final state of the stage before (None for the first); jitted.
+      first_batch: where in the shuffled data the stage begins; rounds that follow one another go on from there.
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
       step: one pure update: (state, batch, key) -> (state, metrics). It need not count `state.step`.
       predict: the heatmaps (B, H, W, K) of normalised images, for evaluation; None if the stage has no detector.
@@ -107,6 +108,7 @@ class Stage:
     init: Callable[[jax.Array, State | None], State]
     step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
     predict: Callable[[State, jax.Array], jax.Array] | None
+    first_batch: int = 0
     load: Callable[[State], State] | None = None
 
 

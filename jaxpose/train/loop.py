@@ -188,7 +188,7 @@ def _train_stage(
         evaluator = Evaluator(stage, run.task, run.measures, run.mesh, _rows(run))
     step = int(state.step)
     if step < stage.steps:
-        batches = _batches(run, stage, record, start=step)
+        batches = _batches(run, stage, record, start=stage.first_batch + step)
         seed_key = jax.random.fold_in(jax.random.key(config.seed + 1), record.stage)
         alive = jnp.asarray(True)
         batch = next(batches)
@@ -284,7 +284,7 @@ def _reads(run: Run, stage: Stage) -> dict[str, Read]:
 
 
 def _batches(run: Run, stage: Stage, record: Record, *, start: int) -> Iterator[Any]:
-    """Batches on the devices, from a step of the stage on; broken records are noted as they are met."""
+    """Batches on the devices, from the given one on; broken records are noted as they are met."""
     reads = _reads(run, stage)
     batches = training_batches(
         reads,

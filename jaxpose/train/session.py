@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxpose import config as configs
 from jaxpose.config import Config
-from jaxpose.data.domains import Pair, open_pair
+from jaxpose.data.domains import Pair, open_pair, with_clips
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import html, text
@@ -119,6 +119,8 @@ def _build(config: Config, workdir: Path) -> loop.Run:
     data, pair = config.data, _open(config)
     task = _task(config, pair)
     stages = config.method.stages(task, config)
+    if any("target_clips" in stage.reads for stage in stages):
+        pair = with_clips(pair)
     names = {stage.name for stage in stages}
     if unknown := set(config.steps) - names:
         raise ValueError(f"config.steps: found {sorted(unknown)[0]!r}, expected stages of this recipe: {sorted(names)}")
@@ -231,6 +233,8 @@ def _cases(run: loop.Run) -> list[html.Case]:
         for stage in run.stages
         if (path := run.workdir / "predictions" / f"{stage.name}_target_{split}.npy").exists()
     }
+    if not predictions:
+        return []
     cases = []
     for i in range(min(len(crops), _GALLERY)):
         element = crops[i]

@@ -1,4 +1,4 @@
-"""Images per second of the host pipeline from array_record, beside OpenCV's decoding of the same bytes on the same core.
+"""Images per second of the host pipeline from array_record, beside OpenCV decoding the same bytes on the same core.
 
     taskset -c 0 python tests/benchmarks/host_pipeline.py [--images=FOLDER_OR_TAR]
 

@@ -194,3 +194,9 @@ def test_real_cameras(pack: Callable[[str], Path]) -> None:
     assert (camera["w"], camera["h"], camera["id"]) == (1000, 1002, "54138969")
     np.testing.assert_allclose(camera["R"] @ camera["R"].T, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(camera["f"].ravel(), [1145.049, 1143.781], atol=1e-3)
+
+
+@pytest.mark.parametrize("bomb", [b"\x80\x02]r\xff\xff\xff\x7f.", b"]p2147483647\n."], ids=["binary", "text"])
+def test_no_table_of_gigabytes(bomb):
+    with pytest.raises(ValueError, match="refused to number an object 2147483647 in"):
+        unpickle.load(bomb)

@@ -14,6 +14,7 @@ def root(tmp_path, monkeypatch):
     """2 scales and 1 orientation: a file of 6144 images instead of 737280. Discs, whose radius is the shape."""
     monkeypatch.setattr(sprites, "FACTORS", (3, 2, 1, 32, 32))
     sprites._split_of_index.cache_clear()
+    sprites._sprite.cache_clear()
     monkeypatch.setattr(dsprites, "_LENGTHS", {"train": 2100, "test": 20})
     rows, columns = np.mgrid[:64, :64]
     images = np.zeros((3, 2, 32, 32, 64, 64), np.uint8)
@@ -29,6 +30,7 @@ def root(tmp_path, monkeypatch):
     yield folder
     dsprites._open.cache_clear()
     sprites._split_of_index.cache_clear()
+    sprites._sprite.cache_clear()
 
 
 def pixels(record):

@@ -249,7 +249,7 @@ def test_amass_with_body_models(tmp_path):
     # Joint 20 of SMPL is the left wrist, 21 the right one.
     np.testing.assert_allclose(female["left_wrist"], [60, 61, 63], atol=1e-4)
     np.testing.assert_allclose(male["right_wrist"], [126, 128, 131], atol=1e-4)
-    assert [s.name.partition("gender ")[2] for s in skipped] == ["../../male, expected one of female, male, neutral"]
+    assert [s.name.partition("gender ")[2] for s in skipped] == ["'../../male', expected one of female, male, neutral"]
     (root / "body_models" / "smplh").rename(root / "body_models" / "other")
     with pytest.raises(ValueError, match=r"body_models: found 0 \.npz and no GENDER/model\.npz, expected one body"):
         planned(motions.Amass, root, tmp_path)

@@ -147,7 +147,7 @@ def test_broken_clips_and_frames_are_skipped(tmp_path):
         ("01_01_c0004", "the clip's labels cannot be read"),
         ("01_01_c0005", "the clip's labels cannot be read"),
     ]
-    assert len(read(found["val"])[0]) == 1
+    assert len(read(found["validation"])[0]) == 1
 
 
 def test_stride_and_layout(tmp_path):
@@ -216,7 +216,7 @@ def test_tllibs_copy(tmp_path):
     assert [r["name"] for r in kept] == ["run0/images/0.jpg", "run0/images/1.jpg", "run2/images/0.jpg"]
     for record in kept:
         np.testing.assert_allclose(record["keypoints"], points[f"test/{record['name']}"], atol=1e-4)
-    kept, skipped = read(found["val"])
+    kept, skipped = read(found["validation"])
     assert len(kept) == 1
     assert [s.reason for s in skipped] == ["the image is missing", "it has no 24 joints"]
 
@@ -240,10 +240,10 @@ def test_tllibs_layout(tmp_path):
 
 
 def test_tllibs_split():
-    found = SurrealTllib.PRESETS["tllib"]({"train": 20_000, "val": 10, "test": 100})
-    for split, length in (("train", 20_000), ("val", 10), ("test", 100)):
+    found = SurrealTllib.PRESETS["tllib"]({"train": 20_000, "validation": 10, "test": 100})
+    for split, length in (("train", 20_000), ("validation", 10), ("test", 100)):
         samples = [(split, i) for i in range(length)]
         random.seed(42)
         random.shuffle(samples)
-        expected = {"train": samples[3200:], "test": samples[:20], "val": samples}[split]
+        expected = {"train": samples[3200:], "test": samples[:20], "validation": samples}[split]
         assert list(found[split]) == expected

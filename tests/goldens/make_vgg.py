@@ -44,7 +44,12 @@ def make_encoder() -> dict[str, np.ndarray]:
                 kept[name] = x.detach().numpy()
                 total = total + (x * torch.tensor(formula.numbers(name, x.shape))).mean()
     total.backward()
-    return kept | {"image_gradient": images.grad.numpy()}
+    kept["image_gradient"] = images.grad.numpy()
+    for layer in model.features:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.padding_mode = "reflect"
+    kept["reflected"] = model.features[: RELUS["relu4_1"] + 1](images).detach().numpy()
+    return kept
 
 
 def make_decoder() -> dict[str, np.ndarray]:

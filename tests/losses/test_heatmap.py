@@ -67,3 +67,15 @@ def test_masked_joints_have_no_gradient() -> None:
     mask = jnp.array([[True, False]])
     grad = jax.grad(lambda v: heatmap.masked_mean(jnp.square(v), mask))(jnp.array([[2.0, 1e30]]))
     np.testing.assert_array_equal(grad, [[4.0, 0.0]])
+
+
+def test_temporal_l2_compares_neighbours_that_both_count() -> None:
+    maps = np.random.default_rng(4).normal(size=(2, 3, 4, 5, 2)).astype(np.float32)
+    squares = 0.5 * ((maps[:, 1:] - maps[:, :-1]) ** 2).sum((2, 3))
+    every = np.ones((2, 3, 2), bool)
+    found = heatmap.temporal_l2(jnp.asarray(maps), jnp.asarray(every))
+    np.testing.assert_allclose(found, squares.mean(1), rtol=1e-5)
+    every[0, 0, 0], every[1, 1, 1] = False, False
+    found = heatmap.temporal_l2(jnp.asarray(maps), jnp.asarray(every))
+    np.testing.assert_allclose(found[0], [squares[0, 1, 0], squares[0, :, 1].mean()], rtol=1e-5)
+    np.testing.assert_allclose(found[1], [squares[1, :, 0].mean(), 0.0], rtol=1e-5)

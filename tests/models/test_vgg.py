@@ -62,6 +62,16 @@ def test_activations_equal_torchvision(layer):
     np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
 
 
+def test_reflected_borders_equal_torch():
+    network = functional.network(functools.partial(vgg.VGG, width=4, blocks=4, borders="reflected"))
+    params = vgg.vgg_from_torch(torch_weights(), encoder(blocks=4)[1])
+    images = nhwc(formula.numbers("images", (2, 3, 16, 32)))
+    found = jax.jit(functools.partial(network.apply, train=False))(params, {}, images)[0][-1]
+    expected = nhwc(golden()["reflected"])
+    assert float(jnp.abs(expected - nhwc(golden()["relu4_1"])).max()) > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-5 * float(expected.max()))
+
+
 def test_image_gradient_equals_torchvision():
     found, expected = activations_and_gradient()[1], nhwc(golden()["image_gradient"])
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max()))
@@ -139,11 +149,11 @@ def test_decoder_equals_its_description():
 
 
 def test_random_encoders_keep_the_size_of_their_input():
-    network = encoder(width=8)[0]
+    network = encoder(blocks=3, width=8)[0]
 
     @jax.jit
     def encode(key):
-        return network.apply(*network.init(key), jax.random.normal(key, (2, 32, 32, 3)), train=False)[0]
+        return network.apply(*network.init(key), jax.random.normal(key, (2, 16, 16, 3)), train=False)[0]
 
     outputs = encode(jax.random.key(0))
     sizes = [float(jnp.sqrt(jnp.mean(jnp.square(y)))) for y in outputs]

@@ -1,7 +1,6 @@
 """AMASS: motions of the SMPL family of body models."""
 
 import os
-import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -44,10 +43,12 @@ def read(
     """
     poses, trans, rate, body = _motion(file)
     rest = APPROXIMATE_REST if model is None else rest_joints(_model(model, body), body.get("betas"))
+    with np.errstate(all="ignore"):  # checked in the end
+        positions = kinematics.in_metres(joint_positions(poses, rest, trans), str(file))
     return Motion(
         name=os.path.splitext(os.path.basename(file))[0],
         joints=JOINTS,
-        positions=joint_positions(poses, rest, trans).astype(np.float32),
+        positions=positions,
         rate=rate,
         subject=subject,
     )
@@ -88,6 +89,8 @@ def rest_joints(model: str | os.PathLike, betas: np.ndarray | None) -> np.ndarra
     if not fits or directions.shape[:2] != template.shape or regressor.shape[1:] != template.shape[:1]:
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"{model}: found {found}; expected (V, 3), (V, 3, S) and (J, V)")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError(f"{model}: holds numbers that are not finite")
     if len(regressor) < len(JOINTS):
         raise ValueError(f"{model}: J_regressor has {len(regressor)} joints, expected at least {len(JOINTS)}")
     count = 0 if betas is None else min(len(betas), directions.shape[2])
@@ -106,8 +109,11 @@ def _motion(file: str | os.PathLike) -> tuple[np.ndarray, np.ndarray, float, Map
     if not (np.isfinite(poses).all() and np.isfinite(trans).all()):
         raise ValueError(f"{file}: poses or trans hold numbers that are not finite")
     rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
-    if rate is None or rate.size != 1 or not rate.item() > 0:
+    if rate is None or rate.size != 1 or not 0 < rate.item() < np.inf:
         raise ValueError(f"{file}: frame rate {rate}, expected mocap_framerate or mocap_frame_rate above 0")
+    betas = arrays.get("betas", np.empty(0))
+    if betas.ndim != 1 or not np.isfinite(betas).all():
+        raise ValueError(f"{file}: betas {betas.shape}, expected finite numbers (S,)")
     return poses.astype(np.float64), trans.astype(np.float64), float(rate.item()), arrays
 
 
@@ -117,10 +123,12 @@ _GENDERS = ("female", "male", "neutral")
 def _model(model: str | os.PathLike, body: Mapping[str, np.ndarray]) -> str | os.PathLike:
     if not os.path.isdir(model):
         return model
-    gender = body.get("gender", np.array("neutral")).astype(str)
-    if gender.size != 1 or gender.item() not in _GENDERS:  # it becomes part of a path
-        raise ValueError(f"{model}: gender {gender}, expected one of {', '.join(_GENDERS)}")
-    return os.path.join(model, gender.item(), "model.npz")
+    found = body.get("gender", np.array("neutral"))
+    gender = found.item() if found.size == 1 else ""
+    gender = gender.decode(errors="replace") if isinstance(gender, bytes) else gender
+    if gender not in _GENDERS:  # it becomes part of a path
+        raise ValueError(f"{model}: gender {gender!r}, expected one of {', '.join(_GENDERS)}")
+    return os.path.join(model, gender, "model.npz")
 
 
 def _load(file: str | os.PathLike, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -128,14 +136,19 @@ def _load(file: str | os.PathLike, names: tuple[str, ...], optional: tuple[str, 
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{file}: no such file, expected an .npz")
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        # NumPy leaves a damaged file open that it has opened itself.
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("a single array")
             if missing := [name for name in names if name not in arrays]:
                 raise ValueError(f"holds {', '.join(arrays)} without {', '.join(missing)}")
-            return {name: arrays[name] for name in (*names, *optional) if name in arrays}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file}: {error}; expected an .npz with {', '.join(names)}") from None
+            found = {name: arrays[name] for name in (*names, *optional) if name in arrays}
+            if wrong := [name for name, array in found.items() if name != "gender" and array.dtype.kind not in "fiu"]:
+                raise ValueError(f"{wrong[0]} is {found[wrong[0]].dtype}, not numbers")
+            return found
+    except Exception as error:  # damaged archives raise nearly every kind
+        line = " ".join(str(error).split())
+        raise ValueError(f"{file}: {line}; expected an .npz with {', '.join(names)}") from None
 
 
 def _approximate_rest() -> np.ndarray:

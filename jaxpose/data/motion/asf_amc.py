@@ -62,12 +62,14 @@ def read(
                 column += values[bone.name][:, bone.dof.index(f"t{letter}")]
     # A bone's own turn moves its far end, so the offset counts in its own frame, not in its parent's.
     offsets[:, 1:] = np.einsum("tkij,tkj->tki", rotations[:, 1:], offsets[:, 1:])
-    positions = kinematics.forward(parents, offsets, rotations) * (unit / scale)
+    with np.errstate(all="ignore"):  # checked in the end
+        positions = kinematics.forward(parents, offsets, rotations) * (unit / scale)
+        positions = kinematics.in_metres(positions @ kinematics.Y_UP_TO_Z_UP.T, name)
     match = re.match(r"(\d+)_\d+", os.path.basename(name))
     return Motion(
         name=name,
         joints=tuple(bone.name for bone in bones),
-        positions=(positions @ kinematics.Y_UP_TO_Z_UP.T).astype(np.float32),
+        positions=positions,
         rate=rate,
         subject=subject or (match[1] if match else ""),
     )

@@ -54,14 +54,15 @@ def read(
         raise ValueError(f"{name}: joint names are not unique: {', '.join(renamed)}")
     values, seconds = _frames(motion, sum(len(node.channels) for node in nodes), name)
     offsets, rotations = _local(nodes, values)
-    positions = kinematics.forward([node.parent for node in nodes], offsets, rotations)
-    positions = unit * positions @ kinematics.Y_UP_TO_Z_UP.T
+    with np.errstate(all="ignore"):  # checked in the end
+        positions = kinematics.forward([node.parent for node in nodes], offsets, rotations)
+        positions = kinematics.in_metres(unit * positions @ kinematics.Y_UP_TO_Z_UP.T, name)
     if drop_first is None:
         drop_first = kinematics.jumps_first(positions)
     return Motion(
         name=name,
         joints=tuple(renamed),
-        positions=positions[int(drop_first) :].astype(np.float32),
+        positions=positions[int(drop_first) :],
         rate=round(1 / seconds, 2),  # files cut the frame time to a few digits: .0083333 is 120 Hz
         subject=subject,
     )

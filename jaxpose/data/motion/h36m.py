@@ -4,7 +4,6 @@ The motions come as VideoPose3D packs them or as the data set's own files.
 """
 
 import dataclasses
-import io
 import os
 import pathlib
 import posixpath
@@ -12,10 +11,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.io
 
-from jaxpose.data import records, unpickle
+from jaxpose.data import matlab, records, unpickle
 from jaxpose.data.files import Files, decode_image
+from jaxpose.data.motion import kinematics
 from jaxpose.data.records import Motion
 from jaxpose.data.skeletons import Skeleton
 
@@ -117,7 +116,7 @@ def read_2d(
             raise ValueError(f"{where}: found {_found(views)}, expected the views of {len(CAMERAS)} cameras")
         for camera, view in zip(CAMERAS, views, strict=True):
             shape = np.shape(view) if isinstance(view, np.ndarray) else ()
-            if len(shape) != 3 or shape[1:] != (len(JOINTS17), 2):
+            if len(shape) != 3 or shape[1:] != (len(JOINTS17), 2) or view.dtype.kind not in "fiu":
                 raise ValueError(f"{where}: camera {camera}: found {_found(view)}, expected (T, 17, 2)")
             points[subject, action, camera] = view.astype(np.float32)
     return points
@@ -292,11 +291,9 @@ class SimplifiedSource:
 
 def _landmarks(data: bytes, where: str) -> np.ndarray:
     """Row and column of the joints as fractions of the image, shape (32, 2)."""
-    try:
-        found = scipy.io.loadmat(io.BytesIO(data)).get("keypoints_2d", np.empty(0))
-    except Exception as error:  # damaged files raise nearly every kind
-        raise ValueError(f"{where}: {error}, expected a .mat") from None
-    if found.shape != (len(JOINTS32), 2) or not np.isfinite(found).all():
+    variables = matlab.load(data, names=["keypoints_2d"], where=where, expected="a .mat with keypoints_2d")
+    found = np.asarray(variables.get("keypoints_2d"))
+    if found.dtype.kind not in "fiu" or found.shape != (len(JOINTS32), 2) or not np.isfinite(found).all():
         raise ValueError(f"{where}: keypoints_2d has shape {found.shape}, expected finite numbers (32, 2)")
     return found.astype(np.float64)
 
@@ -334,12 +331,15 @@ def _motion(positions: np.ndarray, joints: Sequence[str], *, name: str, subject:
     """The chosen joints of 17 or 32."""
     layouts = {len(layout): layout for layout in (JOINTS17, JOINTS32)}
     layout = layouts.get(positions.shape[1], ())
-    if not layout or not len(positions) or not np.isfinite(positions).all():
+    numbers = positions.dtype.kind in "fiu"
+    if not (numbers and layout and len(positions) and np.isfinite(positions).all()):
         raise ValueError(f"{where}: found {positions.shape}, expected finite numbers (T, 32, 3) or (T, 17, 3)")
     if missing := [joint for joint in joints if joint not in layout]:
         raise ValueError(f"{where}: has no joint {', '.join(missing)}; expected one of {', '.join(layout)}")
-    chosen = positions[:, [layout.index(joint) for joint in joints]].astype(np.float32)
-    return Motion(name=name, joints=tuple(joints), positions=chosen, rate=RATE, subject=subject)
+    chosen = positions[:, [layout.index(joint) for joint in joints]]
+    return Motion(
+        name=name, joints=tuple(joints), positions=kinematics.in_metres(chosen, where), rate=RATE, subject=subject
+    )
 
 
 def _found(value: Any) -> str:

@@ -41,6 +41,19 @@ def forward(
     return positions
 
 
+def in_metres(positions: Float[np.ndarray, "T K 3"], name: str) -> Float[np.ndarray, "T K 3"]:
+    """The positions as float32.
+
+    Raises:
+      ValueError: if one is not finite.
+    """
+    with np.errstate(over="ignore"):  # what exceeds float32 is no position
+        found = positions.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name}: found joints at places that are not finite, expected metres")
+    return found
+
+
 def jumps_first(positions: Float[np.ndarray, "T K 3"]) -> bool:
     """Whether frame 0 is a pose of its own, such as a T-pose in front of a recording.
 

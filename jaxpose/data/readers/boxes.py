@@ -14,9 +14,13 @@ def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -
       visible: (N, K), labelled where > 0.
       factor: the square's side relative to the joints' extent.
     """
-    labelled = (visible > 0)[..., None]
+    labelled, keypoints = (visible > 0)[..., None], keypoints.astype(np.float64)
     low = np.where(labelled, keypoints, np.inf).min(axis=1)
     high = np.where(labelled, keypoints, -np.inf).max(axis=1)
     low, high = (np.where(labelled.any(axis=1), bound, 0.0) for bound in (low, high))
     side = factor * (high - low).max(axis=1, keepdims=True)
-    return np.concatenate([(low + high - side) / 2, side, side], axis=1).astype(np.float32)
+    found = np.concatenate([(low + high - side) / 2, side, side], axis=1)
+    return np.clip(found, *_RANGE).astype(np.float32)  # of joints at the end of the range
+
+
+_RANGE = (np.finfo(np.float32).min, np.finfo(np.float32).max)

@@ -6,10 +6,9 @@ import posixpath
 import re
 
 import numpy as np
-import scipy.io
 from absl import logging
 
-from jaxpose.data import records
+from jaxpose.data import matlab, records
 from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
 from jaxpose.data.readers import boxes
 from jaxpose.data.skeletons import LSP14
@@ -47,8 +46,10 @@ def read(path: str | os.PathLike) -> FileSource:
         points, flags = points - 1, np.where(flags > 0, records.OCCLUDED, records.VISIBLE)
     else:
         flags = np.where(flags > 0, records.VISIBLE, records.MISSING)
+    with np.errstate(over="ignore"):  # what exceeds float32 is no coordinate
+        points = points.astype(np.float32)
     visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
-    keypoints = np.where(visible[..., None] > 0, points, 0).astype(np.float32)
+    keypoints = np.where(visible[..., None] > 0, points, np.float32(0))
     source = FileSource(
         files=files,
         skeleton=LSP14,
@@ -66,20 +67,26 @@ def _labels(files: Files) -> tuple[np.ndarray, np.ndarray]:
     if len(found) != 1:
         raise ValueError(f"{files.path}: found {found or 'no labels'}, expected one joints.mat or joints.npz")
     where, data = f"{files.path}: {found[0]}", io.BytesIO(files.read(found[0]))
-    if found[0].endswith(".npz"):
-        with np.load(data, allow_pickle=False) as arrays:
-            if not {"ids", "joints"} <= set(arrays):
-                raise ValueError(f"{where}: holds {', '.join(arrays)}; expected ids and joints")
-            ids, joints = arrays["ids"], arrays["joints"]
-    else:
-        joints = scipy.io.loadmat(data).get("joints", np.empty(0))
-        if joints.ndim == 3:  # (3, 14, N) or (14, 3, N)
-            joints = np.moveaxis(joints, -1, 0)
-            joints = joints.swapaxes(1, 2) if joints.shape[1] == 3 else joints
-        ids = np.arange(1, len(joints) + 1)
+    try:
+        if found[0].endswith(".npz"):
+            with np.load(data, allow_pickle=False) as arrays:
+                if not {"ids", "joints"} <= set(arrays):
+                    raise ValueError(f"holds {', '.join(arrays)}")
+                ids, joints = arrays["ids"], arrays["joints"]
+        else:
+            joints = np.asarray(matlab.load(data.getvalue(), names=["joints"]).get("joints"))
+            if joints.ndim == 3:  # (3, 14, N) or (14, 3, N)
+                joints = np.moveaxis(joints, -1, 0)
+                joints = joints.swapaxes(1, 2) if joints.shape[1] == 3 else joints
+            ids = np.arange(1, len(joints) + 1) if joints.ndim else np.empty(0, np.int64)
+    except Exception as error:  # damaged files raise nearly every kind
+        line = " ".join(str(error).split())
+        raise ValueError(f"{where}: {line}; expected ids and joints (.npz) or joints (.mat)") from None
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or joints.dtype.kind not in "fiu":
+        raise ValueError(f"{where}: ids are {ids.dtype} {ids.shape}, joints {joints.dtype}; expected numbers")
     if joints.shape != (len(ids), 14, 3):
         raise ValueError(f"{where}: joints have shape {joints.shape}, expected 14 joints of x, y and a flag per image")
-    return ids, joints
+    return ids, joints.astype(np.float64)
 
 
 def _images(files: Files) -> tuple[dict[int, str], int]:

@@ -1,0 +1,24 @@
+"""Style: trains the decoder that gives images of one domain the look of the other (AdaIN).
+
+    python -m jaxpose.main --config=configs/style.py[:PAIR] --workdir=runs/style --config.method.vgg=vgg19.pth
+
+The weights are torchvision's VGG-19. Without them the encoder is random and narrow, which shows that everything works
+but blurs the images; the transfers `colour` and `fourier` need neither weights nor this stage. There is no detector and
+so nothing to evaluate: the losses tell how training goes. Recipes that transfer style train this stage themselves.
+Words: a pair, `quick`, and `published` for the published 500,000 updates at a learning rate of 1e-5.
+"""
+
+import dataclasses
+
+from jaxpose import pairs
+from jaxpose.config import Config
+from jaxpose.recipes import style
+
+
+def get_config(words: str | None = None) -> Config:
+    config, rest = pairs.choose(words)
+    pairs.reject(rest, "published")
+    if "published" in rest:
+        return dataclasses.replace(config, method=style.Style(), steps={"style": 500_000})
+    method = style.Style(width=config.model.width, learning_rate=3e-4)
+    return dataclasses.replace(config, method=method, steps={"style": config.steps["pretrain"]})

@@ -1,0 +1,211 @@
+"""Mean teacher with styled images and adaptive occlusion: UniFrame (Kim et al., ECCV 2022).
+
+A teacher, the moving average of the student, labels its own view of a target image; the points of which it is sure,
+carried into the student's view, are what the student is trained on. The student's view lacks one of those points.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxpose.config import Config
+from jaxpose.data.augment import Augmentation
+from jaxpose.losses import heatmap
+from jaxpose.ops import heatmaps
+from jaxpose.recipes import detector, inputs, optimizers, style, supervised, views
+from jaxpose.recipes.detector import TRUNK, Trees
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+
+NETWORKS = (*TRUNK, "head")
+
+# (peak learning rate, steps, settings) -> learning rate
+MakeSchedule = Callable[[float, int, optimizers.Optim], optimizers.Schedule]
+
+
+@dataclasses.dataclass(kw_only=True)
+class MeanTeacher:
+    """UniFrame's hyper-parameters.
+
+    Attributes:
+      loss, mean: of maps against labels and pseudo-labels, and the mean over joints.
+      maps: makes maps whose peak is the confidence out of the network's; belongs to the loss.
+      schedule: of the adaptation's learning rate.
+      weight: of the loss on pseudo-labels, lambda_c.
+      decay: of the teacher's moving average.
+      average: how the decay comes up.
+      share: of the joints of a batch that become pseudo-labels, those of the highest confidence.
+      teacher_view, student_view: augmentation of target images; None: as the source's.
+      transfer: what styles source images like the target, and the teacher's images like the source.
+      style_network: trains the networks of the transfer `style.adain` before adapting, for `config.steps["style"]`.
+      style_probability: of each of the two.
+      cover_probability: per image, that a pseudo-labelled keypoint is covered.
+      cover_confidence: the least confidence of a keypoint that may be covered.
+      cover_side: side of the patch, as a fraction of the image's.
+      evaluated: which network predicts.
+    """
+
+    name: str = "mean_teacher"
+    loss: supervised.Loss = heatmap.spatial_kl
+    mean: supervised.Mean = heatmap.masked_mean
+    maps: views.Normal = views.softmax_maps
+    schedule: MakeSchedule = optimizers.inverse_schedule
+    weight: float = 1.0
+    decay: float = 0.999
+    average: views.Average = views.rising
+    share: float = 0.5
+    teacher_view: Augmentation | None = None
+    student_view: Augmentation | None = None
+    transfer: style.StyleTransfer = style.colour
+    style_network: style.Style | None = None
+    style_probability: float = 0.5
+    cover_probability: float = 0.5
+    cover_confidence: float = 0.0
+    cover_side: float = 20 / 256
+    evaluated: views.Evaluated = views.teacher
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """Pretrain on the source, train the style networks if there are any, then adapt.
+
+        Raises:
+          ValueError: if a share or a probability is not between 0 and 1, or a style network has no steps.
+        """
+        for field in ("share", "decay", "style_probability", "cover_probability", "cover_side"):
+            value = getattr(self, field)
+            if not 0 <= value <= 1:
+                raise ValueError(f"config.method.{field}: found {value}, expected 0 to 1")
+        networks = detector.build(task, config, heads={"head": config.model.head})
+        first = supervised.pretrain(task, config, networks, loss=self.loss, mean=self.mean)
+        last = adapt(task, config, networks, self)
+        if self.style_network is None:
+            return first, last
+        if "style" not in config.steps:
+            raise ValueError(f"config.steps: found {sorted(config.steps)}, expected steps of 'style', too")
+        return first, beside(style.train(task, config, self.style_network)), last
+
+
+def released_settings() -> MeanTeacher:
+    """The released code's settings for bodies and animals.
+
+    Three things differ: views are not sheared (there: up to 30 degrees); one warp from the crop replaces the two of a
+    crop that both views share and of each view's own affine map; and images are styled while adapting only (there:
+    while pretraining, too).
+    """
+    view = Augmentation(
+        rotation=60.0,
+        scale=(0.6, 1.3),
+        translation=0.05,
+        brightness=0.25,
+        contrast=0.25,
+        saturation=0.25,
+        blur=0.0,
+    )
+    return MeanTeacher(
+        loss=heatmap.l2,
+        maps=views.plain_maps,
+        schedule=released_schedule,
+        average=views.constant,
+        teacher_view=view,
+        student_view=view,
+        cover_confidence=0.9,
+    )
+
+
+def released_schedule(high: float, steps: int, settings: optimizers.Optim) -> optimizers.Schedule:
+    """A tenth after 5 and again after 20 of the 30 epochs of adaptation."""
+    return optimizers.step_schedule(high, steps, dataclasses.replace(settings, warmup=0.0, drops=(5 / 30, 20 / 30)))
+
+
+def beside(stage: Stage) -> Stage:
+    """The stage with the networks of the one before it kept as they are."""
+
+    def init(key: jax.Array, previous: State | None) -> State:
+        assert previous is not None
+        state = stage.init(key, None)
+        return dataclasses.replace(state, params=previous.params | state.params, stats=previous.stats | state.stats)
+
+    return dataclasses.replace(stage, init=init)
+
+
+def adapt(task: Task, config: Config, networks: detector.Detector, settings: MeanTeacher) -> Stage:
+    """Trains the student on labels and pseudo-labels; the teacher follows."""
+    steps, optim = config.steps["adapt"], config.optim
+    rule = optimizers.transformation(optim.adapt_rule, optim)
+    schedule = settings.schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
+    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+    side = max(1, round(settings.cover_side * task.image_size))
+
+    def init(key: jax.Array, previous: State | None) -> State:
+        assert previous is not None
+        kept = {name: name for name in NETWORKS}
+        state = detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
+        # Copied because a step is given the state's memory and cannot be given the same memory twice.
+        copies = jax.tree.map(jnp.copy, {"params": state.params, "stats": state.stats})
+        params = style.carried(previous) | state.params
+        return dataclasses.replace(state, params=params, extra={"teacher": copies})
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        source_key, seen_key, shown_key, style_key, back_key, cover_key = jax.random.split(key, 6)
+        target, positions = batch["target"], batch["target"]["position"]
+        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
+        seen = views.view(seen_key, target, settings.teacher_view or task.augmentation)
+        shown = views.view(shown_key, target, settings.student_view or task.augmentation)
+
+        # The teacher's labels.
+        images = stylised(back_key, state, seen.images, labels.images)
+        maps, teacher_stats = forward(state.extra["teacher"]["params"], state.extra["teacher"]["stats"], images)
+        points, confidence = views.read(settings.maps(jax.lax.stop_gradient(maps)), task)
+        points, confidence, inside = views.carried(points, confidence, seen, shown, task)
+        chosen = (confidence > views.share_threshold(confidence, settings.share)) & inside
+        size = (task.heatmap_size, task.heatmap_size)
+        pseudo_labels = heatmaps.gaussian_maps(heatmaps.image_to_heatmap(points, task.stride), size, sigma=task.sigma)
+
+        # The student.
+        source_images = stylised(style_key, state, labels.images, shown.images)
+        target_images = views.covered(
+            cover_key,
+            shown.images,
+            positions,
+            points,
+            chosen & (confidence >= settings.cover_confidence),
+            side=side,
+            probability=settings.cover_probability,
+        )
+
+        def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
+            maps, stats = forward(params, state.stats, source_images)
+            supervision = settings.mean(settings.loss(labels.maps, maps), labels.mask)
+            maps, stats = forward(params, networks.before_target(state.stats, stats), target_images)
+            consistency = settings.mean(settings.loss(pseudo_labels, maps), chosen)
+            metrics = {"loss/source": supervision, "loss/target": consistency}
+            return supervision + settings.weight * consistency, (stats, metrics)
+
+        trained = {name: state.params[name] for name in NETWORKS}
+        grads, (stats, metrics) = jax.grad(objective, has_aux=True)(trained)
+        state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+        followed = views.moved_average(
+            state.extra["teacher"]["params"],
+            {name: state.params[name] for name in NETWORKS},
+            settings.average(state.step, settings.decay),
+        )
+        state = dataclasses.replace(
+            state, stats=stats, extra=state.extra | {"teacher": {"params": followed, "stats": teacher_stats}}
+        )
+        return state, metrics | {"pseudo_labels": jnp.mean(chosen), "confidence": jnp.mean(confidence)}
+
+    def forward(params: Trees, stats: Trees, images: jax.Array) -> tuple[jax.Array, Trees]:
+        features, stats = networks.trunk(params, stats, images, train=True)
+        return networks.head("head", params["head"], stats, features, train=True)
+
+    def stylised(key: jax.Array, state: State, images: jax.Array, like: jax.Array) -> jax.Array:
+        return style.stylised(key, settings.transfer, state.params, images, like, settings.style_probability)
+
+    return Stage(
+        name="adapt",
+        steps=steps,
+        reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
+        init=init,
+        step=step,
+        predict=lambda state, images: networks.predict(settings.evaluated(state), images),
+    )

@@ -1,0 +1,91 @@
+"""Temporal consistency beside any method: heatmaps of neighbouring frames of target clips shall be alike.
+
+Source: the addition "temporal L2" to RegDA and UniFrame in the comparison of POST (NeurIPS 2023).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxpose.config import Config
+from jaxpose.data import augment
+from jaxpose.losses import heatmap
+from jaxpose.recipes import detector, optimizers, views
+from jaxpose.recipes.detector import TRUNK, Trees
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+
+NETWORKS = (*TRUNK, "head")
+DOMAIN = "target_clips"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Temporal:
+    """A method with one more update in each of its steps on the target.
+
+    The update goes through the method's own optimizers of trunk and head. Batch statistics are the clips' own for the
+    loss, and are not kept: those of the method see the same images.
+
+    Attributes:
+      method: the recipe that is added to.
+      weight: of the loss.
+      head: kind of the head that predicts; None: `config.model.head`, `regressor` for RegDA and MCD.
+      maps: makes comparable maps out of the network's.
+    """
+
+    method: Any  # a config.Method
+    name: str = "temporal"
+    weight: float = 1.0
+    head: str | None = None
+    maps: views.Normal = views.softmax_maps
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        """The method's; those that train on the target also read `target_clips`."""
+        networks = detector.build(task, config, heads={"head": self.head or config.model.head})
+        return tuple(
+            consistent(stage, task, config, networks, self)
+            if "target" in stage.reads and stage.predict is not None and stage.name != "pretrain"
+            else stage
+            for stage in self.method.stages(task, config)
+        )
+
+
+def consistent(stage: Stage, task: Task, config: Config, networks: detector.Detector, settings: Temporal) -> Stage:
+    """A stage whose every step ends with an update towards steady heatmaps."""
+    optim = config.optim
+    rule = optimizers.transformation(optim.adapt_rule, optim)
+    high = optimizers.peak(optim.adapt_rule, optim)
+    schedule = optimizers.inverse_schedule(high, config.steps["adapt"], optim)
+    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        own, clip_key = jax.random.split(key)
+        fields = batch[DOMAIN]
+        images = same_view(clip_key, fields["image"], fields["position"], task.augmentation)
+        state, metrics = stage.step(state, batch, own)
+
+        def objective(params: Trees) -> jax.Array:
+            features, stats = networks.trunk(params, state.stats, images.reshape(-1, *images.shape[2:]), train=True)
+            maps, _ = networks.head("head", params["head"], stats, features, train=True)
+            maps = settings.maps(maps).reshape(*images.shape[:2], *maps.shape[1:])
+            every = jnp.ones((*images.shape[:2], maps.shape[-1]), bool)
+            return settings.weight * jnp.mean(heatmap.temporal_l2(maps, every))
+
+        loss, grads = jax.value_and_grad(objective)({name: state.params[name] for name in NETWORKS})
+        state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+        return state, metrics | {"loss/temporal": loss}
+
+    return dataclasses.replace(stage, reads={**stage.reads, DOMAIN: ("image",)}, step=step)
+
+
+def same_view(
+    key: Array, clips: UInt8[Array, "b t h w 3"], positions: Int[Array, " b"], settings: augment.Augmentation
+) -> Float[Array, "b t h w 3"]:
+    """Augmented, normalised clips; all frames of a clip are augmented alike, so that what stands still stays still."""
+
+    def frame(images: jax.Array) -> jax.Array:
+        return augment.augment(key, images, positions, settings)[0]
+
+    return jnp.stack([frame(clips[:, t]) for t in range(clips.shape[1])], axis=1)

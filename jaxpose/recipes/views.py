@@ -1,0 +1,193 @@
+"""Views of target images, and pseudo-labels that are read in one view and used in another."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxpose.data import augment
+from jaxpose.ops import affine, heatmaps
+from jaxpose.recipes.inputs import Fields
+from jaxpose.recipes.stage import State, Task
+
+Points = Float[Array, "b k 2"]
+Values = Float[Array, "b k"]
+Mask = Bool[Array, "b k"]
+Maps = Float[Array, "b h w k"]
+Normal = Callable[[jax.Array], jax.Array]  # a network's maps -> maps >= 0 whose peak is its confidence
+Average = Callable[[jax.Array, float], jax.Array]  # (step, decay) -> the teacher's share of its next parameters
+Evaluated = Callable[[State], State]  # a state -> the same with the parameters and statistics that predict
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class View:
+    """Augmented images: normalised (B, S, S, 3), the affine maps from the crops (B, 2, 3), which are mirrored (B,)."""
+
+    images: Any  # Any: JAX also fills pytrees with shapes and placeholders
+    matrix: Any
+    mirrored: Any
+
+
+def view(key: jax.Array, fields: Fields, settings: augment.Augmentation) -> View:
+    """A view of a domain's images, made from the crops by one warp."""
+    images, matrix, mirrored = augment.augment(key, fields["image"], fields["position"], settings)
+    return View(images=images, matrix=matrix, mirrored=mirrored)
+
+
+def carried(points: Points, values: Values, seen: View, shown: View, task: Task) -> tuple[Points, Values, Mask]:
+    """What was found in one view, in another view of the same crops.
+
+    Args:
+      points: in pixels of the view `seen`.
+      values: of the joints, such as confidences.
+      seen, shown: the views.
+      task: for the image's size and the joints that change places in mirrored images.
+
+    Returns:
+      points in pixels of the view `shown`; the values, of the joints' names there; which points lie in the crop, where
+      there was something to see, and in the view `shown`.
+    """
+    permutation = task.skeleton.flip_permutation
+    exchanged = (seen.mirrored != shown.mirrored)[:, None]
+    moved = affine.apply(compose(shown.matrix, affine.invert(seen.matrix)), points)
+    in_crop = _inside(affine.apply(affine.invert(seen.matrix), points), task.image_size)
+    inside = in_crop & _inside(moved, task.image_size)
+    return (
+        jnp.where(exchanged[..., None], moved[:, permutation], moved),
+        jnp.where(exchanged, values[:, permutation], values),
+        jnp.where(exchanged, inside[:, permutation], inside),
+    )
+
+
+def read(maps: Maps, task: Task) -> tuple[Points, Values]:
+    """Points in image pixels and confidences, the peaks of maps >= 0."""
+    # The logarithm of a Gaussian is the parabola that the sub-pixel fit expects.
+    points = heatmaps.subpixel_points(jnp.log(jnp.maximum(maps, 1e-12)))
+    return heatmaps.heatmap_to_image(points, task.stride), jnp.max(maps, axis=(1, 2))
+
+
+def softmax_maps(maps: Maps) -> Maps:
+    """For networks trained by `spatial_kl`: probabilities over the pixels."""
+    return jax.nn.softmax(maps.astype(jnp.float32), axis=(1, 2))
+
+
+def plain_maps(maps: Maps) -> Maps:
+    """For networks trained by `l2` on Gaussians of peak 1: the maps, where they are positive."""
+    return jnp.maximum(maps.astype(jnp.float32), 0.0)
+
+
+def share_threshold(confidence: Float[Array, "n k"], share: float) -> Float[Array, ""]:
+    """The value >= 0 above which the share of the largest confidences lies; ties with the largest one below are out."""
+    kept = round(share * confidence.size)
+    if kept == confidence.size:
+        return jnp.zeros(())
+    return jnp.maximum(jnp.sort(confidence.ravel())[confidence.size - kept - 1], 0.0)
+
+
+def rising(step: jax.Array, decay: float) -> jax.Array:
+    """Until the decay is reached the teacher is the plain average of all students so far; at step 0 the student.
+
+    Source: Tarvainen & Valpola 2017, the released code.
+    """
+    return jnp.minimum(1 - 1 / (step.astype(jnp.float32) + 1), decay)
+
+
+def constant(step: jax.Array, decay: float) -> jax.Array:
+    """The decay at every step."""
+    del step
+    return jnp.float32(decay)
+
+
+def moved_average(average: Any, new: Any, decay: jax.Array) -> Any:
+    """`decay` of the average and the rest of the new parameters."""
+    return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)
+
+
+def student(state: State) -> State:
+    """The network that is trained predicts."""
+    return state
+
+
+def teacher(state: State) -> State:
+    """The averaged network predicts, with its own batch statistics."""
+    return dataclasses.replace(state, **state.extra["teacher"])
+
+
+def covered(
+    key: Array,
+    images: Float[Array, "b s s 3"],
+    positions: Int[Array, " b"],
+    points: Points,
+    candidates: Mask,
+    *,
+    side: int,
+    probability: float,
+) -> Float[Array, "b s s 3"]:
+    """With a probability per image, one of the candidate keypoints is covered by a patch from the same image.
+
+    Args:
+      key: of the draws; every image draws from its place in the global batch.
+      images: (B, S, S, 3).
+      positions: places in the global batch.
+      points: in pixels.
+      candidates: which may be covered; an image without any is left alone.
+      side: of the square patch in pixels.
+      probability: that an image loses a keypoint.
+
+    Source: UniFrame, arXiv:2204.00172, adaptive keypoint occlusion.
+    """
+    last = images.shape[1] - side
+
+    def one(key: jax.Array, image: jax.Array, points: jax.Array, candidates: jax.Array) -> jax.Array:
+        coin, choice, place = jax.random.split(key, 3)
+        joint = jax.random.categorical(choice, jnp.where(candidates, 0.0, -jnp.inf))
+        x, y = jnp.clip(jnp.round(points[joint]).astype(jnp.int32) - side // 2, 0, last)
+        from_x, from_y = jax.random.randint(place, (2,), 0, last + 1)
+        patch = jax.lax.dynamic_slice(image, (from_y, from_x, jnp.int32(0)), (side, side, 3))
+        wanted = jax.random.bernoulli(coin, probability) & jnp.any(candidates)
+        return jnp.where(wanted, jax.lax.dynamic_update_slice(image, patch, (y, x, jnp.int32(0))), image)
+
+    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+    return jax.vmap(one)(keys, images, points, candidates)
+
+
+def compose(outer: affine.Affine, inner: affine.Affine) -> affine.Affine:
+    """The map that applies `inner` first."""
+    linear = outer[:, :, :2] @ inner
+    return linear.at[:, :, 2].add(outer[:, :, 2])
+
+
+def on_heatmaps(matrix: affine.Affine, stride: float) -> affine.Affine:
+    """A map of image pixels as a map of heatmap pixels."""
+    # A heatmap pixel p is the image pixel s p + m: (A (s p + m) + t - m) / s.
+    middle = jnp.full((2, 1), (stride - 1) / 2, jnp.float32)
+    linear = matrix[:, :, :2]
+    return jnp.concatenate([linear, (linear @ middle + matrix[:, :, 2:] - middle[None]) / stride], axis=-1)
+
+
+def warp_maps(maps: Maps, matrix: affine.Affine) -> Maps:
+    """Bilinear warp of maps to maps of the same size, 0 outside; `matrix` maps input to output pixels."""
+    b, h, w, k = maps.shape
+    inverse = affine.invert(matrix)
+    grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).reshape(1, h * w, 2).astype(np.float32)
+    source = affine.apply(inverse, jnp.broadcast_to(jnp.asarray(grid), (b, h * w, 2)))
+    corner = jnp.floor(source)
+    flat, total = maps.reshape(b, h * w, k), jnp.zeros((b, h * w, k), maps.dtype)
+    for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        pixel = corner + np.array(step, np.float32)[None, None]
+        weight = jnp.prod(1 - jnp.abs(source - pixel), axis=-1)
+        x, y = pixel[..., 0], pixel[..., 1]
+        inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+        index = jnp.clip(y, 0, h - 1).astype(jnp.int32) * w + jnp.clip(x, 0, w - 1).astype(jnp.int32)
+        values = jnp.take_along_axis(flat, index[..., None], axis=1, mode="promise_in_bounds")
+        total += jnp.where(inside, weight, 0.0)[..., None] * values
+    return total.reshape(b, h, w, k)
+
+
+def _inside(points: Points, size: int) -> Mask:
+    return jnp.all((points > -0.5) & (points < size - 0.5), axis=-1)

@@ -1,0 +1,88 @@
+"""The other modes of the command line, on people's own files."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import TINY, fails, results, run
+
+SMALL = [flag for flag in TINY if "data.source" not in flag and "data.target" not in flag]
+
+
+def write_project(root: Path) -> None:
+    """A DeepLabCut project whose joints are spelled as some do, and a video of another camera."""
+    rng = np.random.default_rng(0)
+    for video in ("one", "two"):
+        folder = root / "project" / "labeled-data" / video
+        folder.mkdir(parents=True)
+        lines = ["scorer" + ",me" * 4, "bodyparts,L_knee,L_knee,R_knee,R_knee", "coords,x,y,x,y"]
+        for i in range(6):
+            cv2.imwrite(str(folder / f"img{i}.png"), rng.integers(0, 255, (48, 64, 3), np.uint8))
+            lines.append(f"labeled-data/{video}/img{i}.png,5,6,30,31")
+        (folder / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
+    writer = cv2.VideoWriter(str(root / "new.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(12):
+        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+    writer.release()
+
+
+def test_a_project_adapts_to_a_video_without_conversion(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    printed = run(
+        tmp_path / "run",
+        *SMALL,
+        f"--config.data.root={tmp_path}",
+        "--config.data.source=deeplabcut:project?train=one&test=two",
+        "--config.data.target=video:new.avi?frames=6",
+        config="configs/regda.py:custom,quick",
+    )
+    assert "Joints (2): L_knee, R_knee" in printed
+    rows = {(row["domain"], row["split"]) for row in results(tmp_path / "run")["evaluations"]}
+    assert rows == {("source", "test")}
+    assert np.load(tmp_path / "run" / "predictions" / "adapt_target_train.npy").shape == (6, 2, 2)
+    assert "new.avi" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_joints_are_matched_by_spelling_and_the_match_is_shown(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    flags = [f"--config.data.root={tmp_path}", "--config.data.source=deeplabcut:project"]
+    target = "--config.data.target=bodies:street?train=8&test=4&validation=0"
+    run(tmp_path / "page", *flags, target, "--mode=browse", config="configs/regda.py:custom")
+    page = (tmp_path / "page" / "browse.html").read_text()
+    assert "<td>left_knee</td><td>spelling</td>" in page
+    printed = run(tmp_path / "run", *SMALL, *flags, target, config="configs/regda.py:custom,quick")
+    assert "L_knee" in printed
+    assert "spelling" in printed
+
+
+def test_own_data_has_to_be_given(tmp_path: Path) -> None:
+    message = fails(tmp_path, config="configs/regda.py:custom")
+    assert "config.data.source: found '', expected SCHEME:PATH" in message
+    assert "without labels" in fails(tmp_path, "--config.data.source=images:.", config="configs/regda.py:quick")
+
+
+def test_methods_are_compared_from_one_source_model(tmp_path: Path) -> None:
+    flags = [flag.replace("--config.", "--config.base.") for flag in TINY]
+    config = "configs/compare.py:quick,adabn"
+    printed = run(tmp_path / "all", *flags, "--mode=compare", "--seeds=1", config=config)
+    assert "source-only" in printed
+    found = json.loads((tmp_path / "all" / "compare.json").read_text())["methods"]
+    assert set(found) == {"source-only", "oracle", "adabn"}
+    adapted = results(tmp_path / "all" / "seed0" / "adabn")
+    before = results(tmp_path / "all" / "seed0" / "source-only")
+    assert [row for row in adapted["evaluations"] if row["stage"] == "pretrain"] == before["evaluations"]
+    written = (tmp_path / "all" / "seed0" / "adabn" / "results.json").stat().st_mtime
+    run(tmp_path / "all", *flags, "--mode=compare", "--seeds=1", config="configs/compare.py:quick,adabn,dan")
+    assert (tmp_path / "all" / "seed0" / "adabn" / "results.json").stat().st_mtime == written
+    assert "dan" in json.loads((tmp_path / "all" / "compare.json").read_text())["methods"]
+    assert "data:image/svg+xml" in (tmp_path / "all" / "compare.html").read_text()
+
+
+def test_wrong_configs_for_a_mode_are_one_line(tmp_path: Path) -> None:
+    assert "expected --config=configs/compare.py" in fails(tmp_path, "--mode=compare")
+    assert "expected --config=configs/synth.py" in fails(tmp_path, "--mode=synthesize")
+    assert "found no --config of a recipe" in fails(tmp_path, config="configs/synth.py:hand")

@@ -1,0 +1,241 @@
+"""CC-SSL: consensus of views against known points, the memory's rows, the curriculum, and one update against NumPy."""
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpose.losses import heatmap
+from jaxpose.recipes import cc_ssl, inputs, views
+from jaxpose.recipes.stage import State, initial_state
+from jaxpose.train import mesh as meshes
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
+
+N = 6
+SETTINGS = cc_ssl.CCSSL(rounds=3, random_views=2, weight=0.7)
+TASK = make_task(sizes={"source": 20, "target": N}, augmentation=dataclasses.replace(NONE, rotation=20.0))
+RNG = np.random.default_rng(0)
+
+
+def config() -> Any:
+    made = make_config(SETTINGS)
+    made.model.head = "regressor"
+    made.optim.momentum, made.optim.weight_decay = 0.0, 0.0
+    return made
+
+
+@functools.cache
+@jax.jit
+def pretrained() -> State:
+    params, stats = make_networks().init(jax.random.key(0), ("backbone", "upsampling", "head"))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    leaves = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    return initial_state(params=jax.tree.unflatten(tree, leaves), stats=stats, optimizers={})
+
+
+def target_batch(images: np.ndarray, records: list[int]) -> dict[str, dict[str, jax.Array]]:
+    return {
+        "target": {
+            "image": jnp.asarray(images),
+            "index": jnp.asarray(records, jnp.int32),
+            "position": jnp.arange(len(records)),
+        }
+    }
+
+
+def test_rounds_are_stages_that_share_the_steps_of_adapt() -> None:
+    settings = config()
+    stages = SETTINGS.stages(TASK, settings)
+    assert [(s.name, s.steps) for s in stages] == [
+        ("pretrain", 2),
+        ("relabel_1", 2),
+        ("adapt_1", 3),
+        ("relabel_2", 2),
+        ("adapt_2", 3),
+        ("relabel_3", 2),
+        ("adapt", 4),
+    ]
+    assert all(stage.predict is None for stage in stages if "relabel" in stage.name)
+    assert all("keypoints" not in stage.reads.get("target", ()) for stage in stages)
+    state = None
+    for stage in stages:
+        state = jax.eval_shape(stage.init, jax.random.key(0), state)
+    assert state.extra["points"].shape == (N, K, 2)
+    np.testing.assert_allclose([cc_ssl.CCSSL().share(i) for i in range(6)], [0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+
+
+def test_what_cannot_be_is_named() -> None:
+    with pytest.raises(ValueError, match=r"config.method.rounds: found 0, expected at least 1"):
+        cc_ssl.CCSSL(rounds=0).stages(TASK, config())
+    with pytest.raises(ValueError, match=r"config.method.last_share: found 80.0, expected 0 to 1"):
+        cc_ssl.CCSSL(last_share=80.0).stages(TASK, config())
+    with pytest.raises(ValueError, match=r"task.sizes: found \{\}, expected the number of target images"):
+        cc_ssl.CCSSL().stages(make_task(), config())
+
+
+def test_views_agree_on_where_the_points_are() -> None:
+    """A detector that returns the image's own colours as heatmaps finds the same points in every view."""
+    size, stride = 128, 4
+    task = make_task(image_size=size, heatmap_size=size // stride)
+    points = RNG.uniform(50, 78, (3, K, 2)).astype(np.float32)
+    y, x = np.mgrid[:size, :size].astype(np.float32)[:, None, ..., None]
+    squared = (x - points[:, None, None, :, 0]) ** 2 + (y - points[:, None, None, :, 1]) ** 2
+    images = np.round(255 * np.exp(-squared / 128)).astype(np.uint8)
+    images[2, ..., 1] = 0
+    seen = []
+
+    def colours(normalised: jax.Array) -> jax.Array:
+        pixels = normalised * jnp.asarray([[[[0.229, 0.224, 0.225]]]]) + jnp.asarray([[[[0.485, 0.456, 0.406]]]])
+        seen.append(pixels)
+        return jax.image.resize(pixels, (pixels.shape[0], size // stride, size // stride, 3), "linear", antialias=True)
+
+    settings = cc_ssl.CCSSL(maps=views.plain_maps, random_views=4)
+    found, confidence = cc_ssl.consensus(
+        jax.random.key(0), jnp.asarray(images), jnp.asarray([7, 2, 9]), task, settings, colours
+    )
+    assert len(seen) == 1  # one pass
+    np.testing.assert_allclose(np.asarray(seen[0]).reshape(3, 5, size, size, 3)[:, 0] * 255, images, atol=1e-3)
+    moved = np.asarray(seen[0]).reshape(3, 5, size, size, 3)
+    assert np.abs(np.diff(moved, axis=1)).max((2, 3, 4)).min() > 0.1
+    visible = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 1]], bool)
+    np.testing.assert_allclose(np.asarray(found)[visible], points[visible], atol=0.5)
+    assert np.asarray(confidence)[visible].min() > 0.8
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(confidence[2, 1], 0.0, atol=1e-6)
+
+
+def test_random_views_turn_and_scale_about_the_middle_within_their_limits() -> None:
+    matrix = np.asarray(cc_ssl._views(jax.random.key(0), jnp.arange(200), SIZE, cc_ssl.CCSSL()))
+    np.testing.assert_allclose(matrix[:, 0], np.tile([[1, 0, 0], [0, 1, 0]], (200, 1, 1)), atol=1e-6)
+    turned = matrix[:, 1:].reshape(-1, 2, 3)
+    scale, degrees = (
+        np.hypot(turned[:, 0, 0], turned[:, 1, 0]),
+        np.rad2deg(np.arctan2(turned[:, 1, 0], turned[:, 0, 0])),
+    )
+    assert (scale.min(), scale.max()) == pytest.approx((0.75, 1.25), abs=1e-4)
+    assert np.abs(degrees).max() == pytest.approx(60, abs=1e-3)
+    assert degrees.std() == pytest.approx(30, abs=3)
+    middle = np.full(2, (SIZE - 1) / 2)
+    np.testing.assert_allclose(turned[:, :, :2] @ middle + turned[:, :, 2], np.tile(middle, (800, 1)), atol=1e-3)
+
+
+def test_a_round_writes_every_record_once_into_its_row() -> None:
+    networks = make_networks()
+    stage = cc_ssl.relabel(TASK, config(), networks, SETTINGS, 0)
+    state = jax.jit(stage.init)(jax.random.key(1), pretrained())
+    images = RNG.integers(0, 256, (N, SIZE, SIZE, 3), np.uint8)
+    other = RNG.integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
+    order = [[3, 0, 5, 1], [4, 2, 3, 0]]  # the last two belong to the next epoch
+    batches = [
+        target_batch(images[order[0]], order[0]),
+        target_batch(np.concatenate([images[order[1][:2]], other]), order[1]),
+    ]
+    step, key = jax.jit(stage.step), jax.random.key(2)
+    after = state
+    for i, batch in enumerate(batches):
+        after, metrics = step(dataclasses.replace(after, step=jnp.int32(i)), batch, key)
+    assert np.isfinite(metrics["confidence"])
+
+    @jax.jit
+    def alone(records: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def predict(x: jax.Array) -> jax.Array:
+            return networks.predict(state, x)
+
+        return cc_ssl.consensus(key, images, records, TASK, SETTINGS, predict)
+
+    points, confidence = alone(jnp.arange(N), jnp.asarray(images))
+    np.testing.assert_allclose(after.extra["confidence"], confidence, rtol=1e-4)
+    np.testing.assert_allclose(after.extra["points"], points, atol=1e-2)
+    assert np.unique(np.round(np.asarray(after.extra["confidence"]), 5)).size > N
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+
+    mesh = meshes.make_mesh(2)
+    everywhere, rows = meshes.replicated(mesh), meshes.by_row(mesh)
+    sharded = jax.jit(stage.step, in_shardings=(everywhere, rows, everywhere), out_shardings=everywhere)
+    two, _ = sharded(state, batches[0], key)
+    one, _ = step(state, batches[0], key)
+    np.testing.assert_allclose(two.extra["confidence"], one.extra["confidence"], rtol=1e-4)
+
+
+def test_one_update_is_supervision_and_the_surest_of_the_memory() -> None:
+    networks, settings = make_networks(), config()
+    first = jax.jit(cc_ssl.relabel(TASK, settings, networks, SETTINGS, 0).init)(jax.random.key(1), pretrained())
+    stage = cc_ssl.adapt(TASK, settings, networks, SETTINGS, 1)
+    memory = {
+        "points": RNG.uniform(4, SIZE - 5, (N, K, 2)).astype(np.float32),
+        "confidence": RNG.permutation(np.linspace(0.05, 0.9, N * K)).reshape(N, K).astype(np.float32),
+    }
+    filled = dataclasses.replace(first, extra=first.extra | jax.tree.map(jnp.asarray, memory))
+    state = jax.jit(stage.init)(jax.random.key(2), filled)
+    chosen = memory["confidence"] > float(state.extra["threshold"])
+    assert chosen.sum() == round(0.4 * N * K)  # the second round
+    assert memory["confidence"][chosen].min() > memory["confidence"][~chosen].max()
+    records = [1, 5, 0, 4]
+    batch = {"source": make_batch(0)["source"]} | target_batch(np.asarray(make_batch(0)["target"]["image"]), records)
+    key = jax.random.key(3)
+    state = dataclasses.replace(state, step=jnp.int32(1))
+    step = jax.jit(stage.step)
+    after, metrics = step(state, batch, key)
+
+    @jax.jit
+    def labelled() -> Any:
+        keys = jax.random.split(key)
+        fields = {
+            "image": batch["target"]["image"],
+            "position": jnp.arange(BATCH),
+            "keypoints": jnp.asarray(memory["points"][records]),
+            "visible": jnp.asarray(2 * chosen[records].astype(np.uint8)),
+        }
+        return tuple(
+            inputs.labelled(k, f, TASK, inputs.clean_labels)
+            for k, f in zip(keys, (batch["source"], fields), strict=True)
+        )
+
+    source, target = labelled()
+    assert np.asarray(target.mask).any()
+
+    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+        losses, stats = [], state.stats
+        for labels in (source, target):
+            features, stats = networks.trunk(params, stats, labels.images, train=True)
+            maps, stats = networks.head("head", params["head"], stats, features, train=True)
+            losses.append(heatmap.masked_mean(heatmap.spatial_kl(labels.maps, maps), labels.mask))
+        return losses[0] + 0.7 * losses[1], losses[1]
+
+    grads, loss = jax.jit(jax.grad(objective, has_aux=True))(state.params)
+    assert float(metrics["loss/target"]) == pytest.approx(float(loss), rel=1e-3)
+    # The rate goes on from the three steps of the round before.
+    rate = 0.05 * (1 + 1.5 * (3 + 1) / 10) ** -0.75
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads["head"]))
+    jax.tree.map(
+        lambda p, q, g: np.testing.assert_allclose((p - q) / rate, g, atol=2e-3 * scale),
+        state.params["head"],
+        after.params["head"],
+        grads["head"],
+    )
+
+    empty = dataclasses.replace(
+        state, extra=state.extra | {"confidence": jnp.zeros((N, K)), "threshold": jnp.zeros(())}
+    )
+    after, metrics = step(empty, batch, key)
+    assert float(metrics["loss/target"]) == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+
+
+def test_tracked_points_take_over_where_confidence_falls() -> None:
+    points, tracked = np.zeros((1, 4, 2), np.float32), np.ones((1, 4, 2), np.float32)
+    confidence = np.array([[0.5, 0.5, 0.5, 0.95]], np.float32)
+    found = np.array([[True, False, True, True]])
+    previous = np.array([[1.0, 1.0, 0.5, 1.0]], np.float32)
+    moved, sure = cc_ssl.temporally_consistent(*map(jnp.asarray, (points, confidence, tracked, previous, found)))
+    np.testing.assert_array_equal(moved[0, :, 0], [1, 0, 0, 0])
+    np.testing.assert_allclose(sure, [[0.9, 0.5, 0.5, 0.95]])

@@ -1,0 +1,92 @@
+"""Temporal consistency: clips are seen alike, and one more update makes their heatmaps steadier."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxpose.data.augment import Augmentation
+from jaxpose.recipes import supervised, temporal
+from jaxpose.recipes.adabn import AdaBN
+from jaxpose.recipes.dann import DANN
+from jaxpose.recipes.stage import Stage, State, initial_state
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny import BATCH, SIZE, make_batch, make_config, make_networks, make_task
+
+
+def test_stages_on_the_target_also_read_clips() -> None:
+    settings = temporal.Temporal(method=DANN(hidden=8))
+    stages = settings.stages(make_task(), make_config(settings))
+    assert [sorted(stage.reads) for stage in stages] == [["source"], ["source", "target", "target_clips"]]
+    oracle = temporal.Temporal(method=supervised.Supervised(domain="target"))
+    (only,) = oracle.stages(make_task(), make_config(oracle))
+    assert sorted(only.reads) == ["target"]
+
+
+def test_all_frames_of_a_clip_are_augmented_alike() -> None:
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
+    clips = jnp.asarray(np.stack([frame, frame], axis=1))
+    see = jax.jit(lambda clips: temporal.same_view(jax.random.key(0), clips, jnp.arange(BATCH), Augmentation()))
+    seen = np.asarray(see(clips))
+    assert seen.shape == (BATCH, 2, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(seen[:, 0], seen[:, 1])
+    same = see(clips[:1].repeat(BATCH, axis=0))
+    assert float(jnp.abs(same[0] - same[1]).max()) > 0.1
+
+
+def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
+    networks = make_networks()
+    params, stats = jax.jit(networks.init, static_argnums=1)(jax.random.key(0), ("backbone", "upsampling", "head"))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    leaves = [leaf + 0.3 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    params = jax.tree.unflatten(tree, leaves)
+
+    def idle(state: State, batch: Any, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        return state, {"loss/own": jnp.zeros(())}
+
+    config = make_config(None)
+    config.optim.momentum, config.optim.weight_decay = 0.0, 0.0
+    rule = temporal.optimizers.transformation("sgd", config.optim)
+    state = initial_state(params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in params})
+    stage = Stage(
+        name="adapt",
+        steps=10,
+        reads={"target": ("image",)},
+        init=lambda k, p: state,
+        step=idle,
+        predict=networks.predict,
+    )
+    settings = temporal.Temporal(method=AdaBN(), weight=2.0)
+    stage = temporal.consistent(stage, make_task(), config, networks, settings)
+    clips = np.random.default_rng(1).integers(0, 256, (BATCH, 2, SIZE, SIZE, 3), np.uint8)
+    batch = make_batch(0) | {"target_clips": {"image": jnp.asarray(clips), "position": jnp.arange(BATCH)}}
+    after, metrics = jax.jit(stage.step)(state, batch, jax.random.key(7))
+    assert set(metrics) == {"loss/own", "loss/temporal"}
+
+    frames = temporal.augment.normalize(jnp.asarray(clips.reshape(-1, SIZE, SIZE, 3), jnp.float32))
+
+    def objective(params: Any) -> jax.Array:
+        features, s = networks.trunk(params, stats, frames, train=True)
+        maps, _ = networks.head("head", params["head"], s, features, train=True)
+        p = jax.nn.softmax(maps.reshape(2 * BATCH, -1, 3), axis=1).reshape(BATCH, 2, -1, 3)
+        return 2.0 * jnp.mean(0.5 * jnp.sum((p[:, 0] - p[:, 1]) ** 2, axis=1))
+
+    loss, grads = jax.jit(jax.value_and_grad(objective))(params)
+    assert float(metrics["loss/temporal"]) == pytest.approx(float(loss), rel=1e-3)
+    assert float(loss) > 0.01
+    for name, rate in (("backbone", 0.005), ("head", 0.05)):
+        scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads[name]))
+        jax.tree.map(
+            lambda p, q, g, rate=rate, scale=scale: np.testing.assert_allclose((p - q) / rate, g, atol=5e-3 * scale),
+            params[name],
+            after.params[name],
+            grads[name],
+        )
+    jax.tree.map(np.testing.assert_array_equal, after.stats, stats)
