@@ -69,7 +69,16 @@ def lspet() -> Config:
     """Embedded bodies to photographs of sport; 14 shared joints. Data: an LSPet folder or tar in `data.root`."""
     base = bodies()
     data = dataclasses.replace(base.data, source="bodies:studio?train=8192", target="lsp:lspet_train_0001_2500.tar")
-    return dataclasses.replace(base, pair="lspet", data=data)
+    # Athletes are upside down more often than figures are.
+    augmentation = Augmentation(rotation=60.0, mirror=0.5)
+    return dataclasses.replace(
+        base,
+        pair="lspet",
+        steps={"pretrain": 2500, "adapt": 300},
+        eval_every=250,
+        data=data,
+        augmentation=augmentation,
+    )
 
 
 def synth_body() -> Config:
@@ -83,7 +92,11 @@ def synth_hand() -> Config:
     base = hands()
     target = "tfds:ge_hands?train=test[:75%]&test=test[75%:]"  # in the order of the recording
     data = dataclasses.replace(base.data, source="tfds:synth_hand", target=target)
-    return dataclasses.replace(base, pair="synth_hand", data=data)
+    steps = {"pretrain": 6000, "adapt": 300}
+    augmentation = Augmentation(rotation=30.0, mirror=0.5)
+    return dataclasses.replace(
+        base, pair="synth_hand", steps=steps, eval_every=500, data=data, augmentation=augmentation
+    )
 
 
 def sprites(source: str, target: str) -> Config:

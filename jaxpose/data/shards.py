@@ -347,7 +347,11 @@ class TfdsSource:
         builder = _open(self.folder)
         # Images stay encoded: the pipeline decodes them.
         kept = {k: tfds.decode.SkipDecoding() for k in ("image", "segmentation") if k in builder.info.features}
-        return builder.as_data_source(self.split, decoders=kept)
+        try:
+            return builder.as_data_source(self.split, decoders=kept)
+        except NotImplementedError:
+            form = builder.info.file_format.value
+            raise ValueError(f"{self.folder}: prepared as {form}, expected file_format=array_record") from None
 
     @property
     def skeleton(self) -> Skeleton:

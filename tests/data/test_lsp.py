@@ -65,7 +65,7 @@ def test_lspet_counts_from_zero_and_flags_use(tmp_path, npz, tar):
     np.testing.assert_array_equal(source.keypoints[~usable], 0)
     record = source[people.index(0)]
     low, high = POINTS[0, 8:].min(axis=0), POINTS[0, 8:].max(axis=0)
-    side = 1.5 * max(high - low)
+    side = 1.2 * max(high - low)
     np.testing.assert_allclose(record.get("bbox"), [*((low + high) / 2 - side / 2), side, side], rtol=1e-5)
     assert files.decode_image(record["image"], record["name"]).shape == (60, 80, 3)
 

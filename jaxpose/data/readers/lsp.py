@@ -14,7 +14,7 @@ from jaxpose.data.readers import boxes
 from jaxpose.data.skeletons import LSP14
 
 MIN_JOINTS = 6  # people with fewer usable joints are left out
-BOX_FACTOR = 1.5  # side of a person's box relative to the extent of the joints
+BOX_FACTOR = 1.2  # side of a person's box relative to the extent of the joints, which lie inside the body
 
 
 def read(path: str | os.PathLike) -> FileSource:
@@ -23,7 +23,7 @@ def read(path: str | os.PathLike) -> FileSource:
     The digits of the images' names tell the sets apart. `im0001.jpg` is LSP: its coordinates count from 1
     (MATLAB), its flag means occluded. `im00001.jpg` is LSPet: its coordinates count from 0 (unusable joints,
     which annotators left at the origin of their tool, lie at exactly 0), its flag means usable. The box is a
-    square of 1.5 times the joints' extent and may leave the image. People with fewer than 6 usable joints are
+    square of 1.2 times the joints' extent and may leave the image. People with fewer than 6 usable joints are
     left out, and labels without an image, which is logged.
 
     Args:
