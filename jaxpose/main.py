@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 from absl import app, flags
@@ -24,6 +24,8 @@ from jaxpose.datasets import catalogue, prepare
 from jaxpose.report import browse
 from jaxpose.synth.write import Synthesis, synthesize
 from jaxpose.train import compare, loop, mesh, session
+
+_Kind = TypeVar("_Kind")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
@@ -81,18 +83,14 @@ def _prepare() -> None:
 
 
 def _compare() -> None:
-    config = _CONFIG.value
-    if not isinstance(config, configs.Comparison):
-        raise ValueError("--mode=compare: expected --config=configs/compare.py, with a pair and methods after a colon")
+    config = _config_of(configs.Comparison, "--mode=compare: expected --config=configs/compare.py")
     configs.validate(config.base)
     _keep_compiled_programs()
     print(f"\nLook at {compare.compare(config, _workdir(), seeds=_SEEDS.value)}")
 
 
 def _synthesize() -> None:
-    config = _CONFIG.value
-    if not isinstance(config, Synthesis):
-        raise ValueError("--mode=synthesize: expected --config=configs/synth.py, :body or :hand")
+    config = _config_of(Synthesis, "--mode=synthesize: expected --config=configs/synth.py, :body or :hand")
     folder = synthesize(config, _data_dir(), workers=_WORKERS.value)
     print(f"Use it as tfds:{config.name}, or look at it with --mode=browse --dataset=tfds:{folder}")
 
@@ -108,10 +106,18 @@ def _browse() -> None:
 
 
 def _config() -> configs.Config:
-    if not isinstance(_CONFIG.value, configs.Config):
-        raise ValueError("found no --config of a recipe, expected for instance --config=configs/regda.py")
-    configs.validate(_CONFIG.value)
-    return _CONFIG.value
+    message = "found no --config of a recipe, expected for instance --config=configs/regda.py"
+    config = _config_of(configs.Config, message)
+    configs.validate(config)
+    return config
+
+
+def _config_of(kind: type[_Kind], message: str) -> _Kind:
+    config = _CONFIG.value
+    if not isinstance(config, kind):
+        getattr(config, "base", None)  # where a file could not be read, this raises why
+        raise ValueError(message)
+    return config
 
 
 def _workdir() -> Path:

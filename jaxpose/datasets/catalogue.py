@@ -1,51 +1,33 @@
 """The published data sets by name."""
 
-from jaxpose.datasets import (
-    animals,
-    coco,
-    dsprites,
-    freihand,
-    ge_hands,
-    h3d,
-    human36m,
-    lsp,
-    motions,
-    mpi_inf_3dhp,
-    mpii,
-    mvhand,
-    rhd,
-    simplified_human36m,
-    surreal,
-    threedpw,
-    threehundred_vw,
-    wflw,
-)
+import importlib
+
 from jaxpose.datasets.builder import RecordBuilder
 
 _MODULES = (
-    animals,
-    coco,
-    dsprites,
-    freihand,
-    ge_hands,
-    h3d,
-    human36m,
-    lsp,
-    motions,
-    mpi_inf_3dhp,
-    mpii,
-    mvhand,
-    rhd,
-    simplified_human36m,
-    surreal,
-    threedpw,
-    threehundred_vw,
-    wflw,
+    "animals",
+    "coco",
+    "dsprites",
+    "freihand",
+    "ge_hands",
+    "h3d",
+    "human36m",
+    "lsp",
+    "motions",
+    "mpi_inf_3dhp",
+    "mpii",
+    "mvhand",
+    "rhd",
+    "simplified_human36m",
+    "surreal",
+    "threedpw",
+    "threehundred_vw",
+    "wflw",
 )
 
 BUILDERS: dict[str, type[RecordBuilder]] = {
     found.name: found
-    for module in _MODULES
+    for module in (importlib.import_module(f"jaxpose.datasets.{name}") for name in _MODULES)
     for found in vars(module).values()
     if isinstance(found, type) and issubclass(found, RecordBuilder) and found.__module__ == module.__name__
 }

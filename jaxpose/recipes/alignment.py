@@ -42,10 +42,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
     """Trains the pretrained detector on with the alignment's loss added."""
     networks = dataclasses.replace(networks, networks={**networks.networks, **alignment.networks})
     names = (*TRUNK, "head", *alignment.networks)
-    steps, optim = config.steps["adapt"], config.optim
-    rule = optimizers.transformation(optim.adapt_rule, optim)
-    schedule = optimizers.inverse_schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
-    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+    steps = config.steps["adapt"]
+    rule, rates = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None

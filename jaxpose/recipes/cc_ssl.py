@@ -87,7 +87,7 @@ def released_settings() -> CCSSL:
 
 def relabel(task: Task, config: Config, networks: detector.Detector, settings: CCSSL, number: int) -> Stage:
     """Writes points and confidences of every target image, by record, into the memory in `State.extra`."""
-    size, rule = task.sizes["target"], optimizers.transformation(config.optim.adapt_rule, config.optim)
+    size, (rule, _) = task.sizes["target"], detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
@@ -130,11 +130,9 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCSSL, number: int) -> Stage:
     """Trains on the source and the pseudo-labels of a round."""
-    total, optim = config.steps["adapt"], config.optim
+    total = config.steps["adapt"]
     start, end = (total * i // settings.rounds for i in (number, number + 1))
-    rule = optimizers.transformation(optim.adapt_rule, optim)
-    schedule = optimizers.inverse_schedule(optimizers.peak(optim.adapt_rule, optim), total, optim)
-    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+    rule, rates = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None

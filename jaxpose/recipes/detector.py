@@ -132,11 +132,25 @@ def load_backbone(path: str, state: State) -> State:
     )
 
 
-def learning_rates(
-    schedule: optimizers.Schedule, trunk_scale: float
-) -> Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]:
+Rates = Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]  # (step, names) -> rate by network
+
+
+def learning_rates(schedule: optimizers.Schedule, trunk_scale: float) -> Rates:
     """Rates by network: trunk and heads follow one schedule, the trunk's scaled."""
     return lambda step, names: {name: schedule(step) * (trunk_scale if name in TRUNK else 1.0) for name in names}
+
+
+def adaptation(
+    config: Config, schedule: Callable[[float, int, optimizers.Optim], optimizers.Schedule] | None = None
+) -> tuple[optax.GradientTransformation, Rates]:
+    """The optimizer of the adaptation stage, and its rates by network over `config.steps["adapt"]` steps.
+
+    Without a schedule, that of `optimizers.inverse_schedule`.
+    """
+    optim = config.optim
+    high = optimizers.peak(optim.adapt_rule, optim)
+    made = (schedule or optimizers.inverse_schedule)(high, config.steps["adapt"], optim)
+    return optimizers.transformation(optim.adapt_rule, optim), learning_rates(made, optim.adapt_trunk_scale)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -40,10 +40,8 @@ class MCD:
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD) -> Stage:
     """The adversarial stage."""
-    steps, optim = config.steps["adapt"], config.optim
-    rule = optimizers.transformation(optim.adapt_rule, optim)
-    schedule = optimizers.inverse_schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
-    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+    steps = config.steps["adapt"]
+    rule, rates = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None

@@ -130,10 +130,7 @@ def beside(stage: Stage) -> Stage:
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MeanTeacher) -> Stage:
     """Trains the student on labels and pseudo-labels; the teacher follows."""
-    steps, optim = config.steps["adapt"], config.optim
-    rule = optimizers.transformation(optim.adapt_rule, optim)
-    schedule = settings.schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
-    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+    rule, rates = detector.adaptation(config, settings.schedule)
     side = max(1, round(settings.cover_side * task.image_size))
 
     def init(key: jax.Array, previous: State | None) -> State:
@@ -203,7 +200,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
 
     return Stage(
         name="adapt",
-        steps=steps,
+        steps=config.steps["adapt"],
         reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
         step=step,

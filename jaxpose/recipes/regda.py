@@ -125,10 +125,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
     """
     if len(task.skeleton) == 1 and task.area is None:
         raise ValueError(f"regda: found one joint ({task.skeleton.joints[0]}), expected several or a task with an area")
-    steps, optim = config.steps["adapt"], config.optim
-    rule = optimizers.transformation(optim.adapt_rule, optim)
-    high = optimizers.peak(optim.adapt_rule, optim)
-    rates = detector.learning_rates(optimizers.inverse_schedule(high, steps, optim), optim.adapt_trunk_scale)
+    rule, rates = detector.adaptation(config)
     objectives = Objectives(networks=networks, settings=settings, task=task)
 
     def init(key: jax.Array, previous: State | None) -> State:
@@ -154,7 +151,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
 
     return Stage(
         name="adapt",
-        steps=steps,
+        steps=config.steps["adapt"],
         reads={
             "source": inputs.LABELLED,
             "target": inputs.LABELLED if settings.target_weights else inputs.UNLABELLED,

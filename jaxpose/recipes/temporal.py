@@ -54,11 +54,7 @@ class Temporal:
 
 def consistent(stage: Stage, task: Task, config: Config, networks: detector.Detector, settings: Temporal) -> Stage:
     """A stage whose every step ends with an update towards steady heatmaps."""
-    optim = config.optim
-    rule = optimizers.transformation(optim.adapt_rule, optim)
-    high = optimizers.peak(optim.adapt_rule, optim)
-    schedule = optimizers.inverse_schedule(high, config.steps["adapt"], optim)
-    rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
+    rule, rates = detector.adaptation(config)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         own, clip_key = jax.random.split(key)
