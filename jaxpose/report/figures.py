@@ -70,7 +70,7 @@ def methods_plot(title: str, ends: Mapping[str, Sequence[float]], folder: Path) 
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if not text.lower_is_better(title.lower()):
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return _save(figure, axes, folder / "methods.svg")
