@@ -2,31 +2,17 @@
 
     python -m jaxpose.main --mode=compare --config=configs/compare.py[:PAIR] --seeds=3 --workdir=DIR
 
-Words: a pair; `quick`; names of methods, without which all of them are compared. Methods and seeds can be added to a
-work directory later. Fields of all runs are set by `--config.base.FIELD=VALUE`.
+Words: a pair; `quick`; names of methods (see `jaxpose/methods.py`), without which all of them are compared. Methods and
+seeds can be added to a work directory later. Fields of all runs are set by `--config.base.FIELD=VALUE`.
 """
-
-import dataclasses
 
 from jaxpose import pairs
 from jaxpose.config import Comparison
-from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, sw
+from jaxpose.methods import methods
 
 
 def get_config(words: str | None = None) -> Comparison:
     base, rest = pairs.choose(words)
-    sprites = base.pair.startswith("sprites")
-    full = regda.RegDA() if sprites else regda.short_settings()
-    methods = {
-        "adabn": adabn.AdaBN(),
-        "dan": dan.DAN(),
-        "dann": dann.DANN(),
-        "sw": sw.StrongWeak(),
-        "mcd": mcd.MCD(),
-        "cc_ssl": cc_ssl.CCSSL(),
-        "mean_teacher": mean_teacher.MeanTeacher(),
-        "dd": dataclasses.replace(full, name="dd", adversary=regda.maximize_true),
-        "regda": full,
-    }
-    pairs.reject(rest, *methods)
-    return Comparison(base=base, methods={name: methods[name] for name in methods if not rest or name in rest})
+    known = methods(base.pair)
+    pairs.reject(rest, *known)
+    return Comparison(base=base, methods={name: known[name] for name in known if not rest or name in rest})

@@ -363,6 +363,19 @@ class TfdsSource:
         """Prepared data has labels."""
         return True
 
+    @property
+    def sequences(self) -> tuple[str, ...] | None:
+        """The clip of each record; None where there are none, and for slices of splits."""
+        path = self.folder / "sequences.json"
+        runs = json.loads(path.read_text()) if path.exists() else {}
+        splits = self.split.split("+")
+        if not set(splits) <= set(runs):
+            return None
+        names = [name for split in splits for name, count in runs[split] for _ in range(count)]
+        if not any(names):
+            return None
+        return tuple(names if self.index is None else (names[i] for i in self.index))
+
     def __len__(self) -> int:
         return len(self._records) if self.index is None else len(self.index)
 

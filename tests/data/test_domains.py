@@ -106,3 +106,17 @@ def test_a_source_without_labels_is_refused(tmp_path: Path) -> None:
     write_project(tmp_path / "a", {"v": 2}, labels=False)
     with pytest.raises(ValueError, match="found no labels in the training split, expected a labelled source"):
         open_pair("deeplabcut:a", "deeplabcut:a", tmp_path)
+
+
+def test_clips_of_the_target_are_neighbouring_frames(tmp_path: Path) -> None:
+    pair = domains.with_clips(open_pair("bodies:studio?train=2", "bodies:street?train=10"))
+    clips = pair.domains["target_clips"].splits["train"]
+    names = [[clips.source[int(i)]["sequence"] for i in window] for window in clips.windows]
+    assert all(first == second for first, second in names)
+    assert clips[0]["image"].shape == (2, 32, 32, 3)
+    assert pair.domains["target"].splits["train"][0]["image"].shape == (32, 32, 3)
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    lonely = open_pair("bodies:studio?train=2", "images:photos", tmp_path)
+    with pytest.raises(ValueError, match=r"data.target=images:photos: found no neighbouring frames, expected clips"):
+        domains.with_clips(lonely)

@@ -77,6 +77,7 @@ def test_a_prepared_folder_reads_as_it_was_written(tmp_path: Path) -> None:
     train = shards.TfdsSource(folder=folder, split="train")
     assert len(train) == 8
     assert train.skeleton == SKELETON
+    assert train.sequences == tuple(train[i]["sequence"] for i in range(8))
     first = train[4]  # 3 was left out, 5 cannot be decoded
     assert first["name"] == "train6"
     assert first["sequence"] == "clip1"

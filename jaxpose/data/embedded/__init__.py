@@ -58,6 +58,14 @@ class EmbeddedSource:
         """Always true; adaptation ignores the labels of its target domain."""
         return True
 
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """The clip of each image."""
+        return tuple(self._sequence(index // self.clip_length) for index in range(self.size))
+
+    def _sequence(self, number: int) -> str:
+        return f"{self.kind}-{self.style}-{self.split}-{self.seed}-{number:06d}"
+
     def __len__(self) -> int:
         return self.size
 
@@ -84,7 +92,7 @@ class EmbeddedSource:
             clip.pan[frame],
             clip.grain[frame],
         )
-        sequence = f"{self.kind}-{self.style}-{self.split}-{self.seed}-{number:06d}"
+        sequence = self._sequence(number)
         return Record(
             image=image,
             keypoints=keypoints.astype(np.float32),
