@@ -189,7 +189,7 @@ def test_the_command_prepares_and_browses(tmp_path: Path) -> None:
 
 
 def test_wrong_preparations_are_one_line(tmp_path: Path) -> None:
-    assert "expected one of animal_pose" in fails(tmp_path, "--mode=prepare", "--dataset=mnist", "--manual_dir=x")
+    assert ", lsp, lspet, " in fails(tmp_path, "--mode=prepare", "--dataset=mnist", "--manual_dir=x")
     assert "found no --dataset" in fails(tmp_path, "--mode=prepare")
     message = fails(tmp_path, "--mode=prepare", "--dataset=lsp", f"--manual_dir={tmp_path / 'none'}")
     assert "found no folder" in message
