@@ -222,8 +222,6 @@ def sprites_published(source: str, target: str) -> Config:
     )
 
 
-PUBLISHED = tuple(f"sprites_published_{a[0]}2{b[0]}" for a in _VARIANTS for b in _VARIANTS if a != b)
-
 _PAIRS: dict[str, Callable[[], Config]] = {
     "bodies": bodies,
     "hands": hands,

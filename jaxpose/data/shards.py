@@ -208,6 +208,17 @@ def finish(
         report.unlink()
 
 
+def describe(
+    folder: Path, name: str, skeleton: Skeleton, features: tfds.features.FeaturesDict, **metadata: Any
+) -> tfds.core.DatasetInfo:
+    """The metadata of a folder that no builder stands for; the keywords are kept beside the skeleton."""
+    identity = tfds.core.DatasetIdentity(
+        name=name, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
+    )
+    kept = tfds.core.MetadataDict(skeleton=skeleton_metadata(skeleton), **metadata)
+    return tfds.core.DatasetInfo(builder=identity, features=features, metadata=kept)
+
+
 def skeleton_metadata(skeleton: Skeleton) -> dict[str, Any]:
     """A skeleton as JSON, kept in a prepared folder's metadata."""
     return dataclasses.asdict(skeleton)

@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
 from jaxpose import synth
 from jaxpose.data import shards
 from jaxpose.data.records import Record
@@ -79,17 +77,7 @@ def synthesize(config: Synthesis, data_dir: Path, *, workers: int = 0) -> Path:
     written = shards.write_shards(
         unfinished, parts, features=features, name=config.name, workers=workers, total=sum(sizes.values())
     )
-    identity = tfds.core.DatasetIdentity(
-        name=config.name, version=tfds.core.Version("1.0.0"), data_dir=str(unfinished), module_name=__name__
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        description=f"Rendered {config.kind}: {dataclasses.asdict(config)}",
-        features=features,
-        metadata=tfds.core.MetadataDict(
-            skeleton=shards.skeleton_metadata(skeleton), synthesis=dataclasses.asdict(config)
-        ),
-    )
+    info = shards.describe(unfinished, config.name, skeleton, features, synthesis=dataclasses.asdict(config))
     shards.finish(unfinished, info, written)
     os.replace(unfinished, folder)
     return folder

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import flags
 
 from jaxpose.data import files, pipeline, shards
@@ -55,22 +54,10 @@ def records(folder: str | None) -> Iterator[Record]:
 
 
 def prepare(folder: Path, images: str | None) -> shards.TfdsSource:
-    class Benchmark(tfds.core.ShardBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            metadata = tfds.core.MetadataDict(skeleton=shards.skeleton_metadata(LSP14))
-            return tfds.core.DatasetInfo(builder=self, features=features, metadata=metadata)
-
-        def _shard_iterators_per_split(self, dl_manager):
-            raise NotImplementedError
-
     features = shards.record_features(LSP14, ("bbox",))
-    builder = Benchmark(data_dir=str(folder), file_format="array_record")
     parts = {"train": [functools.partial(records, images)]}
-    shards.finish(
-        folder, builder.info, shards.write_shards(folder, parts, features=features, name=builder.name, total=COUNT)
-    )
+    written = shards.write_shards(folder, parts, features=features, name="benchmark", total=COUNT)
+    shards.finish(folder, shards.describe(folder, "benchmark", LSP14, features), written)
     return shards.TfdsSource(folder=folder, split="train")
 
 
