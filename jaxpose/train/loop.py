@@ -1,11 +1,12 @@
 """The training loop: stages one after the other, resumable at any update."""
 
 import dataclasses
+import functools
 import hashlib
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from jax.sharding import Mesh
 
-from jaxpose.config import Config
 from jaxpose.data.domains import Pair
-from jaxpose.data.pipeline import Crops, Read, training_batches
+from jaxpose.data.pipeline import Crops
 from jaxpose.data.views import Subset
-from jaxpose.recipes.stage import Stage, State, Task
-from jaxpose.train import mesh as meshes
+from jaxpose.recipes.stage import Stage, State
 from jaxpose.train.checkpoint import Checkpoints
-from jaxpose.train.evaluate import Evaluator, Measures, Scores
+from jaxpose.train.evaluate import Evaluator, Scores
 from jaxpose.train.log import LateMetrics, MetricLog
+from jaxpose.train.run import Run, next_batch
 
 _EVALUATED_SPLITS = ("validation", "test")
 _PICTURED = 512  # training images of a target without a test split that are predicted for the report
@@ -45,7 +44,8 @@ class Record:
       stage: number of the stage that the state belongs to.
       evaluations: rows of `results.json`.
       broken: names of skipped records by domain.
-      wall_s, compile_s, data_wait_s: seconds, over all parts of a resumed run.
+      wall_s, compile_s: seconds, over all parts of a resumed run.
+      data_wait_s, device_wait_s: seconds of waiting for batches, see `next_batch`.
       step_s: of the stages finished so far: median seconds of an update.
       images: training images read.
       train_s: seconds in updates, compilation and evaluation excluded.
@@ -57,22 +57,10 @@ class Record:
     wall_s: float = 0.0
     compile_s: float = 0.0
     data_wait_s: float = 0.0
+    device_wait_s: float = 0.0
     step_s: dict[str, float] = dataclasses.field(default_factory=dict)
     images: int = 0
     train_s: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything fixed about a run."""
-
-    config: Config
-    stages: tuple[Stage, ...]
-    task: Task
-    pair: Pair
-    measures: Measures
-    mesh: Mesh
-    workdir: Path
 
 
 def train(run: Run) -> tuple[State, Record]:
@@ -90,18 +78,18 @@ def train(run: Run) -> tuple[State, Record]:
     total = checkpoints.latest()
     if total is not None:
         record = Record(**checkpoints.meta(total))
-        state = checkpoints.restore(total, abstract_states(run)[record.stage])
+        state = checkpoints.restore(total, run.abstract_states()[record.stage])
     elif run.config.start is not None:
         state, record = _start(run, Path(run.config.start))
     else:
-        record, state = Record(), _initial_state(run, 0, None)
+        record, state = Record(), run.initial_state(0, None)
     stop = _StopFlag(checkpoints)
     log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
     started, wall_before = time.perf_counter(), record.wall_s
 
     def save(state: State) -> None:
         record.wall_s = wall_before + time.perf_counter() - started
-        step = _steps_before(run, record.stage) + int(state.step)
+        step = run.steps_before(record.stage) + int(state.step)
         if checkpoints.latest() != step:
             checkpoints.save(step, state, dataclasses.asdict(record))
 
@@ -111,7 +99,7 @@ def train(run: Run) -> tuple[State, Record]:
             if record.stage + 1 == len(run.stages):
                 break
             record.stage += 1
-            state = _initial_state(run, record.stage, state)
+            state = run.initial_state(record.stage, state)
         record.wall_s = wall_before + time.perf_counter() - started
         return state, record
     finally:
@@ -127,21 +115,11 @@ def _start(run: Run, workdir: Path) -> tuple[State, Record]:
         step = checkpoints.latest()
         if step is None or not (workdir / "results.json").exists():
             raise ValueError(f"config.start: found no finished run in {workdir}, expected one")
-        before = checkpoints.restore(step, abstract_states(run)[0])
+        before = checkpoints.restore(step, run.abstract_states()[0])
         rows = checkpoints.meta(step)["evaluations"]
     finally:
         checkpoints.close()
-    return _initial_state(run, 1, before), Record(stage=1, evaluations=rows)
-
-
-def abstract_states(run: Run) -> list[State]:
-    """The shapes and shardings of every stage's state."""
-    sharding = meshes.replicated(run.mesh)
-    states: list[State] = []
-    for stage in run.stages:
-        shapes = jax.eval_shape(stage.init, jax.random.key(0), states[-1] if states else None)
-        states.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
-    return states
+    return run.initial_state(1, before), Record(stage=1, evaluations=rows)
 
 
 def fingerprint(state: State) -> str:
@@ -159,19 +137,7 @@ def fingerprint(state: State) -> str:
 
 def evaluate_all(run: Run, number: int, state: State) -> dict[tuple[str, str], Scores]:
     """Evaluates a stage's detector on every split that is not for training."""
-    return _evaluate(run, Evaluator(run.stages[number], run.task, run.measures, run.mesh, _rows(run)), state)
-
-
-def _initial_state(run: Run, number: int, previous: State | None) -> State:
-    key = jax.random.fold_in(jax.random.key(run.config.seed), number)
-    stage = run.stages[number]
-    everywhere = meshes.replicated(run.mesh)
-    state = jax.jit(stage.init, out_shardings=everywhere)(key, previous)
-    return state if stage.load is None else jax.device_put(stage.load(state), everywhere)
-
-
-def _steps_before(run: Run, number: int) -> int:
-    return sum(stage.steps for stage in run.stages[:number])
+    return _evaluate(run, Evaluator(run.stages[number], run.task, run.measures, run.mesh, run.evaluation_rows), state)
 
 
 def _train_stage(
@@ -182,20 +148,19 @@ def _train_stage(
     save: Callable[[State], None],
     stop: "_StopFlag",
 ) -> State:
-    config, stage, before = run.config, run.stages[record.stage], _steps_before(run, record.stage)
+    config, stage, before = run.config, run.stages[record.stage], run.steps_before(record.stage)
     evaluator = None
     if stage.predict is not None:
-        evaluator = Evaluator(stage, run.task, run.measures, run.mesh, _rows(run))
+        evaluator = Evaluator(stage, run.task, run.measures, run.mesh, run.evaluation_rows)
     step = int(state.step)
     if step < stage.steps:
-        batches = _batches(run, stage, record, start=stage.first_batch + step)
-        seed_key = jax.random.fold_in(jax.random.key(config.seed + 1), record.stage)
-        alive = jnp.asarray(True)
+        feed = Feed(run.batches(stage, start=stage.first_batch + step, broken=functools.partial(_note_broken, record)))
+        seed_key, alive = run.update_key(record.stage), jnp.asarray(True)
         batch = next(batches)
         clock = time.perf_counter()
-        update = _compile(run, stage, state, batch, seed_key, alive)
+        update = run.update(stage).lower(state, batch, seed_key, alive).compile()
         record.compile_s += time.perf_counter() - clock
-        images = sum(read.batch_size for read in _reads(run, stage).values())
+        images = run.images_per_step(stage)
         late = LateMetrics(log, stage.name, before)
         durations: list[float] = []
         with tqdm.tqdm(
@@ -211,10 +176,10 @@ def _train_stage(
                 clock = time.perf_counter()
                 state, alive, metrics = update(state, batch, seed_key, alive)
                 step += 1
-                waited = time.perf_counter()
                 if step < stage.steps:
-                    batch = next(batches)
-                record.data_wait_s += time.perf_counter() - waited
+                    batch, waited, idle = next_batch(batches, alive)
+                    record.data_wait_s += waited
+                    record.device_wait_s += idle
                 bad = late.take(step, metrics)
                 if bad is None and (step == stage.steps or step % config.log_every == 0):
                     bad = late.flush()
@@ -243,65 +208,6 @@ def _train_stage(
         _keep_final(run, stage, step, found, record)
     save(state)
     return state
-
-
-def _compile(run: Run, stage: Stage, state: State, batch: Any, seed_key: jax.Array, alive: jax.Array) -> Any:
-    """The jitted update, compiled for the shapes at hand; other shapes are an error, never a recompilation.
-
-    Once a loss is not finite nothing changes any more, so that what is saved is the state before that update, whenever
-    the host finds out.
-    """
-
-    def update(
-        state: State, batch: Any, seed_key: jax.Array, alive: jax.Array
-    ) -> tuple[State, jax.Array, dict[str, jax.Array]]:
-        new, metrics = stage.step(state, batch, jax.random.fold_in(seed_key, state.step))
-        new = dataclasses.replace(new, step=state.step + 1)
-        for name, value in metrics.items():
-            if name.startswith("loss"):
-                alive &= jnp.isfinite(value)
-        return jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, state), alive, metrics
-
-    everywhere, rows = meshes.replicated(run.mesh), meshes.by_row(run.mesh)
-    jitted = jax.jit(
-        update,
-        donate_argnums=(0,),
-        in_shardings=(everywhere, rows, everywhere, everywhere),
-        out_shardings=everywhere,
-    )
-    return jitted.lower(state, batch, seed_key, alive).compile()
-
-
-def _reads(run: Run, stage: Stage) -> dict[str, Read]:
-    return {
-        domain: Read(
-            crops=run.pair.domains[domain].splits["train"],
-            batch_size=run.config.data.batch_size,
-            fields=fields,
-        )
-        for domain, fields in stage.reads.items()
-    }
-
-
-def _batches(run: Run, stage: Stage, record: Record, *, start: int) -> Iterator[Any]:
-    """Batches on the devices, from the given one on; broken records are noted as they are met."""
-    reads = _reads(run, stage)
-    batches = training_batches(
-        reads,
-        seed=run.config.seed,
-        start=start,
-        workers=run.config.data.workers,
-        process=jax.process_index(),
-        processes=jax.process_count(),
-    )
-    for batch in batches:
-        for domain, fields in batch.items():
-            for index in fields.pop("broken"):
-                if index >= 0:
-                    _note_broken(record, domain, reads[domain].crops.name(int(index)))
-            if "index" not in reads[domain].fields:
-                del fields["index"]
-        yield meshes.to_devices(run.mesh, batch)
 
 
 def _non_finite(run: Run, stage: Stage, state: State, step: int, name: str, value: float) -> NonFiniteError:
@@ -364,12 +270,6 @@ def _note_broken(record: Record, domain: str, name: str) -> None:
     entry = f"{domain}: {name}"
     if entry not in record.broken:
         record.broken.append(entry)
-
-
-def _rows(run: Run) -> int:
-    """Rows of an evaluation batch, a multiple of the number of devices."""
-    devices = run.mesh.size
-    return -(-run.config.data.eval_batch_size // devices) * devices
 
 
 class _StopFlag:

@@ -22,6 +22,7 @@ from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, write_json
 from jaxpose.train.evaluate import Measures
 from jaxpose.train.log import read_metrics
+from jaxpose.train.run import Run
 
 _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _GALLERY = 2000  # test images whose predictions the report may choose from
@@ -74,7 +75,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     if checkpoints is None or step is None:
         raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
     record = loop.Record(**checkpoints.meta(step))
-    state = checkpoints.restore(step, loop.abstract_states(run)[record.stage])
+    state = checkpoints.restore(step, run.abstract_states()[record.stage])
     checkpoints.close()
     stage = run.stages[record.stage]
     rows = [
@@ -115,7 +116,7 @@ def _open(config: Config) -> Pair:
     )
 
 
-def _build(config: Config, workdir: Path) -> loop.Run:
+def _build(config: Config, workdir: Path) -> Run:
     data, pair = config.data, _open(config)
     task = _task(config, pair)
     stages = config.method.stages(task, config)
@@ -129,7 +130,7 @@ def _build(config: Config, workdir: Path) -> loop.Run:
         raise ValueError(
             f"config.data.batch_size: found {data.batch_size}, expected a multiple of the {mesh.size} devices"
         )
-    return loop.Run(
+    return Run(
         config=config,
         stages=stages,
         task=task,
@@ -177,7 +178,7 @@ def _check_same_run(config: Config, workdir: Path) -> None:
             )
 
 
-def _describe(run: loop.Run) -> str:
+def _describe(run: Run) -> str:
     match = run.pair.match
     if all(pair.how == "same name" for pair in match.pairs):
         lines = [f"Joints ({len(run.task.skeleton)}): {', '.join(run.task.skeleton.joints)}"]
@@ -192,7 +193,7 @@ def _describe(run: loop.Run) -> str:
     return "\n".join(lines)
 
 
-def _results(run: loop.Run, state: State, record: loop.Record) -> dict[str, Any]:
+def _results(run: Run, state: State, record: loop.Record) -> dict[str, Any]:
     last = run.stages[-1].name
     return {
         "recipe": run.config.method.name,
@@ -207,6 +208,8 @@ def _results(run: loop.Run, state: State, record: loop.Record) -> dict[str, Any]
             "step_s_by_stage": record.step_s,
             "images_per_s": record.images / record.train_s if record.train_s else 0.0,
             "data_wait_s": record.data_wait_s,
+            "device_wait_s": record.device_wait_s,
+            "device_wait_fraction": record.device_wait_s / record.train_s if record.train_s else 0.0,
         },
         "devices": [f"{device.platform}: {device.device_kind}" for device in run.mesh.devices.flat],
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
@@ -225,7 +228,7 @@ def _references(config: Config) -> dict[str, list[dict[str, Any]]]:
     return {"oracle": json.loads(path.read_text())["evaluations"]}
 
 
-def _cases(run: loop.Run) -> list[html.Case]:
+def _cases(run: Run) -> list[html.Case]:
     """Target images with the predictions of every stage."""
     split, crops = loop.pictured(run.pair)
     predictions = {

@@ -18,6 +18,7 @@ from jaxpose.train import loop
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints
 from jaxpose.train.evaluate import Measures
+from jaxpose.train.run import Run
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class Counting:
         )
 
 
-def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> loop.Run:
+def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> Run:
     config = Config(
         method=Counting(**changes),
         steps={"first": 5, "second": 4},
@@ -64,7 +65,7 @@ def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> loop.Run:
         source=config.data.source, target=config.data.target, root=".", image_size=32, margin=1.0, memory=1, seed=0
     )
     task = Task(skeleton=pair.skeleton, image_size=32, heatmap_size=8, sigma=1.0, augmentation=config.augmentation)
-    return loop.Run(
+    return Run(
         config=config,
         stages=config.method.stages(task, config),
         task=task,
@@ -108,7 +109,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_state_before_it(tmp_pa
     step = dump.latest()
     assert step == 2
     assert dump.meta(step)["term"] == "loss/source"
-    kept = dump.restore(step, loop.abstract_states(make_run(tmp_path / "broken"))[1])
+    kept = dump.restore(step, make_run(tmp_path / "broken").abstract_states()[1])
     assert int(kept.step) == 2
     assert 0 < float(kept.params["sum"]["value"]) < float(whole.params["sum"]["value"])
 
