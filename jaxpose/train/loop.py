@@ -154,7 +154,8 @@ def _train_stage(
         evaluator = Evaluator(stage, run.task, run.measures, run.mesh, run.evaluation_rows)
     step = int(state.step)
     if step < stage.steps:
-        feed = Feed(run.batches(stage, start=stage.first_batch + step, broken=functools.partial(_note_broken, record)))
+        noted = functools.partial(_note_broken, record)
+        batches = run.batches(stage, start=stage.first_batch + step, broken=noted)
         seed_key, alive = run.update_key(record.stage), jnp.asarray(True)
         batch = next(batches)
         clock = time.perf_counter()
