@@ -83,7 +83,7 @@ def train(run: Run) -> tuple[State, Record]:
         state, record = _start(run, Path(run.config.start))
     else:
         record, state = Record(), run.initial_state(0, None)
-    stop = _StopFlag(checkpoints)
+    stop = _StopFlag(checkpoints, done=run.steps_before(record.stage) + int(state.step))
     log = MetricLog(run.workdir, resume_at=total or 0, write=jax.process_index() == 0)
     started, wall_before = time.perf_counter(), record.wall_s
 
@@ -279,16 +279,23 @@ class _StopFlag:
     Several processes have to agree on the step at which they stop; there jax listens for SIGTERM, and Orbax is asked.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, *, done: int) -> None:
         self._checkpoints = checkpoints
         self._noted = False
         self._alone = jax.process_count() == 1
         if self._alone:
             self._before = signal.signal(signal.SIGTERM, self._note)
+            return
+        # jax agrees on the number after the largest that any process has asked about, and says yes to that number
+        # alone. For a notice that came before the first question that is 1: a resumed run must ask from there on.
+        for step in range(1, done + 1):
+            self.raised(step)
 
     def raised(self, total_step: int) -> bool:
-        """Whether to save and stop after this step."""
-        return self._noted if self._alone else self._checkpoints.preempted(total_step)
+        """Whether to save and stop after this step, or one before it at which the run could not stop."""
+        if not self._alone and self._checkpoints.preempted(total_step):
+            self._noted = True
+        return self._noted
 
     def _note(self, *_: Any) -> None:
         self._noted = True

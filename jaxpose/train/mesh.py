@@ -1,7 +1,10 @@
 """Devices and processes: the mesh, how batches and state lie on it, and how processes find each other."""
 
+import dataclasses
 import json
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,27 +13,46 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 Shardings = Any
 
+_JOBSET_PORT = 12355
+
 
 def initialize_processes() -> None:
-    """Joins the processes of a multi-host run; does nothing in a single process.
+    """Joins the processes of a multi-host run; does nothing in a single process. Before any device is touched.
 
-    Explicit addresses (`JAXPOSE_COORDINATOR`, `JAXPOSE_PROCESSES`, `JAXPOSE_PROCESS`) come first; then SLURM with more
-    than one task, a Kubernetes JobSet or a Cloud TPU pod slice, which jax recognises from their environment. Must run
-    before any device is touched.
+    The first of these that the environment shows says who the processes are:
+
+    - `JAXPOSE_COORDINATOR` (host:port of process 0), `JAXPOSE_PROCESSES` and `JAXPOSE_PROCESS`: just that.
+    - A SLURM step of more than one task, by `srun`'s variables. A task uses all GPUs that SLURM shows it.
+    - A Kubernetes JobSet, by `JOBSET_NAME`, `REPLICATED_JOB_NAME`, `JOB_COMPLETION_INDEX` and `JAXPOSE_PROCESSES`, its
+      number of pods, as `launch/jobset.yaml` sets them; process 0 is the first pod of the first job.
+    - A Cloud TPU slice of several hosts: `JAXPOSE_TPU_POD=1`, or several `TPU_WORKER_HOSTNAMES`; jax asks the machine's
+      metadata.
+
+    Raises:
+      ValueError: naming a variable that is missing beside others, or has no sense.
     """
     environment = os.environ
-    if "JAXPOSE_COORDINATOR" in environment:
-        jax.distributed.initialize(
-            coordinator_address=environment["JAXPOSE_COORDINATOR"],
-            num_processes=int(environment["JAXPOSE_PROCESSES"]),
-            process_id=int(environment["JAXPOSE_PROCESS"]),
-        )
-        return
-    slurm = int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_STEP_NODELIST" in environment
-    kubernetes = "JOBSET_NAME" in environment
-    tpu_pod = len(environment.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-    if slurm or kubernetes or tpu_pod:
+    if "JAXPOSE_COORDINATOR" in environment or "JAXPOSE_PROCESS" in environment:
+        group = _explicit_group(environment)
+    elif "SLURM_STEP_NODELIST" in environment and _number(environment, "SLURM_NTASKS", "SLURM_STEP_NODELIST") > 1:
+        group = _slurm_group(environment)
+    elif "JOBSET_NAME" in environment:
+        group = _jobset_group(environment)
+    elif "JAXPOSE_PROCESSES" in environment:
+        raise ValueError("JAXPOSE_COORDINATOR: found none beside JAXPOSE_PROCESSES, expected host:port of process 0")
+    elif environment.get("JAXPOSE_TPU_POD") == "1" or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
+        return
+    else:
+        return
+    # jax's own detection would ask a metadata server or the Kubernetes API for what is known here, and under SLURM
+    # leave one GPU to every task.
+    jax.distributed.initialize(
+        coordinator_address=group.coordinator,
+        num_processes=group.processes,
+        process_id=group.process,
+        cluster_detection_method="deactivate",
+    )
 
 
 def make_mesh(data: int) -> Mesh:
@@ -80,3 +102,60 @@ def gather_names(names: list[str]) -> list[str]:
     longest = int(np.max(to_host(np.array([data.size], np.int32))))
     rows = to_host(np.pad(data, (0, longest - data.size), constant_values=32)[None])
     return sorted({name for row in rows for name in json.loads(row.tobytes().decode())})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """The processes of a run, and which of them this is."""
+
+    coordinator: str
+    processes: int
+    process: int
+
+
+def _explicit_group(environment: Mapping[str, str]) -> _Group:
+    names = ("JAXPOSE_COORDINATOR", "JAXPOSE_PROCESSES", "JAXPOSE_PROCESS")
+    given = next(name for name in names if name in environment)
+    coordinator = _text(environment, "JAXPOSE_COORDINATOR", given)
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"JAXPOSE_COORDINATOR: found {coordinator!r}, expected host:port of process 0")
+    return _group(environment, coordinator, names[1:], given)
+
+
+def _slurm_group(environment: Mapping[str, str]) -> _Group:
+    given = "SLURM_STEP_NODELIST"
+    # The first host of lists such as node7,gpu[1-2] or node[007-010,015].
+    found = re.match(r"([^,\[]+)(?:\[([^],-]+)[^]]*]([^,\[]*))?", environment[given])
+    if found is None:
+        raise ValueError(f"{given}: found {environment[given]!r}, expected a list of hosts")
+    host = "".join(part or "" for part in found.groups())
+    # Jobs that share a host shall not share a port.
+    port = 61440 + _number(environment, "SLURM_JOB_ID", given) % 4096
+    return _group(environment, f"{host}:{port}", ("SLURM_NTASKS", "SLURM_PROCID"), given)
+
+
+def _jobset_group(environment: Mapping[str, str]) -> _Group:
+    jobset, job = (_text(environment, name, "JOBSET_NAME") for name in ("JOBSET_NAME", "REPLICATED_JOB_NAME"))
+    coordinator = f"{jobset}-{job}-0-0.{jobset}:{_JOBSET_PORT}"
+    return _group(environment, coordinator, ("JAXPOSE_PROCESSES", "JOB_COMPLETION_INDEX"), "JOBSET_NAME")
+
+
+def _group(environment: Mapping[str, str], coordinator: str, names: tuple[str, ...], given: str) -> _Group:
+    processes, process = (_number(environment, name, given) for name in names)
+    if process >= processes:
+        raise ValueError(f"{names[1]}: found {process}, expected at most {processes - 1} ({names[0]} is {processes})")
+    return _Group(coordinator, processes, process)
+
+
+def _text(environment: Mapping[str, str], name: str, given: str) -> str:
+    if not environment.get(name):
+        raise ValueError(f"{name}: found none beside {given}, expected both (launch/ has examples)")
+    return environment[name]
+
+
+def _number(environment: Mapping[str, str], name: str, given: str) -> int:
+    value = _text(environment, name, given)
+    if not value.isdecimal():
+        raise ValueError(f"{name}: found {value!r}, expected a number")
+    return int(value)

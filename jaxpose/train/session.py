@@ -113,6 +113,7 @@ def _open(config: Config) -> Pair:
         margin=data.margin,
         memory=data.memory,
         seed=config.seed,
+        cache=data.cache,
     )
 
 

@@ -7,6 +7,14 @@ import pytest
 
 from jaxpose.ops import convolution
 
+
+@pytest.fixture(params=["cpu", "gpu"])
+def lowering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of computing: the one chosen on CPU, and the one chosen elsewhere, computed on CPU."""
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: request.param == "cpu")
+    return request.param
+
+
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "convolution.npz"
 
 IMAGES = (0, 2, 3, 1)
@@ -30,7 +38,7 @@ def _forward_and_gradients(function, arguments, dy):
         ("deconv", convolution.deconv2d, (2, 3, 0, 1)),
     ],
 )
-def test_equals_torch(name, function, layout):
+def test_equals_torch(name, function, layout, lowering):
     golden = _golden(name)
     x, dy = (jnp.asarray(golden[key].transpose(IMAGES)) for key in ("x", "dy"))
     w = jnp.asarray(golden["w"].transpose(layout))
@@ -58,7 +66,7 @@ def test_max_pool_lets_nan_through():
 
 
 @pytest.mark.parametrize(("stride", "padding", "size"), [(2, 1, 4), (2, 0, 2), (3, 1, 5), (1, 1, 3)])
-def test_deconv_adds_a_scaled_kernel_for_every_input_pixel(stride, padding, size):
+def test_deconv_adds_a_scaled_kernel_for_every_input_pixel(stride, padding, size, lowering):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 3, 4, 2)).astype(np.float32)
     kernel = rng.standard_normal((size, size, 2, 3)).astype(np.float32)
@@ -73,7 +81,9 @@ def test_deconv_adds_a_scaled_kernel_for_every_input_pixel(stride, padding, size
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_deconv_gradient_is_that_of_the_input_dilated_convolution():
+@pytest.mark.parametrize("many", [1, 64])
+def test_deconv_gradient_is_that_of_the_input_dilated_convolution(many, lowering, monkeypatch):
+    monkeypatch.setattr(convolution, "_MANY_CHANNELS", many)
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.standard_normal((2, 3, 4, 2)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((4, 4, 2, 3)), jnp.float32)
@@ -94,15 +104,47 @@ def test_deconv_gradient_is_that_of_the_input_dilated_convolution():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
 
 
-def test_no_gradient_of_a_deconv_dilates_its_input():
+def test_no_gradient_of_a_deconv_dilates_its_input(lowering):
     """Convolutions of a dilated output gradient over the whole map are what makes XLA's own derivative slow."""
     x, kernel = jnp.zeros((2, 8, 8, 4)), jnp.zeros((4, 4, 4, 4))
     gradient = jax.grad(lambda x, k: convolution.deconv2d(x, k).sum(), argnums=(0, 1))
     convolutions = [e for e in _equations(jax.make_jaxpr(gradient)(x, kernel).jaxpr) if e.primitive.name == PRIMITIVE]
-    assert len(convolutions) == 3  # forward, and one for each gradient
     dilated = [e for e in convolutions if e.params["lhs_dilation"] != (1, 1)]
-    assert len(dilated) == 1  # the forward one, which XLA recognises by its reversed kernel
-    assert dilated[0].invars[1].aval.shape == kernel.shape
+    if lowering == "cpu":
+        assert len(convolutions) == 4 + 2  # a forward one for each phase, and one for each gradient
+        assert not dilated
+    else:
+        assert len(convolutions) == 3  # forward, and one for each gradient
+        assert len(dilated) == 1  # the forward one, which XLA recognises by its reversed kernel
+        assert dilated[0].invars[1].aval.shape == kernel.shape
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 4), (2, 7)])
+def test_small_maps_are_convolved_as_a_product(stride, side, monkeypatch):
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: True)
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.standard_normal((2, side, side, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, 3, 4)), jnp.float32)
+
+    def function(x, kernel):
+        return convolution.conv2d(x, kernel, stride=stride, padding=1)
+
+    assert not any(e.primitive.name == PRIMITIVE for e in _equations(jax.make_jaxpr(function)(x, kernel).jaxpr))
+    dy = jnp.asarray(rng.standard_normal((2, 4, 4, 4)), jnp.float32)
+    found = _forward_and_gradients(function, (x, kernel), dy)
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: False)
+    expected = _forward_and_gradients(function, (x, kernel), dy)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+def test_many_channels_go_through_winograds_transform(monkeypatch):
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: True)
+    x, kernel = jnp.zeros((1, 16, 16, 64)), jnp.zeros((3, 3, 64, 64))
+    same = jax.make_jaxpr(lambda x, k: convolution.conv2d(x, k, padding=1))(x, kernel)
+    assert not any(e.primitive.name == PRIMITIVE for e in _equations(same.jaxpr))
+    for options in ({"stride": 2, "padding": 1}, {"padding": 0}, {"padding": ((1, 1), (0, 2))}):
+        other = jax.make_jaxpr(lambda x, k, o=options: convolution.conv2d(x, k, **o))(x, kernel)
+        assert any(e.primitive.name == PRIMITIVE for e in _equations(other.jaxpr))
 
 
 PRIMITIVE = "conv_general_dilated"
