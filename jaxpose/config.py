@@ -31,6 +31,7 @@ class Data:
       eval_batch_size: rows of an evaluation batch.
       workers: reading processes; 0 reads in threads of the training process.
       memory: decoded crops kept per split, in MiB.
+      cache: a folder where the decoded crops of the training splits are kept from one run to the next; None for none.
       margin: side of the square crop relative to the longer side of a box.
     """
 
@@ -42,6 +43,7 @@ class Data:
     eval_batch_size: int = 64
     workers: int = 0
     memory: int = 512
+    cache: str | None = None
     margin: float = 1.25
 
 
@@ -130,7 +132,7 @@ class Comparison:
 
 
 # What may change between the parts of a resumed run, because the result does not depend on it.
-_FREE = ("data.workers", "data.root", "data.memory", "mesh", "log_every", "oracle")
+_FREE = ("data.workers", "data.root", "data.memory", "data.cache", "mesh", "log_every", "oracle")
 
 _METRICS = ("pck", "tllib_pck", "mae")
 _DTYPES = ("auto", "float32", "bfloat16")
@@ -153,6 +155,12 @@ def validate(config: Config) -> None:
         ("data.batch_size", config.data.batch_size, config.data.batch_size > 0, "at least 1"),
         ("data.eval_batch_size", config.data.eval_batch_size, config.data.eval_batch_size > 0, "at least 1"),
         ("data.workers", config.data.workers, config.data.workers >= 0, "at least 0"),
+        (
+            "data.cache",
+            config.data.cache,
+            config.data.cache is None or (isinstance(config.data.cache, str) and config.data.cache != ""),
+            "a folder, or None",
+        ),
         ("data.margin", config.data.margin, config.data.margin > 0, "more than 0"),
         (
             "model.depth",

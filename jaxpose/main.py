@@ -2,12 +2,14 @@
 
 Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `browse` (look at the data of a pair, or of
 `--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`),
-`synthesize` (render the data set of `configs/synth.py`), `compare` (methods of `configs/compare.py` over `--seeds`).
+`synthesize` (render the data set of `configs/synth.py`), `compare` (methods of `configs/compare.py` over `--seeds`),
+`benchmark` (how fast the last stage of a recipe is here; `--baseline=FILE` compares with an earlier `benchmark.json`).
 """
 
 import datetime
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,16 +27,20 @@ from jaxpose.report import browse
 from jaxpose.synth.write import Synthesis, synthesize
 from jaxpose.train import compare, loop, mesh, session
 
+RUN_AGAIN = 75  # exit status of a run that SIGTERM stopped: the same command goes on (sysexits.h: EX_TEMPFAIL)
+
 _Kind = TypeVar("_Kind")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
-_MODES = ["train", "eval", "browse", "prepare", "synthesize", "compare"]
+_MODES = ["train", "eval", "browse", "prepare", "synthesize", "compare", "benchmark"]
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _DATASET = flags.DEFINE_string("dataset", None, "A published data set by name; browse also takes SCHEME:PATH?OPTIONS.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "prepare: the owners' files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Prepared data sets; by default that of tensorflow-datasets.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "compare: how many.", lower_bound=1)
+_STEPS = flags.DEFINE_integer("steps", 100, "benchmark: updates to time, at most 20 seconds long.", lower_bound=1)
+_BASELINE = flags.DEFINE_string("baseline", None, "benchmark: an earlier benchmark.json to compare with.")
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
 )
@@ -58,20 +64,30 @@ def main(arguments: Sequence[str]) -> None:
             case "browse":
                 _browse()
             case mode:
-                _train_or_evaluate(mode)
+                _run(mode)
     except loop.Interrupted as stopped:
         print(stopped)
+        raise SystemExit(RUN_AGAIN) from None
     except (ValueError, OSError, ImportError, loop.NonFiniteError) as error:
         _fail(" ".join(str(error).split()))
 
 
-def _train_or_evaluate(mode: str) -> None:
+def _run(mode: str) -> None:
     config = _config()
     _keep_compiled_programs()
+    if mode == "train":
+        _heed_sigterm()
     mesh.initialize_processes()
     if _WORKDIR.value is None and jax.process_count() > 1:
         raise ValueError("found no --workdir, expected one that all processes share")
-    (session.train if mode == "train" else session.evaluate)(config, _workdir())
+    match mode:
+        case "train":
+            session.train(config, _workdir())
+        case "eval":
+            session.evaluate(config, _workdir())
+        case "benchmark":
+            baseline = Path(_BASELINE.value) if _BASELINE.value else None
+            session.measure(config, _workdir(), steps=_STEPS.value, baseline=baseline)
 
 
 def _prepare() -> None:
@@ -86,6 +102,7 @@ def _compare() -> None:
     config = _config_of(configs.Comparison, "--mode=compare: expected --config=configs/compare.py")
     configs.validate(config.base)
     _keep_compiled_programs()
+    _heed_sigterm()
     print(f"\nLook at {compare.compare(config, _workdir(), seeds=_SEEDS.value)}")
 
 
@@ -126,6 +143,15 @@ def _workdir() -> Path:
 
 def _data_dir() -> Path:
     return Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else schemes.default_data_dir()
+
+
+def _heed_sigterm() -> None:
+    """Where there is nothing to save, before the first update and after the last, SIGTERM ends a run at once."""
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(RUN_AGAIN)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _keep_compiled_programs() -> None:

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from jaxpose.data import matching, schemes, skeletons, sprites, views
+from jaxpose.data.cache import Cache, files_of
 from jaxpose.data.pipeline import Clips, Crops, windows_of
+from jaxpose.data.records import Source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,11 +48,23 @@ def with_clips(pair: Pair) -> Pair:
     if not len(windows):
         raise ValueError(f"data.target={pair.domains['target'].spec}: found no neighbouring frames, expected clips")
     given = {field.name: getattr(crops, field.name) for field in dataclasses.fields(crops)}
+    if crops.cache is not None:
+        given["cache"] = dataclasses.replace(crops.cache, name="target_clips_train")
     clips = Domain(spec=pair.domains["target"].spec, splits={"train": Clips(**given, windows=windows)})
     return dataclasses.replace(pair, domains={**pair.domains, "target_clips": clips})
 
 
-def open_pair(*, source: str, target: str, root: str, image_size: int, margin: float, memory: int, seed: int) -> Pair:
+def open_pair(
+    *,
+    source: str,
+    target: str,
+    root: str,
+    image_size: int,
+    margin: float,
+    memory: int,
+    seed: int,
+    cache: str | None = None,
+) -> Pair:
     """Opens both domains and finds their shared joints.
 
     Args:
@@ -59,6 +73,7 @@ def open_pair(*, source: str, target: str, root: str, image_size: int, margin: f
       image_size, margin: of the crops.
       memory: MiB of crops kept in memory per split.
       seed: of the generators.
+      cache: folder for the decoded crops of the training splits, None for none.
 
     Raises:
       ValueError: naming what is missing: a scheme, a path, a labelled image, a shared joint.
@@ -82,7 +97,14 @@ def open_pair(*, source: str, target: str, root: str, image_size: int, margin: f
         name: Domain(
             spec=specs[name],
             splits={
-                split: Crops(source=part, joints=joints[name], size=image_size, margin=margin, memory=keep)
+                split: Crops(
+                    source=part,
+                    joints=joints[name],
+                    size=image_size,
+                    margin=margin,
+                    memory=keep,
+                    cache=_cache(cache, name, specs[name], root, part) if cache and split == "train" else None,
+                )
                 for split, part in found.splits.items()
             },
         )
@@ -94,3 +116,8 @@ def open_pair(*, source: str, target: str, root: str, image_size: int, margin: f
     scale = image_size / sprites.SIZE
     edges = [scale * (pixel + 0.5) - 0.5 for pixel in sprites.AREA]
     return dataclasses.replace(pair, area=(edges[0], edges[1]), pixels_per_unit=scale * sprites.POSITION_SPAN)
+
+
+def _cache(folder: str, domain: str, spec: str, root: str, source: Source) -> Cache:
+    files = files_of(spec, root=root, source=source, leave_out=folder)
+    return Cache(folder=folder, name=f"{domain}_train", asked={"spec": spec}, found={"files": files})

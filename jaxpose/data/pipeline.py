@@ -7,6 +7,7 @@ happens on the device.
 """
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +17,9 @@ import grain
 import numpy as np
 
 from jaxpose.data import files
+from jaxpose.data.cache import Cache, Element, Elements, cached, labels_of
 from jaxpose.data.records import BrokenImageError, Record, Source
 
-Element = dict[str, np.ndarray]
 HostBatch = dict[str, Element]
 
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
@@ -39,6 +40,7 @@ class Crops:
       size: side of the crop in pixels.
       margin: side of the square crop relative to the longer side of the record's box.
       memory: how many elements are kept once they are made.
+      cache: where `training_batches` keeps all of them on disk.
     """
 
     source: Source
@@ -46,6 +48,7 @@ class Crops:
     size: int
     margin: float = 1.25
     memory: int = 0
+    cache: Cache | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_kept", {})
@@ -64,6 +67,15 @@ class Crops:
             if len(kept) < self.memory:
                 kept[index] = element
         return element
+
+    def read(self, index: int) -> list[Record]:
+        """The records that an element is made of."""
+        return [self.source[index]]
+
+    def cut(self, records: Sequence[Record], images: Sequence[np.ndarray]) -> Element:
+        """The element of some records and their decoded images, without `index` and `broken`."""
+        (record,), (image,) = records, images
+        return _cut(record, image, self.joints, size=self.size, margin=self.margin, box=record.get("bbox"))
 
     def name(self, index: int) -> str:
         """The name of a record, for messages; of a broken one, what is wrong with it."""
@@ -86,8 +98,8 @@ class Crops:
         raise ValueError(f"{self.source.skeleton.name}: none of {len(self)} images can be decoded")
 
     def _crop(self, index: int) -> Element:
-        record = self.source[index]
-        return _cut(record, self.joints, size=self.size, margin=self.margin, box=record.get("bbox"))
+        records = self.read(index)
+        return self.cut(records, [files.decode_image(record["image"], record["name"]) for record in records])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,16 +118,23 @@ class Clips(Crops):
     def __len__(self) -> int:
         return len(self.windows)
 
+    def read(self, index: int) -> list[Record]:
+        """The frames of a clip."""
+        return [self.source[int(i)] for i in self.windows[index]]
+
+    def cut(self, records: Sequence[Record], images: Sequence[np.ndarray]) -> Element:
+        """The element of some frames and their decoded images, without `index` and `broken`."""
+        boxes = [frame["bbox"] for frame in records if "bbox" in frame]
+        box = _union(boxes) if len(boxes) == len(records) else None
+        cut = [
+            _cut(frame, image, self.joints, size=self.size, margin=self.margin, box=box)
+            for frame, image in zip(records, images, strict=True)
+        ]
+        return {field: np.stack([element[field] for element in cut]) for field in cut[0]}
+
     def name(self, index: int) -> str:
         """The name of the first frame."""
         return super().name(int(self.windows[index, 0]))
-
-    def _crop(self, index: int) -> Element:
-        frames = [self.source[int(i)] for i in self.windows[index]]
-        boxes = [frame["bbox"] for frame in frames if "bbox" in frame]
-        box = _union(boxes) if len(boxes) == len(frames) else None
-        cut = [_cut(frame, self.joints, size=self.size, margin=self.margin, box=box) for frame in frames]
-        return {field: np.stack([element[field] for element in cut]) for field in cut[0]}
 
 
 def windows_of(sequences: Sequence[str], offsets: Sequence[Sequence[int]]) -> np.ndarray:
@@ -142,9 +161,10 @@ def _union(boxes: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([low, high - low])
 
 
-def _cut(record: Record, joints: np.ndarray, *, size: int, margin: float, box: np.ndarray | None) -> Element:
+def _cut(
+    record: Record, image: np.ndarray, joints: np.ndarray, *, size: int, margin: float, box: np.ndarray | None
+) -> Element:
     """The crop around a box with the chosen joints."""
-    image = files.decode_image(record["image"], record["name"])
     element = crop(record, image, size=size, margin=margin, box=box)
     return {k: v[joints] if k in ("keypoints", "visible", "keypoints3d") else v for k, v in element.items()}
 
@@ -218,7 +238,7 @@ class _Batches:
             local = read.batch_size // self.processes
             first = index * read.batch_size + self.process * local
             rows = [self.streams[domain][first + i] for i in range(local)]
-            batch[domain] = _stack(rows, read.fields)
+            batch[domain] = stack(rows, read.fields)
             batch[domain]["position"] = np.arange(local, dtype=np.int32) + self.process * local
         return batch
 
@@ -235,7 +255,8 @@ def training_batches(
     """Endless batches from step `start`: every domain is shuffled anew, and independently, in each of its epochs.
 
     Besides the fields asked for, each domain carries `position` (the row of the global batch), `index` and `broken`.
-    `workers` 0 reads in threads of this process; more are processes of their own.
+    `workers` 0 reads in threads of this process; more are processes of their own. A cache that a domain has and that
+    is not yet made is made first.
 
     Raises:
       ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
@@ -248,7 +269,10 @@ def training_batches(
         if not len(read.crops):
             raise ValueError(f"data.{domain}: found 0 records, expected at least 1")
     streams = {
-        domain: grain.MapDataset.source(read.crops).seed(_domain_seed(seed, i)).shuffle().repeat()
+        domain: grain.MapDataset.source(_elements(read.crops, workers=workers, show=process == 0))
+        .seed(_domain_seed(seed, i))
+        .shuffle()
+        .repeat()
         for i, (domain, read) in enumerate(reads.items())
     }
     source = _Batches(streams=streams, reads=reads, process=process, processes=processes)
@@ -274,7 +298,7 @@ class _EvaluationBatches:
         local = self.batch_size // self.processes
         indices = index * self.batch_size + self.process * local + np.arange(local)
         rows = [self.crops[int(i) if i < len(self.crops) else 0] for i in indices]
-        batch = _stack(rows, ("image", "keypoints", "visible"))
+        batch = stack(rows, ("image", "keypoints", "visible"))
         # A broken image is no evidence for or against the model, so its stand-in is not counted.
         batch["row"] = (indices < len(self.crops)) & (batch["broken"] < 0)
         return batch
@@ -289,8 +313,27 @@ def evaluation_batches(crops: Crops, *, batch_size: int, process: int = 0, proce
     return iter(grain.MapDataset.source(source).to_iter_dataset(_READ_OPTIONS))
 
 
-def _stack(rows: Sequence[Any], fields: tuple[str, ...]) -> Element:
+def stack(rows: Sequence[Any], fields: Sequence[str]) -> Element:
+    """Elements as one batch of the given fields, `index` and `broken`."""
     return {field: np.stack([row[field] for row in rows]) for field in (*fields, "index", "broken")}
+
+
+def _elements(crops: Crops, *, workers: int, show: bool) -> Elements:
+    """The crops, from their cache if they have one."""
+    if crops.cache is None:
+        return crops
+    joints = crops.source.skeleton.joints
+    asked: dict[str, Any] = {
+        "image_size": crops.size,
+        "margin": crops.margin,
+        "joints": [joints[i] for i in crops.joints],
+        "seed": getattr(crops.source, "seed", None),  # of what is rendered
+    }
+    if isinstance(crops, Clips):
+        asked["windows"] = hashlib.sha256(np.ascontiguousarray(crops.windows, np.int64).tobytes()).hexdigest()[:16]
+    found = {"labels": labels_of(crops.source)}
+    cache = dataclasses.replace(crops.cache, asked={**crops.cache.asked, **asked}, found={**crops.cache.found, **found})
+    return cached(dataclasses.replace(crops, memory=0, cache=None), cache, workers=workers, show=show)
 
 
 def _domain_seed(seed: int, number: int) -> int:

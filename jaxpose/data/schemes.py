@@ -40,8 +40,8 @@ import numpy as np
 from jaxpose.data import embedded, joint_sets, skeleton_file, sprites, views
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
 from jaxpose.data.records import Source
-from jaxpose.data.shards import TfdsSource, open_preset, split_lengths
 from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.tfds_source import TfdsSource, open_preset, split_lengths
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, Source]

@@ -15,9 +15,10 @@ from jaxpose.config import Config
 from jaxpose.data.domains import Pair, open_pair, with_clips
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
+from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import html, text
 from jaxpose.report.browse import Browsed, Joined, write_page
-from jaxpose.train import loop
+from jaxpose.train import benchmark, loop
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, write_json
 from jaxpose.train.evaluate import Measures
@@ -87,6 +88,22 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
         for row in rows:
             print(json.dumps(row))
     return rows
+
+
+def measure(config: Config, workdir: Path, *, steps: int, baseline: Path | None) -> dict[str, Any]:
+    """Measures the speed of a configuration's last stage, writes `benchmark.json` and prints a table.
+
+    Raises:
+      ValueError: if the baseline is no earlier result.
+    """
+    before = benchmark_table.read(baseline) if baseline else None
+    run = _build(config, workdir)
+    found = benchmark.measure(run, steps=steps) | _circumstances(run)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "benchmark.json", found)
+        print(f"{benchmark_table.table(found, before)}\n\n{workdir / 'benchmark.json'}")
+    return found
 
 
 def browse(config: Config, workdir: Path) -> Path:
@@ -212,9 +229,15 @@ def _results(run: Run, state: State, record: loop.Record) -> dict[str, Any]:
             "device_wait_s": record.device_wait_s,
             "device_wait_fraction": record.device_wait_s / record.train_s if record.train_s else 0.0,
         },
+        "skipped_records": meshes.gather_names(record.broken),
+    } | _circumstances(run)
+
+
+def _circumstances(run: Run) -> dict[str, Any]:
+    """What numbers depend on besides the method."""
+    return {
         "devices": [f"{device.platform}: {device.device_kind}" for device in run.mesh.devices.flat],
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
-        "skipped_records": meshes.gather_names(record.broken),
         "config": configs.to_json(run.config),
     }
 

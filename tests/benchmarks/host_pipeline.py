@@ -1,14 +1,16 @@
 """Images per second of the host pipeline from array_record, beside OpenCV decoding the same bytes on the same core.
 
-    taskset -c 0 python tests/benchmarks/host_pipeline.py [--images=FOLDER_OR_TAR]
+    taskset -c 0 python tests/benchmarks/host_pipeline.py [--images=FOLDER_OR_TAR] [--cache]
 
 Photographs, or noise of natural smoothness where none are given, are resized to 256 x 256 and stored as JPEG (quality
-90). Both loops run alternately, five times; the medians and the spread are printed. With `--workers=N` N processes
-read, and the process may use as many cores as it is allowed. `--memory` reads 100,000 records and prints how the
-resident memory grows.
+90). The loops run alternately, five times; the medians and the spread are printed. With `--workers=N` N processes
+read, and the process may use as many cores as it is allowed. `--cache` also reads the crops from a cache
+(`data.cache`), in turn with the others, and prints the rates of the stages. `--memory` reads 100,000 records and
+prints how the resident memory grows.
 """
 
 import argparse
+import dataclasses
 import functools
 import resource
 import statistics
@@ -22,11 +24,14 @@ import cv2
 import numpy as np
 from absl import flags
 
-from jaxpose.data import files, pipeline, shards
+from jaxpose.data import files, pipeline, shards, stages
+from jaxpose.data.cache import Cache
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import LSP14
+from jaxpose.data.tfds_source import TfdsSource
 
 SIZE, COUNT, BATCH = 256, 512, 32
+FIELDS = ("image", "keypoints", "visible")
 
 
 def pictures(folder: str | None) -> Iterator[np.ndarray]:
@@ -53,12 +58,27 @@ def records(folder: str | None) -> Iterator[Record]:
         yield Record(image=data, keypoints=points, visible=np.full(14, 2, np.uint8), name=f"{i}", bbox=box)
 
 
-def prepare(folder: Path, images: str | None) -> shards.TfdsSource:
+def prepare(folder: Path, images: str | None) -> TfdsSource:
     features = shards.record_features(LSP14, ("bbox",))
     parts = {"train": [functools.partial(records, images)]}
     written = shards.write_shards(folder, parts, features=features, name="benchmark", total=COUNT)
     shards.finish(folder, shards.describe(folder, "benchmark", LSP14, features), written)
-    return shards.TfdsSource(folder=folder, split="train")
+    return TfdsSource(folder=folder, split="train")
+
+
+def through(crops: pipeline.Crops, workers: int) -> Callable[..., int]:
+    """Reads so many images through the pipeline, which is warm."""
+    reads = {"source": pipeline.Read(crops=crops, batch_size=BATCH, fields=FIELDS)}
+    batches = pipeline.training_batches(reads, seed=0, workers=workers)
+    for _ in range(20):
+        next(batches)
+
+    def read(count: int = 2048) -> int:
+        for _ in range(count // BATCH):
+            next(batches)
+        return count
+
+    return read
 
 
 def rate(read: Callable[[], int]) -> float:
@@ -71,6 +91,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images")
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--cache", action="store_true")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args(argv[1:])
     cv2.setNumThreads(1)
@@ -78,15 +99,7 @@ def main(argv: list[str]) -> None:
         source = prepare(Path(folder), options.images)
         encoded = [source[i]["image"] for i in range(len(source))]
         crops = pipeline.Crops(source=source, joints=np.arange(14), size=SIZE, margin=1.0)
-        reads = {"source": pipeline.Read(crops=crops, batch_size=BATCH, fields=("image", "keypoints", "visible"))}
-        batches = pipeline.training_batches(reads, seed=0, workers=options.workers)
-        for _ in range(20):
-            next(batches)
-
-        def through_pipeline(count: int = 2048) -> int:
-            for _ in range(count // BATCH):
-                next(batches)
-            return count
+        through_pipeline = through(crops, options.workers)
 
         def plain() -> int:
             for data in encoded:
@@ -99,12 +112,20 @@ def main(argv: list[str]) -> None:
                 print(f"{thousands},000 records read: at most {resident:.0f} MiB resident")
                 through_pipeline(20_000)
             return
-        found = [(rate(plain), rate(through_pipeline)) for _ in range(5)]
-        size = statistics.mean(map(len, encoded)) / 1024
-        for name, values in zip(("OpenCV alone", "pipeline"), zip(*found, strict=True), strict=True):
+        measured: dict[str, Callable[..., int]] = {"OpenCV alone": plain, "pipeline": through_pipeline}
+        if options.cache:
+            kept = Cache(folder=f"{folder}/cache", name="benchmark", asked={}, found={})
+            measured["pipeline from the cache"] = through(dataclasses.replace(crops, cache=kept), options.workers)
+        found = [[rate(read) for read in measured.values()] for _ in range(5)]
+        for name, values in zip(measured, zip(*found, strict=True), strict=True):
             print(f"{name}: {statistics.median(values):.0f} images/s ({min(values):.0f} to {max(values):.0f})")
-        ratio = statistics.median(b / a for a, b in found)
-        print(f"pipeline / OpenCV: {ratio:.2f}; {len(encoded)} JPEG of {size:.0f} KiB, workers {options.workers}")
+        ratios = [statistics.median(row[i] / row[0] for row in found) for i in range(1, len(measured))]
+        size = statistics.mean(map(len, encoded)) / 1024
+        for name, ratio in zip(list(measured)[1:], ratios, strict=True):
+            print(f"{name} / OpenCV: {ratio:.2f}; {len(encoded)} JPEG of {size:.0f} KiB, workers {options.workers}")
+        if options.cache:
+            for name, value in stages.measure_stages(crops, fields=FIELDS, batch_size=BATCH).items():
+                print(f"{name} alone: {value:.0f} images/s of one thread")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pickle
 import cv2
 import numpy as np
 
-from jaxpose.data import shards
+from jaxpose.data import shards, tfds_source
 from jaxpose.datasets import prepare
 
 
@@ -42,7 +42,7 @@ def joint(skeleton, record, name):
 def check_prepared(builder_class, root, data_dir, split):
     """Prepares the data set and compares a split with what the builder yields; returns its records."""
     folder = prepare.prepare(builder_class, root, data_dir)
-    source = shards.TfdsSource(folder=folder, split=split)
+    source = tfds_source.TfdsSource(folder=folder, split=split)
     assert source.skeleton == builder_class.SKELETON
     expected = records(splits(builder_class, root)[split])
     assert len(source) == len(expected)

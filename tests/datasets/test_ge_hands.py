@@ -6,7 +6,8 @@ import pytest
 import scipy.io
 
 from jaxpose.data import files
-from jaxpose.data.shards import Skipped, TfdsSource
+from jaxpose.data.shards import Skipped
+from jaxpose.data.tfds_source import TfdsSource
 from jaxpose.datasets import prepare
 from jaxpose.datasets.ge_hands import GeHands
 

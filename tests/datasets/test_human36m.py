@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data import files, shards, unpickle
+from jaxpose.data import files, tfds_source, unpickle
 from jaxpose.data.shards import Skipped
 from jaxpose.datasets import prepare
 from jaxpose.datasets.human36m import Human36m
@@ -153,7 +153,7 @@ def test_layout_errors(tmp_path):
 def test_prepared(tmp_path):
     write(tmp_path / "owners", entries=1)
     folder = prepare.prepare(Human36m, tmp_path / "owners", tmp_path / "data")
-    source = shards.TfdsSource(folder=folder, split="test")
+    source = tfds_source.TfdsSource(folder=folder, split="test")
     assert [r["name"][:4] for r in (source[0], source[1])] == ["s_09", "s_11"]
     assert source.skeleton == Human36m.SKELETON
     assert np.shape(source[0].get("keypoints3d")) == (17, 3)

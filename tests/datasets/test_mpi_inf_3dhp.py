@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import files, shards, unpickle
+from jaxpose.data import files, tfds_source, unpickle
 from jaxpose.data.shards import Skipped
 from jaxpose.datasets import mpi_inf_3dhp, prepare
 from jaxpose.datasets.mpi_inf_3dhp import MpiInf3dhp, MpiInf3dhpTest, MpiInf3dhpTestUniversal
@@ -217,7 +217,7 @@ def test_test_set_layout_errors(tmp_path):
 def test_prepared(tmp_path):
     write_recording(tmp_path / "owners", frames=2)
     folder = prepare.prepare(EveryFrame, tmp_path / "owners", tmp_path / "data")
-    source = shards.TfdsSource(folder=folder, split="train")
+    source = tfds_source.TfdsSource(folder=folder, split="train")
     assert [source[i].get("sequence") for i in range(len(source))] == ["S1/Seq1/0"] * 2 + ["S1/Seq1/4"] * 2
     assert source.skeleton == MpiInf3dhp.SKELETON
 

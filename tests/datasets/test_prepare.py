@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 import tensorflow_datasets as tfds
 
-from jaxpose.data import schemes, shards
+from jaxpose.data import schemes, shards, tfds_source
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import prepare
@@ -74,7 +74,7 @@ class Invented(RecordBuilder):
 
 def test_a_prepared_folder_reads_as_it_was_written(tmp_path: Path) -> None:
     folder = prepare.prepare(Invented, tmp_path, tmp_path / "data")
-    train = shards.TfdsSource(folder=folder, split="train")
+    train = tfds_source.TfdsSource(folder=folder, split="train")
     assert len(train) == 8
     assert train.skeleton == SKELETON
     assert train.sequences == tuple(train[i]["sequence"] for i in range(8))
@@ -137,14 +137,14 @@ def test_a_killed_conversion_goes_on_with_the_next_shard(tmp_path: Path, workers
     convert(tmp_path, workers)
     log = (tmp_path / "log.txt").read_text().split("\n")
     assert log.count("train 0") == log.count("train 3") == 1
-    assert len(shards.TfdsSource(folder=tmp_path / "data" / "invented" / "1.0.0", split="train")) == 8
+    assert len(tfds_source.TfdsSource(folder=tmp_path / "data" / "invented" / "1.0.0", split="train")) == 8
 
 
 def test_worker_processes_write_the_same(tmp_path: Path) -> None:
     alone = prepare.prepare(Invented, tmp_path, tmp_path / "alone")
     shared = prepare.prepare(Invented, tmp_path, tmp_path / "shared", workers=2)
     for split in ("train", "test"):
-        one, two = (shards.TfdsSource(folder=folder, split=split) for folder in (alone, shared))
+        one, two = (tfds_source.TfdsSource(folder=folder, split=split) for folder in (alone, shared))
         for i in range(len(one)):
             jax.tree.map(np.testing.assert_array_equal, one[i], two[i])
 
@@ -160,10 +160,6 @@ def test_fields_must_be_as_announced() -> None:
     absent = {name: value for name, value in good.items() if name != "bbox"}
     with pytest.raises(ValueError, match=r"a\.png: found no bbox"):
         shards.example(absent, features)
-
-
-def test_metadata_holds_the_whole_skeleton() -> None:
-    assert shards.skeleton_from_metadata(shards.skeleton_metadata(SKELETON)) == SKELETON
 
 
 def test_the_command_prepares_and_browses(tmp_path: Path) -> None:

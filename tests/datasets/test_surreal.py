@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import files, shards
+from jaxpose.data import files, tfds_source
 from jaxpose.data.shards import Skipped
 from jaxpose.data.skeletons import MPII16
 from jaxpose.datasets import prepare
@@ -168,7 +168,7 @@ def test_prepared_with_parts(tmp_path):
     parts[10:20, 30:50] = SMPL.index("L_Elbow") + 1
     scipy.io.savemat(f"{stem}_segm.mat", {"segm_1": parts, "segm_3": parts * 0 + 1})
     folder = prepare.prepare(SurrealParts, tmp_path / "owners", tmp_path / "data")
-    source = shards.TfdsSource(folder=folder, split="train")
+    source = tfds_source.TfdsSource(folder=folder, split="train")
     assert [source[i].get("frame") for i in range(len(source))] == [0, 2]
     record = source[0]
     assert record.get("area") == 200

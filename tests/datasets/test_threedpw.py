@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data import shards
+from jaxpose.data import tfds_source
 from jaxpose.data.shards import Skipped
 from jaxpose.datasets import prepare
 from jaxpose.datasets.threedpw import ThreeDpw
@@ -182,7 +182,7 @@ def test_prepared(tmp_path):
     write(tmp_path / "owners", "train", "walk_00", [bodies(2)])
     write_others(tmp_path / "owners")
     folder = prepare.prepare(ThreeDpw, tmp_path / "owners", tmp_path / "data")
-    source = shards.TfdsSource(folder=folder, split="train")
+    source = tfds_source.TfdsSource(folder=folder, split="train")
     assert [source[i].get("frame") for i in range(len(source))] == [0, 1]
     assert source[1].get("sequence") == "walk_00:0"
     assert source.skeleton == ThreeDpw.SKELETON

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from jaxpose.data import shards
+from jaxpose.data import tfds_source
 from jaxpose.data.motion import rigs
 from jaxpose.data.records import Motion
 from jaxpose.data.skeletons import MPII16, Skeleton
@@ -178,13 +178,13 @@ class Prepared(Sequence[Motion]):
         try:
             len(self)
         except ValueError as error:
-            known = ", ".join(shards.split_lengths(self.folder))
+            known = ", ".join(tfds_source.split_lengths(self.folder))
             raise ValueError(f"{self.folder}: found split {self.split!r}, expected one of {known}") from error
 
     @property
     def skeleton(self) -> Skeleton:
         """Names the joints."""
-        return shards.skeleton_from_metadata(_open(self.folder).info.metadata["skeleton"])
+        return tfds_source.skeleton_from_metadata(_open(self.folder).info.metadata["skeleton"])
 
     @functools.cached_property
     def _records(self) -> Any:

@@ -1,0 +1,87 @@
+"""What `--mode=benchmark` found, as lines to print, alone or beside an earlier result."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxpose.report import text
+
+Found = Mapping[str, Any]
+
+_RATIOS = {
+    "step_s": ("update", "s"),
+    "pairs_per_s": ("pairs per second", ""),
+    "compile_s": ("compilation", "s"),
+    "peak_bytes": ("peak memory of a device", "B"),
+    "matmul_fraction": ("share of the matrix product's rate", "%"),
+    "copy_fraction": ("share of the copy's rate", "%"),
+    "data_images_per_s": ("data pipeline, images per second", ""),
+    "loop_step_s": ("update in the loop with data", "s"),
+    "loop_fraction": ("loop's share of the pure rate", "%"),
+    "device_wait_fraction": ("devices waiting for data, at most", "%"),
+}
+_SAME = ("stage", "batch_size", "image_size", "joints", "devices")  # what makes two results comparable
+
+
+def table(found: Found, baseline: Found | None = None) -> str:
+    """The result in a few lines; with a baseline, its values and the ratios."""
+    lines = [["", "now", *(("baseline", "ratio") if baseline else ())]]
+    for key, (name, unit) in _RATIOS.items():
+        line = [name, _show(found[key], unit)]
+        if baseline:
+            before = baseline[key]
+            line += [_show(before, unit), f"{found[key] / before:.2f}" if before else "-"]
+        lines.append(line)
+    spread = f"update: {_show(found['step_s_low'], 's')} to {_show(found['step_s_high'], 's')} over blocks"
+    operations = (
+        f"per update and device: {_show(found['model_flops'], 'FLOP')} ({_show(found['flops'], 'FLOP')} by XLA), "
+        f"{_show(found['bytes'], 'B')} by XLA; measured here: {_show(found['matmul_flops_per_s'], 'FLOP/s')}, "
+        f"{_show(found['copy_bytes_per_s'], 'B/s')}"
+    )
+    host = ", ".join(f"{name} {rate:,.0f}" for name, rate in found["host_images_per_s"].items())
+    title = (
+        f"{found['stage']}: {found['batch_size']} rows of every domain, {found['image_size']} px, "
+        f"{found['joints']} joints, {', '.join(sorted(set(found['devices'])))} x {len(found['devices'])}"
+    )
+    stages = f"images per second of one thread in each stage of the pipeline: {host}"
+    return "\n".join([title, "", *text.align(lines), "", spread, operations, stages, *_differences(found, baseline)])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An earlier result.
+
+    Raises:
+      ValueError: if the file is none.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise TypeError
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--baseline={path}: found no JSON object there, expected a benchmark.json") from error
+    if missing := sorted({*_RATIOS, *_SAME} - found.keys()):
+        raise ValueError(f"--baseline={path}: found no {missing[0]!r}, expected a benchmark.json")
+    return found
+
+
+def _differences(found: Found, baseline: Found | None) -> list[str]:
+    """Lines that say in what the two results are not comparable."""
+    if baseline is None:
+        return []
+    return [
+        f"not comparable: {key} was {baseline[key]!r}, is {found[key]!r}"
+        for key in _SAME
+        if found[key] != baseline[key]
+    ]
+
+
+def _show(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.3g} ms"
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if unit and value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:,.0f} {unit}".strip()

@@ -1,0 +1,223 @@
+"""How fast the last stage of a run is on this machine, and what holds it back."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpose.data.stages import measure_stages
+from jaxpose.recipes import detector
+from jaxpose.recipes.stage import Stage, State
+from jaxpose.train import flops
+from jaxpose.train import mesh as meshes
+from jaxpose.train.run import Run, next_batch
+
+_WARM_UP = 3
+_BLOCK_S = 0.1  # shorter updates are timed several at a time, so that the host's clock and dispatch do not count
+_CAP = 20.0  # seconds that no measurement of updates exceeds by much
+
+
+def measure(run: Run, *, steps: int) -> dict[str, Any]:
+    """Measures the last stage, with parameters as they are before any training.
+
+    Returns:
+      JSON. Of the update alone, with one batch that stays on the devices: `step_s`, the median over blocks of updates,
+      with `step_s_low` and `step_s_high`, the least and the greatest; `pairs_per_s` and `images_per_s` (a pair is one
+      row of every domain); `compile_s`, without a cache; `peak_bytes` of a device's memory. Of one device's share of
+      it: `flops` and `bytes` by XLA's cost analysis, `model_flops` as `flops.count` has them; `matmul_fraction` and
+      `copy_fraction`: how much of the measured rates `matmul_flops_per_s` and `copy_bytes_per_s` these are.
+      Of the data: `host_images_per_s`, each stage of the pipeline in one thread, and `data_images_per_s`, all of it
+      with the run's threads or workers, batches on the devices. Of both together: `loop_step_s`, its `loop_fraction` of
+      the pure rate, and `device_wait_fraction`, for how much of the time at most the devices waited for data.
+    """
+    stage, number = run.stages[-1], len(run.stages) - 1
+    batches = run.batches(stage, start=0, broken=lambda *_: None)
+    batch = next(batches)
+    state = _untrained(run)
+    key, alive = run.update_key(number), jnp.asarray(True)
+    traced = run.update(stage).trace(state, batch, key, alive)
+    operations = flops.count(traced.jaxpr.jaxpr) / run.mesh.size
+    with _no_cache():
+        clock = time.perf_counter()
+        update = traced.lower().compile()
+        compile_s = time.perf_counter() - clock
+    found: dict[str, Any] = {
+        "stage": stage.name,
+        "batch_size": run.config.data.batch_size,
+        "image_size": run.task.image_size,
+        "joints": len(run.task.skeleton),
+        "compile_s": compile_s,
+    }
+    state, times = _alone(update, state, batch, key, alive, steps)
+    step_s = statistics.median(times)
+    pairs = run.config.data.batch_size / step_s
+    found |= {
+        "steps": steps,
+        "step_s": step_s,
+        "step_s_low": min(times),
+        "step_s_high": max(times),
+        "pairs_per_s": pairs,
+        "images_per_s": run.images_per_step(stage) / step_s,
+        "peak_bytes": _peak_bytes(update),
+    }
+    found |= _limits(update, step_s, operations, detector.compute_dtype(run.config.dtype))
+    found |= _data(run, stage, batches)
+    return found | _together(update, state, batches, key, alive, steps, step_s)
+
+
+def _untrained(run: Run) -> State:
+    state = None
+    for number in range(len(run.stages)):
+        state = run.initial_state(number, state)
+    assert state is not None
+    return state
+
+
+def _alone(
+    update: Any, state: State, batch: Any, key: jax.Array, alive: jax.Array, steps: int
+) -> tuple[State, list[float]]:
+    """Seconds per update in each of several blocks of updates."""
+
+    def block(state: State, count: int) -> tuple[State, float]:
+        clock = time.perf_counter()
+        for _ in range(count):
+            state, _, _ = update(state, batch, key, alive)
+        jax.block_until_ready(state)
+        return state, (time.perf_counter() - clock) / count
+
+    state, _ = block(state, _WARM_UP)
+    state, once = block(state, 1)
+    size = max(1, min(steps, math.ceil(_BLOCK_S / once)))
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) * size < steps and (not times or time.perf_counter() - started < _CAP):
+        state, seconds = block(state, size)
+        times.append(seconds)
+    return state, times
+
+
+def _peak_bytes(update: Any) -> int:
+    """Of one device: what the allocator saw where it keeps count, else what XLA planned for the update."""
+    seen = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if seen is not None:
+        return int(seen)
+    planned = update.memory_analysis()
+    return int(
+        planned.argument_size_in_bytes
+        + planned.output_size_in_bytes
+        + planned.temp_size_in_bytes
+        - planned.alias_size_in_bytes
+    )
+
+
+def _limits(update: Any, step_s: float, operations: float, dtype: jnp.dtype) -> dict[str, Any]:
+    """What the update computes and moves, beside the rates of a matrix product and of a copy on the same device."""
+    cost = update.cost_analysis()
+    moved = float(cost.get("bytes accessed", 0.0))
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    product = 2.0 * side**3 / _seconds(jax.jit(lambda a: a @ a), matrix)
+    numbers = jnp.arange(64 * 2**20 if side == 2048 else 512 * 2**20, dtype=jnp.float32)
+    copy = 2.0 * numbers.nbytes / _seconds(jax.jit(lambda a: a + 1.0, donate_argnums=(0,)), numbers, chained=True)
+    return {
+        "flops": float(cost.get("flops", 0.0)),
+        "model_flops": operations,
+        "bytes": moved,
+        "matmul_flops_per_s": product,
+        "copy_bytes_per_s": copy,
+        "matmul_fraction": operations / step_s / product,
+        "copy_fraction": moved / step_s / copy,
+    }
+
+
+def _seconds(function: Callable[[jax.Array], jax.Array], argument: jax.Array, *, chained: bool = False) -> float:
+    """The best of five calls; a chained function gives the argument of its next call."""
+    times = []
+    for _ in range(6):
+        clock = time.perf_counter()
+        result = jax.block_until_ready(function(argument))
+        times.append(time.perf_counter() - clock)
+        argument = result if chained else argument
+    return min(times[1:])
+
+
+def _data(run: Run, stage: Stage, batches: Iterator[Any], *, seconds: float = 2.0) -> dict[str, Any]:
+    """Images per second of the host pipeline: its stages in one thread, and as a whole."""
+    rates: dict[str, list[float]] = {}
+    for domain, fields in stage.reads.items():
+        crops = run.pair.domains[domain].splits["train"]
+        found = measure_stages(crops, fields=fields, batch_size=run.config.data.batch_size, seconds=0.3)
+        for name, rate in found.items():
+            rates.setdefault(name, []).append(rate)
+    # Domains take turns image by image, so their seconds per image are averaged.
+    host = {name: len(several) / sum(1 / rate for rate in several) for name, several in rates.items()}
+    rows = {domain: {name: np.asarray(value) for name, value in fields.items()} for domain, fields in _local(batches)}
+    images = run.images_per_step(stage) / jax.process_count()
+    host["transfer"] = images / _best(lambda: jax.block_until_ready(meshes.to_devices(run.mesh, rows)), 5)
+    jax.block_until_ready(next(batches))
+    clock, count = time.perf_counter(), 0
+    while time.perf_counter() - clock < seconds:
+        jax.block_until_ready(next(batches))
+        count += 1
+    whole = count * run.images_per_step(stage) / (time.perf_counter() - clock)
+    return {"host_images_per_s": host, "data_images_per_s": whole}
+
+
+def _local(batches: Iterator[Any]) -> Any:
+    """This process's rows of a batch, by domain."""
+    parts = jax.tree.map(lambda x: np.concatenate([s.data for s in x.addressable_shards]), next(batches))
+    return parts.items()
+
+
+def _best(call: Callable[[], Any], times: int) -> float:
+    def once() -> float:
+        clock = time.perf_counter()
+        call()
+        return time.perf_counter() - clock
+
+    return min(once() for _ in range(times))
+
+
+def _together(
+    update: Any,
+    state: State,
+    batches: Iterator[Any],
+    key: jax.Array,
+    alive: jax.Array,
+    steps: int,
+    step_s: float,
+) -> dict[str, Any]:
+    """Updates fed by the pipeline, with the metrics fetched one step late, as the training loop does."""
+    batch, before, idle, count = next(batches), None, 0.0, 0
+    clock = time.perf_counter()
+    while count < steps and (count < _WARM_UP or time.perf_counter() - clock < _CAP):
+        state, running, metrics = update(state, batch, key, alive)
+        batch, _, waited = next_batch(batches, running)
+        idle += waited
+        if before is not None:
+            jax.tree.map(float, before)
+        before = metrics
+        count += 1
+    jax.block_until_ready(state)
+    spent = time.perf_counter() - clock
+    return {
+        "loop_step_s": spent / count,
+        "loop_fraction": step_s * count / spent,
+        "device_wait_fraction": idle / spent,
+    }
+
+
+class _no_cache:
+    """Compiles anew, whatever was kept of earlier runs."""
+
+    def __enter__(self) -> None:
+        self._before = jax.config.jax_enable_compilation_cache
+        jax.config.update("jax_enable_compilation_cache", False)
+
+    def __exit__(self, *_: Any) -> None:
+        jax.config.update("jax_enable_compilation_cache", self._before)

@@ -1,0 +1,57 @@
+import functools
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from jaxpose.data import shards, tfds_source
+from jaxpose.data.records import Record
+from jaxpose.data.skeletons import Skeleton
+
+SKELETON = Skeleton(
+    name="two",
+    joints=("left", "right"),
+    bones=(("left", "right"),),
+    flips=(("left", "right"),),
+    groups={"hands": ("left", "right")},
+    sigmas=(0.1, 0.2),
+)
+
+
+def records(first: int, count: int) -> Iterator[Record]:
+    for i in range(first, first + count):
+        yield Record(
+            image=cv2.imencode(".png", np.full((8, 8, 3), i, np.uint8))[1].tobytes(),
+            keypoints=np.full((2, 2), i, np.float32),
+            visible=np.array([2, 1], np.uint8),
+            name=f"{i}",
+            sequence=f"clip{i // 2}",
+        )
+
+
+def prepare(folder: Path) -> Path:
+    features = shards.record_features(SKELETON, ("sequence",))
+    parts = {"train": [functools.partial(records, 0, 4)], "test": [functools.partial(records, 4, 3)]}
+    written = shards.write_shards(folder, parts, features=features, name="invented")
+    shards.finish(folder, shards.describe(folder, "invented", SKELETON, features), written)
+    return folder
+
+
+def test_metadata_holds_the_whole_skeleton() -> None:
+    assert tfds_source.skeleton_from_metadata(shards.skeleton_metadata(SKELETON)) == SKELETON
+
+
+def test_chosen_records_of_several_splits_keep_names_and_clips_in_worker_processes_too(tmp_path: Path) -> None:
+    folder = prepare(tmp_path / "invented")
+    assert tfds_source.split_lengths(folder) == {"train": 4, "test": 3}
+    chosen = tfds_source.TfdsSource(folder=folder, split="train+test", index=np.array([5, 0]))
+    for source in (chosen, pickle.loads(pickle.dumps(chosen))):
+        assert [source[i]["name"] for i in range(len(source))] == ["5", "0"]
+        assert source.sequences == ("clip2", "clip0")
+        assert source.skeleton == SKELETON
+        np.testing.assert_array_equal(source[0]["keypoints"], np.full((2, 2), 5))
+    with pytest.raises(ValueError, match=r"found preset 'odd', expected one of: none"):
+        tfds_source.open_preset(folder, "odd")
