@@ -4,7 +4,8 @@
 
 `config.steps.adapt` is divided among the rounds; labelling takes one pass over the target in each. Words: a pair;
 `quick`; `released`, the released settings: six rounds, squared error on heatmaps with sigma 1, pseudo-labels with
-weight 10, a constant learning rate of 2.5e-4 (with Adam; there: RMSprop).
+weight 10, a constant learning rate of 2.5e-4 (with Adam; there: RMSprop); `temporal`, labels of sure frames are tracked
+into the next one, as the released code does, for targets whose records say which clip they belong to.
 """
 
 import dataclasses
@@ -16,19 +17,13 @@ from jaxpose.recipes import cc_ssl
 
 def get_config(words: str | None = None) -> Config:
     config, rest = pairs.choose(words)
-    pairs.reject(rest, "released")
-    if "released" not in rest:
-        return dataclasses.replace(config, method=cc_ssl.CCSSL())
-    optim = dataclasses.replace(
-        config.optim,
-        pretrain_rule="adam",
-        adapt_rule="adam",
-        adam_learning_rate=2.5e-4,
-        pretrain_trunk_scale=1.0,
-        adapt_trunk_scale=1.0,
-        warmup=0.0,
-        drops=(),
-        adapt_decay=0.0,
-    )
-    model = dataclasses.replace(config.model, head="linear", sigma=1.0, target_statistics=False)
-    return dataclasses.replace(config, method=cc_ssl.released_settings(), model=model, optim=optim)
+    pairs.reject(rest, "released", "temporal")
+    method = cc_ssl.CCSSL()
+    if "released" in rest:
+        method = cc_ssl.released_settings()
+        config = pairs.with_adam(config, 2.5e-4, adapt_decay=0.0)
+        model = dataclasses.replace(config.model, head="linear", sigma=1.0, target_statistics=False)
+        config = dataclasses.replace(config, model=model)
+    if "temporal" in rest:
+        method = dataclasses.replace(method, temporal_ratio=0.9)
+    return dataclasses.replace(config, method=method)

@@ -15,7 +15,7 @@ from jaxpose.recipes import regda
 def get_config(words: str | None = None) -> Config:
     config, rest = pairs.choose(words)
     pairs.reject(rest, "released")
-    method = regda.RegDA() if config.pair.startswith("sprites") else regda.short_settings()
+    method = regda.RegDA() if pairs.of_a_paper(config.pair) else regda.short_settings()
     if "released" in rest:
         method = regda.released_settings()
         model = dataclasses.replace(config.model, head="linear", target_statistics=False)

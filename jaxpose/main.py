@@ -6,6 +6,11 @@ Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `br
 `benchmark` (how fast the last stage of a recipe is here; `--baseline=FILE` compares with an earlier `benchmark.json`).
 """
 
+from jaxpose import huge_pages
+
+if __name__ == "__main__":
+    huge_pages.start_with()  # before the slow imports, as it starts the program anew
+
 import datetime
 import logging
 import os

@@ -3,12 +3,13 @@
 import dataclasses
 from typing import Any
 
+from jaxpose import pairs
 from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, sw
 
 
 def methods(pair: str) -> dict[str, Any]:
     """Every method for a pair of `pairs`, in the order of their publication, the control first."""
-    full = regda.RegDA() if pair.startswith("sprites") else regda.short_settings()
+    full = regda.RegDA() if pairs.of_a_paper(pair) else regda.short_settings()
     return {
         "adabn": adabn.AdaBN(),
         "dan": dan.DAN(),

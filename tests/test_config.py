@@ -1,13 +1,20 @@
 import dataclasses
 import json
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxpose import config as configs
 from jaxpose import pairs
-from jaxpose.recipes import regda, supervised
+from jaxpose.data import matching, schemes
+from jaxpose.data.skeletons import Skeleton
+from jaxpose.datasets import catalogue
+from jaxpose.losses import heatmap
+from jaxpose.recipes import inputs, optimizers, regda, supervised
 
 
 def example(**changes: Any) -> configs.Config:
@@ -51,6 +58,7 @@ def test_every_config_file_says_how_to_run_it(path: Path) -> None:
             {"data": configs.Data(image_size=100)},
             r"config.data.image_size: found 100, expected a positive multiple of 32",
         ),
+        ({"data": configs.Data(cache="")}, r"config.data.cache: found '', expected a folder, or None"),
         ({"model": configs.Model(depth=20)}, r"config.model.depth: found 20, expected 18, 34, 50, 101 or 152"),
         ({"seed": 1.5}, r"config.seed: found 1.5, expected int"),
         ({"seed": True}, r"config.seed: found True, expected int"),
@@ -69,7 +77,9 @@ def test_wrong_values_are_named(change: dict[str, Any], message: str) -> None:
 
 def test_what_a_resumed_run_may_change() -> None:
     base = configs.fixed_part(configs.to_json(example()))
-    free = example(data=dataclasses.replace(example().data, workers=3), log_every=7, mesh=configs.Mesh(data=1))
+    free = example(
+        data=dataclasses.replace(example().data, workers=3, cache="kept"), log_every=7, mesh=configs.Mesh(data=1)
+    )
     assert configs.fixed_part(configs.to_json(free)) == base
     other = configs.fixed_part(configs.to_json(example(seed=1)))
     assert {k for k in base if base[k] != other[k]} == {"seed"}
@@ -88,3 +98,133 @@ def test_presets_differ_where_they_should() -> None:
     assert (paper.clip_false, released.clip_false) == (False, True)
     assert released.update is regda.released
     assert supervised.Supervised().name == "source_only"
+
+
+# Written out from the papers and released codes: source, target, joints, rotation, adaptation steps, decay.
+_PUBLISHED = {
+    "rhd_h3d": ("rhd_tllib", "h3d", 21, 180, 15_000, 1.5),
+    "freihand_rhd": ("freihand", "rhd_tllib", 21, 180, 15_000, 1.5),
+    "rhd_mvhand": ("rhd_tllib", "mvhand", 21, 180, 15_000, 1.5),
+    "surreal_human36m": ("surreal_tllib", "human36m", 12, 30, 5_000, 0.5),
+    "surreal_lsp": ("surreal_tllib", "lsp", 12, 30, 15_000, 1.5),
+}
+
+
+@pytest.mark.parametrize("name", list(_PUBLISHED))
+def test_published_pairs_have_the_published_settings(name: str) -> None:
+    _, _, _, rotation, adapt, decay = _PUBLISHED[name]
+    config = get_config("regda", name)
+    configs.validate(config)
+    assert config.steps == {"pretrain": 35_000, "adapt": adapt}
+    assert (config.data.image_size, config.data.batch_size, config.data.margin) == (256, 32, 1.5)
+    assert (config.model.depth, config.model.width, config.model.head_width, config.model.upsampling) == (
+        101,
+        64,
+        256,
+        3,
+    )
+    assert (config.model.sigma, config.model.head, config.model.target_statistics) == (2.0, "linear", False)
+    optim = config.optim
+    assert (optim.pretrain_rule, optim.adapt_rule, optim.momentum, optim.weight_decay) == ("sgd", "sgd", 0.9, 1e-4)
+    # 0.1 for heads and 0.01 for the trunk, in both stages.
+    assert (optim.learning_rate, optim.pretrain_trunk_scale, optim.adapt_trunk_scale) == (0.1, 0.1, 0.1)
+    pretrain = optimizers.step_schedule(optimizers.peak("sgd", optim), 35_000, optim)
+    found = [float(pretrain(jnp.int32(step))) for step in (0, 21_999, 22_000, 29_499, 29_500, 34_999)]
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+    rates = optimizers.inverse_schedule(optimizers.peak("sgd", optim), adapt, optim)
+    found = [float(rates(jnp.int32(step))) for step in (0, 1000, adapt)]
+    np.testing.assert_allclose(found, [0.1, 0.1 * 1.1**-0.75, 0.1 * (1 + adapt / 10_000) ** -0.75], rtol=1e-5)
+    assert optim.adapt_decay == pytest.approx(decay)
+    seen = config.augmentation
+    assert (seen.rotation, seen.brightness, seen.contrast, seen.saturation) == (rotation, 0.25, 0.25, 0.25)
+    assert (seen.blur, seen.mirror, seen.noise) == (0.8, 0.0, 0.0)
+    # Crops of 60 to 100 % of the area.
+    np.testing.assert_allclose(np.asarray(seen.scale) ** -2, [1.0, 0.6])
+    side = np.sqrt(np.linspace(0.6, 1.0, 10_001))
+    assert seen.translation == pytest.approx(np.sqrt(np.mean(((1 - side) / side / 2) ** 2)), abs=1e-3)
+    assert config.method == regda.RegDA()
+
+
+@pytest.mark.parametrize("name", list(_PUBLISHED))
+def test_published_pairs_name_data_sets_that_share_their_joints(name: str) -> None:
+    """The specifications are opened on empty stand-ins with the builders' own joints."""
+    *sets, joints, _, _, _ = _PUBLISHED[name]
+    config, _ = pairs.choose(name)
+    skeletons = []
+    for spec, data_set in zip((config.data.source, config.data.target), sets, strict=True):
+        scheme, _, rest = spec.partition(":")
+        path, _, query = rest.partition("?")
+        assert (scheme, path) == ("tfds", data_set)
+        builder, options = catalogue.find(path), schemes._Options(dict(urllib.parse.parse_qsl(query)))
+        released = options.take("preset")
+        assert released == ("tllib" if builder.PRESETS else None)
+        source = Standin(skeleton=builder.SKELETON)
+        place = schemes._Place(root=Path(), path=path, image_size=256, seed=0, skeleton=None)
+        viewed = schemes._seen(source, place, options, options.skeleton_file(Path()))
+        options.reject_rest()
+        skeletons.append(viewed.skeleton)
+        if path == "surreal_tllib":  # the released code takes the collars, 13 and 14 of SMPL, for shoulders
+            at = {
+                joint: viewed[0]["keypoints"][viewed.skeleton.joints.index(joint), 0]
+                for joint in ("left_shoulder", "right_shoulder")
+            }
+            assert at == {"left_shoulder": 14.0, "right_shoulder": 13.0}
+    assert len(matching.match(*skeletons).pairs) == joints
+
+
+@dataclasses.dataclass(frozen=True)
+class Standin:
+    """One record, joint i of which is at x = i."""
+
+    skeleton: Skeleton
+    labelled: bool = True
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        x = np.arange(len(self.skeleton), dtype=np.float32)
+        return {
+            "image": b"",
+            "name": "one",
+            "keypoints": np.stack([x, x], axis=1),
+            "visible": np.full(len(x), 2, np.uint8),
+        }
+
+
+def test_released_words_are_the_released_settings() -> None:
+    source_only = get_config("source_only", "rhd_h3d,released")
+    assert source_only.method.loss is heatmap.l2
+    assert source_only.method.label_maps is inputs.released_labels
+    assert source_only.steps == {"pretrain": 35_000}
+    optim = source_only.optim
+    assert (optim.pretrain_rule, optim.adam_learning_rate, optim.pretrain_trunk_scale) == ("adam", 1e-3, 1.0)
+    np.testing.assert_allclose(np.asarray(optim.drops) * 70, [44, 59])
+    oracle = get_config("oracle", "surreal_human36m,released")
+    assert (oracle.method.domain, oracle.method.loss) == ("target", heatmap.l2)
+    assert dataclasses.replace(oracle.optim, adapt_decay=optim.adapt_decay) == optim
+    adapted = get_config("regda", "surreal_lsp,released")
+    assert (adapted.method.margin, adapted.method.trunk_warmup, adapted.model.head) == (4.0, 1000.0, "linear")
+    for pair, rotation in (("rhd_h3d", 180), ("surreal_human36m", 60), ("bodies", 60)):
+        teacher = get_config("mean_teacher", f"{pair},released")
+        view = teacher.method.student_view
+        assert (view.rotation, view.scale, view.translation, view.blur) == (rotation, (0.6, 1.3), 0.05, 0.0)
+        optim = teacher.optim
+        assert (optim.pretrain_rule, optim.adapt_rule, optim.adam_learning_rate) == ("adam", "adam", 1e-4)
+        assert (optim.pretrain_trunk_scale, optim.adapt_trunk_scale, optim.drops) == (1.0, 1.0, ())
+        if pair != "bodies":
+            assert teacher.steps == {"pretrain": 20_000, "adapt": 15_000}
+            assert teacher.augmentation == view
+    tracked = get_config("cc_ssl", "bodies,released,temporal")
+    assert (tracked.method.temporal_ratio, tracked.method.rounds, tracked.model.sigma) == (0.9, 6, 1.0)
+    assert (tracked.optim.adam_learning_rate, tracked.optim.adapt_decay) == (2.5e-4, 0.0)
+    assert get_config("cc_ssl", "bodies").method.temporal_ratio is None
+
+
+def get_config(recipe: str, words: str) -> configs.Config:
+    path = Path(__file__).parents[1] / "configs" / f"{recipe}.py"
+    module: dict[str, Any] = {}
+    exec(compile(path.read_text(), str(path), "exec"), module)
+    config = module["get_config"](words)
+    configs.validate(config)
+    return config

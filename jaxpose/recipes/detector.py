@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxpose.config import Config
-from jaxpose.models import functional, torch_import
+from jaxpose.models import functional, layers, torch_import
 from jaxpose.recipes import optimizers
 from jaxpose.recipes.stage import State, Task, initial_state
 
@@ -57,11 +57,11 @@ class Detector:
 
     def features(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple["Features", Trees]:
         """As `trunk`, with the features of the backbone's layers."""
-        layers, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
+        found, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
         up, upsampling = self.networks["upsampling"].apply(
-            params["upsampling"], stats["upsampling"], layers[-1], train=train
+            params["upsampling"], stats["upsampling"], found[-1], train=train
         )
-        return Features(layers=layers, up=up), stats | {"backbone": backbone, "upsampling": upsampling}
+        return Features(layers=found, up=up), stats | {"backbone": backbone, "upsampling": upsampling}
 
     def head(
         self, name: str, params: Any, stats: Trees, features: jax.Array, *, train: bool
@@ -121,6 +121,11 @@ def continued(
     stats |= {name: previous.stats[before] for name, before in kept.items()}
     optimizers = {name: rule.init(params[name]) for name, rule in rules.items()}
     return initial_state(params=params, stats=stats, optimizers=optimizers, extra=extra or {})
+
+
+def moved_twice(before: Any, once: Any) -> Any:
+    """Running statistics after a second update towards the same batch, given those before and after the first."""
+    return jax.tree.map(lambda r, s: s + layers.MOMENTUM * (s - r), before, once)
 
 
 def load_backbone(path: str, state: State) -> State:

@@ -4,6 +4,7 @@ Two regressors fit the source; they are led to disagree on the target, and then 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,11 @@ class MCD:
 
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD) -> Stage:
-    """The adversarial stage."""
+    """The adversarial stage.
+
+    Step B leaves the trunk alone, so the first step C would find the features that B has found, but for the running
+    statistics of the trunk, which move towards the same batch once more.
+    """
     steps = config.steps["adapt"]
     rule, rates = detector.adaptation(config)
 
@@ -63,42 +68,53 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
         images = inputs.unlabelled(target_key, batch["target"], task)
 
-        def supervision(params: Trees, stats: Trees) -> tuple[jax.Array, Trees]:
-            features, stats = networks.trunk(params, stats, labels.images, train=True)
+        def supervision(heads: Trees, stats: Trees, features: jax.Array) -> tuple[jax.Array, Trees]:
             losses = []
             for name in HEADS:
-                maps, stats = networks.head(name, params[name], stats, features, train=True)
+                maps, stats = networks.head(name, heads[name], stats, features, train=True)
                 losses.append(heatmap.masked_mean(heatmap.spatial_kl(labels.maps, maps), labels.mask))
             return sum(losses, jnp.zeros(())), stats
 
-        def discrepancy(params: Trees, stats: Trees) -> tuple[jax.Array, Trees]:
-            features, stats = networks.trunk(params, stats, images, train=True)
-            first, stats = networks.head("head", params["head"], stats, features, train=True)
-            second, stats = networks.head("head2", params["head2"], stats, features, train=True)
+        def discrepancy(heads: Trees, stats: Trees, features: jax.Array) -> tuple[jax.Array, Trees]:
+            first, stats = networks.head("head", heads["head"], stats, features, train=True)
+            second, stats = networks.head("head2", heads["head2"], stats, features, train=True)
             return settings.trade_off * jnp.mean(difference(first, second)), stats
 
-        def descend(state: State, grads: Trees, names: tuple[str, ...]) -> State:
-            grads = {name: grads[name] for name in names}
+        def descend(state: State, grads: Trees) -> State:
             return optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
 
         # A: everything fits the source.
-        (loss, stats), grads = jax.value_and_grad(supervision, has_aux=True)(state.params, state.stats)
+        def fit(params: Trees) -> tuple[jax.Array, Trees]:
+            features, stats = networks.trunk(params, state.stats, labels.images, train=True)
+            return supervision(params, stats, features)
+
+        (loss, stats), grads = jax.value_and_grad(fit, has_aux=True)(state.params)
         before = networks.before_target(state.stats, stats)
-        state = descend(state, grads, NETWORKS)
+        state = descend(state, grads)
 
         # B: the regressors disagree on the target without leaving the source.
-        def disagree(params: Trees) -> tuple[jax.Array, Trees]:
-            apart, stats = discrepancy(params, before)
-            return supervision(params, before)[0] - apart, stats
+        source, _ = networks.trunk(state.params, before, labels.images, train=True)
+        target = _seen(networks, state.params, before, images)
 
-        grads, stats = jax.grad(disagree, has_aux=True)(state.params)
-        state = descend(state, grads, HEADS)
+        def disagree(heads: Trees) -> tuple[jax.Array, Trees]:
+            apart, stats = discrepancy(heads, target.stats, target.features)
+            return supervision(heads, before, source)[0] - apart, stats
+
+        grads, stats = jax.grad(disagree, has_aux=True)({name: state.params[name] for name in HEADS})
+        state = descend(state, grads)
 
         # C: the trunk makes them agree.
         apart = jnp.zeros(())
-        for _ in range(settings.trunk_updates):
-            (apart, stats), grads = jax.value_and_grad(discrepancy, has_aux=True)(state.params, stats)
-            state = descend(state, grads, TRUNK)
+        for repeat in range(settings.trunk_updates):
+            if repeat:
+                target = _seen(networks, state.params, stats, images)
+                stats = target.stats
+            else:
+                stats |= {name: detector.moved_twice(before[name], target.stats[name]) for name in TRUNK}
+            (apart, stats), by_features = jax.value_and_grad(
+                lambda features, stats=stats, state=state: discrepancy(state.params, stats, features), has_aux=True
+            )(target.features)
+            state = descend(state, target.pull(by_features)[0])
         metrics = {"loss/source": loss, "loss/discrepancy": apart}
         return dataclasses.replace(state, stats=stats), metrics
 
@@ -110,6 +126,24 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         step=step,
         predict=networks.predict,
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """One pass of the target through the trunk."""
+
+    features: jax.Array
+    pull: Callable[[jax.Array], tuple[Trees]]  # from the features' gradient to the trunk's parameters
+    stats: Trees
+
+
+def _seen(networks: detector.Detector, params: Trees, stats: Trees, images: jax.Array) -> _Seen:
+    features, pull, stats = jax.vjp(
+        lambda trunk: networks.trunk(trunk, stats, images, train=True),
+        {name: params[name] for name in TRUNK},
+        has_aux=True,
+    )
+    return _Seen(features=features, pull=pull, stats=stats)
 
 
 def difference(first: jax.Array, second: jax.Array) -> jax.Array:

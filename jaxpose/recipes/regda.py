@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
-from jaxpose.models import layers
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import detector, inputs, optimizers, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
@@ -205,7 +204,7 @@ def released(
     misled = objectives.regress(state.params["head_adv"], target.stats, target)
     state = descend(state, {"head_adv": objectives.adversary_gradient(misled)})
     again = objectives.regress(state.params["head_adv"], misled.stats, target)
-    twice = {name: _moved_twice(target.stats_before[name], target.stats[name]) for name in (*TRUNK, "head")}
+    twice = {name: detector.moved_twice(target.stats_before[name], target.stats[name]) for name in (*TRUNK, "head")}
     state = descend(state, objectives.trunk_gradient(state.step, target, again))
     state = dataclasses.replace(state, stats=again.stats | twice)
     return state, metrics | objectives.metrics(target, misled)
@@ -344,12 +343,6 @@ class Objectives:
         """How far f' predicts from f, in image pixels (Fig. 9)."""
         between = jnp.linalg.norm(heatmaps.argmax_points(logits) - points, axis=-1) * self.task.stride
         return heatmap.masked_mean(between, mask)
-
-
-def _moved_twice(before: Any, once: Any) -> Any:
-    """Running statistics after a second update towards the same batch: r -> 0.81 r + 0.19 b."""
-    keep = layers.MOMENTUM
-    return jax.tree.map(lambda r, s: s + keep * (s - r), before, once)
 
 
 def _add(a: Any, b: Any) -> Any:

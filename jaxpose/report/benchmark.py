@@ -76,7 +76,7 @@ def _differences(found: Found, baseline: Found | None) -> list[str]:
     ]
 
 
-def _show(value: float, unit: str) -> str:
+def _show(value: int | float, unit: str) -> str:
     if unit == "%":
         return f"{100 * value:.1f} %"
     if unit == "s":

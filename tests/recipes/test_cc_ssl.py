@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxpose.losses import heatmap
-from jaxpose.recipes import cc_ssl, inputs, views
+from jaxpose.recipes import cc_ssl, consensus, inputs, views
 from jaxpose.recipes.stage import State, initial_state
 from jaxpose.train import mesh as meshes
 
@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
 
 N = 6
-SETTINGS = cc_ssl.CCSSL(rounds=3, random_views=2, weight=0.7)
+VIEWS = consensus.RandomViews(count=2)
+SETTINGS = cc_ssl.CCSSL(rounds=3, random_views=VIEWS, weight=0.7)
 TASK = make_task(sizes={"source": 20, "target": N}, augmentation=dataclasses.replace(NONE, rotation=20.0))
 RNG = np.random.default_rng(0)
 
@@ -78,54 +79,10 @@ def test_what_cannot_be_is_named() -> None:
         cc_ssl.CCSSL(rounds=0).stages(TASK, config())
     with pytest.raises(ValueError, match=r"config.method.last_share: found 80.0, expected 0 to 1"):
         cc_ssl.CCSSL(last_share=80.0).stages(TASK, config())
+    with pytest.raises(ValueError, match=r"config.method.temporal_ratio: found -1.0, expected 0 to 1"):
+        cc_ssl.CCSSL(temporal_ratio=-1.0).stages(TASK, config())
     with pytest.raises(ValueError, match=r"task.sizes: found \{\}, expected the number of target images"):
         cc_ssl.CCSSL().stages(make_task(), config())
-
-
-def test_views_agree_on_where_the_points_are() -> None:
-    """A detector that returns the image's own colours as heatmaps finds the same points in every view."""
-    size, stride = 128, 4
-    task = make_task(image_size=size, heatmap_size=size // stride)
-    points = RNG.uniform(50, 78, (3, K, 2)).astype(np.float32)
-    y, x = np.mgrid[:size, :size].astype(np.float32)[:, None, ..., None]
-    squared = (x - points[:, None, None, :, 0]) ** 2 + (y - points[:, None, None, :, 1]) ** 2
-    images = np.round(255 * np.exp(-squared / 128)).astype(np.uint8)
-    images[2, ..., 1] = 0
-    seen = []
-
-    def colours(normalised: jax.Array) -> jax.Array:
-        pixels = normalised * jnp.asarray([[[[0.229, 0.224, 0.225]]]]) + jnp.asarray([[[[0.485, 0.456, 0.406]]]])
-        seen.append(pixels)
-        return jax.image.resize(pixels, (pixels.shape[0], size // stride, size // stride, 3), "linear", antialias=True)
-
-    settings = cc_ssl.CCSSL(maps=views.plain_maps, random_views=4)
-    found, confidence = cc_ssl.consensus(
-        jax.random.key(0), jnp.asarray(images), jnp.asarray([7, 2, 9]), task, settings, colours
-    )
-    assert len(seen) == 1  # one pass
-    np.testing.assert_allclose(np.asarray(seen[0]).reshape(3, 5, size, size, 3)[:, 0] * 255, images, atol=1e-3)
-    moved = np.asarray(seen[0]).reshape(3, 5, size, size, 3)
-    assert np.abs(np.diff(moved, axis=1)).max((2, 3, 4)).min() > 0.1
-    visible = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 1]], bool)
-    np.testing.assert_allclose(np.asarray(found)[visible], points[visible], atol=0.5)
-    assert np.asarray(confidence)[visible].min() > 0.8
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(confidence[2, 1], 0.0, atol=1e-6)
-
-
-def test_random_views_turn_and_scale_about_the_middle_within_their_limits() -> None:
-    matrix = np.asarray(cc_ssl._views(jax.random.key(0), jnp.arange(200), SIZE, cc_ssl.CCSSL()))
-    np.testing.assert_allclose(matrix[:, 0], np.tile([[1, 0, 0], [0, 1, 0]], (200, 1, 1)), atol=1e-6)
-    turned = matrix[:, 1:].reshape(-1, 2, 3)
-    scale, degrees = (
-        np.hypot(turned[:, 0, 0], turned[:, 1, 0]),
-        np.rad2deg(np.arctan2(turned[:, 1, 0], turned[:, 0, 0])),
-    )
-    assert (scale.min(), scale.max()) == pytest.approx((0.75, 1.25), abs=1e-4)
-    assert np.abs(degrees).max() == pytest.approx(60, abs=1e-3)
-    assert degrees.std() == pytest.approx(30, abs=3)
-    middle = np.full(2, (SIZE - 1) / 2)
-    np.testing.assert_allclose(turned[:, :, :2] @ middle + turned[:, :, 2], np.tile(middle, (800, 1)), atol=1e-3)
 
 
 def test_a_round_writes_every_record_once_into_its_row() -> None:
@@ -148,9 +105,9 @@ def test_a_round_writes_every_record_once_into_its_row() -> None:
     @jax.jit
     def alone(records: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         def predict(x: jax.Array) -> jax.Array:
-            return networks.predict(state, x)
+            return views.softmax_maps(networks.predict(state, x))
 
-        return cc_ssl.consensus(key, images, records, TASK, SETTINGS, predict)
+        return consensus.of_views(key, images, records, TASK, VIEWS, predict)
 
     points, confidence = alone(jnp.arange(N), jnp.asarray(images))
     np.testing.assert_allclose(after.extra["confidence"], confidence, rtol=1e-4)
@@ -164,6 +121,34 @@ def test_a_round_writes_every_record_once_into_its_row() -> None:
     two, _ = sharded(state, batches[0], key)
     one, _ = step(state, batches[0], key)
     np.testing.assert_allclose(two.extra["confidence"], one.extra["confidence"], rtol=1e-4)
+
+
+def test_pairs_of_frames_are_records_where_there_are_clips() -> None:
+    settings = dataclasses.replace(SETTINGS, temporal_ratio=0.9)
+    networks, images = make_networks(), RNG.integers(0, 256, (BATCH, 2, SIZE, SIZE, 3), np.uint8)
+    stages = settings.stages(TASK, config())
+    assert {tuple(stage.reads) for stage in stages[1:]} == {("target_clips",), ("source", "target_clips")}
+    assert all(stage.reads["target_clips"] == ("image", "index") for stage in stages[1:])
+    stage = cc_ssl.relabel(TASK, config(), networks, settings, 0)
+    state = jax.jit(stage.init)(jax.random.key(1), pretrained())
+    records, key = [3, 0, 4, 1], jax.random.key(2)
+    fields = target_batch(images, records)["target"]
+    after, _ = jax.jit(stage.step)(state, {"target_clips": fields}, key)
+
+    @jax.jit
+    def alone() -> tuple[jax.Array, jax.Array]:
+        def predict(x: jax.Array) -> jax.Array:
+            return views.softmax_maps(networks.predict(state, x))
+
+        return consensus.of_frames(key, fields["image"], fields["index"], TASK, VIEWS, predict, ratio=0.9)
+
+    points, confidence = alone()
+    np.testing.assert_allclose(after.extra["points"][jnp.asarray(records)], points, atol=1e-2)
+    np.testing.assert_allclose(after.extra["confidence"][jnp.asarray(records)], confidence, rtol=1e-4)
+    np.testing.assert_array_equal(np.asarray(after.extra["confidence"])[[2, 5]], 0.0)
+    labelled = cc_ssl.remembered(after, fields)
+    np.testing.assert_array_equal(labelled["image"], images[:, 1])
+    np.testing.assert_array_equal(labelled["keypoints"], after.extra["points"][jnp.asarray(records)])
 
 
 def test_one_update_is_supervision_and_the_surest_of_the_memory() -> None:
@@ -229,13 +214,3 @@ def test_one_update_is_supervision_and_the_surest_of_the_memory() -> None:
     after, metrics = step(empty, batch, key)
     assert float(metrics["loss/target"]) == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
-
-
-def test_tracked_points_take_over_where_confidence_falls() -> None:
-    points, tracked = np.zeros((1, 4, 2), np.float32), np.ones((1, 4, 2), np.float32)
-    confidence = np.array([[0.5, 0.5, 0.5, 0.95]], np.float32)
-    found = np.array([[True, False, True, True]])
-    previous = np.array([[1.0, 1.0, 0.5, 1.0]], np.float32)
-    moved, sure = cc_ssl.temporally_consistent(*map(jnp.asarray, (points, confidence, tracked, previous, found)))
-    np.testing.assert_array_equal(moved[0, :, 0], [1, 0, 0, 0])
-    np.testing.assert_allclose(sure, [[0.9, 0.5, 0.5, 0.95]])

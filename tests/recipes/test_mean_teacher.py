@@ -203,5 +203,5 @@ def test_wrong_shares_are_named() -> None:
 
 def test_the_released_rate_falls_twice() -> None:
     rate = mean_teacher.released_schedule(1.0, 300, make_config(None).optim)
-    found = [float(rate(jnp.int32(i))) for i in (0, 49, 50, 199, 200)]
+    found = [float(rate(jnp.int32(i))) for i in (0, 39, 40, 189, 190)]
     np.testing.assert_allclose(found, [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)

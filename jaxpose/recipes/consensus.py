@@ -1,0 +1,126 @@
+"""Pseudo-labels that several views of an image agree on, and the frame before it where there are clips.
+
+Source: CC-SSL (Mu et al., CVPR 2020), Sec. 3.3, and its released code.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxpose.data import augment
+from jaxpose.ops import affine, flow
+from jaxpose.recipes import views
+from jaxpose.recipes.stage import Task
+from jaxpose.recipes.views import Points, Values
+
+Predict = Callable[[jax.Array], jax.Array]  # normalised images -> maps that can be averaged, see `views.Normal`
+
+
+@dataclasses.dataclass(kw_only=True)
+class RandomViews:
+    """Views of an image besides the image as it is.
+
+    Attributes:
+      count: how many.
+      scale_deviation, scale_limit: of a view's scale, normal around 1.
+      rotation_deviation, rotation_limit: of a view's rotation, in degrees.
+    """
+
+    count: int = 4
+    scale_deviation: float = 0.25
+    scale_limit: float = 0.25
+    rotation_deviation: float = 30.0
+    rotation_limit: float = 60.0
+
+
+def of_views(
+    key: Array, images: Array, records: Int[Array, " b"], task: Task, settings: RandomViews, predict: Predict
+) -> tuple[Points, Values]:
+    """Points in crop pixels (B, K, 2) and confidences (B, K), from the mean of heatmaps of several views.
+
+    The views of all images (B, S, S, 3) pass through the network together. A record draws its own views, so that where
+    it appears in a batch does not matter.
+    """
+    b, s, count = images.shape[0], images.shape[1], settings.count + 1
+    matrix = _views(key, records, task.image_size, settings).reshape(b * count, 2, 3)
+    repeated = jnp.broadcast_to(images[:, None], (b, count, s, s, 3)).reshape(b * count, s, s, 3)
+    maps = predict(augment.normalize(affine.warp(repeated, matrix)))
+    back = views.warp_maps(maps, affine.invert(views.on_heatmaps(matrix, task.stride)))
+    return views.read(jnp.mean(back.reshape(b, count, *back.shape[1:]), axis=1), task)
+
+
+def of_frames(
+    key: Array,
+    pairs: Array,
+    records: Int[Array, " b"],
+    task: Task,
+    settings: RandomViews,
+    predict: Predict,
+    *,
+    ratio: float,
+) -> tuple[Points, Values]:
+    """As `of_views`, of the second frames of pairs (B, 2, S, S, 3), whose labels come from the first where sure there.
+
+    Both frames are seen in the same views, so that their confidences compare. The released code lets a label travel on
+    from frame to frame, also into the next clip; here it travels by one frame.
+    """
+    b = pairs.shape[0]
+    frames = pairs.reshape(2 * b, *pairs.shape[2:])
+    found = of_views(key, frames, jnp.repeat(records, 2), task, settings, predict)
+    points, confidence = (values.reshape(b, 2, *values.shape[1:]) for values in found)
+    grey = jnp.sum(pairs.astype(jnp.float32) * jnp.asarray(_LUMA)[None, None, None, None], axis=-1)
+    limit = _LONGEST_MOTION * task.image_size
+    tracked, seen = flow.track(grey[:, 0], grey[:, 1], points[:, 0], limit=limit)
+    return temporally_consistent(points[:, 1], confidence[:, 1], tracked, confidence[:, 0], seen, ratio=ratio)
+
+
+def temporally_consistent(
+    points: Points,
+    confidence: Values,
+    tracked: Points,
+    previous_confidence: Values,
+    found: Bool[Array, "b k"],
+    *,
+    ratio: float = 0.9,
+) -> tuple[Points, Values]:
+    """A frame's labels, from the previous frame where confidence has fallen.
+
+    Args:
+      points, confidence: of the frame.
+      tracked, found: where optical flow takes the previous frame's points, and whether it could; see `ops.flow.track`.
+      previous_confidence: of the previous frame.
+      ratio: below that ratio of confidences the tracked point takes over, with the previous confidence times it.
+    """
+    fallen = found & (confidence < ratio * previous_confidence)
+    return (
+        jnp.where(fallen[..., None], tracked, points),
+        jnp.where(fallen, ratio * previous_confidence, confidence),
+    )
+
+
+_LUMA = (0.299, 0.587, 0.114)
+_LONGEST_MOTION = 15 / 256  # of the image's side
+
+
+def _views(key: Array, records: Int[Array, " b"], size: int, settings: RandomViews) -> Float[Array, "b v 2 3"]:
+    """The image as it is and the random views of each record."""
+    draw = jax.vmap(lambda record: jax.random.normal(jax.random.fold_in(key, record), (settings.count, 2)))
+    scale, rotation = (draw(records)[..., i] for i in (0, 1))
+    scale = 1 + jnp.clip(settings.scale_deviation * scale, -settings.scale_limit, settings.scale_limit)
+    rotation = jnp.clip(settings.rotation_deviation * rotation, -settings.rotation_limit, settings.rotation_limit)
+    scale, rotation = (
+        jnp.pad(draws, ((0, 0), (1, 0)), constant_values=unchanged)
+        for draws, unchanged in ((scale, 1.0), (rotation, 0.0))
+    )
+    n = scale.size
+    matrix = affine.similarity(
+        rotation=jnp.deg2rad(rotation.ravel()),
+        scale=scale.ravel(),
+        translation=jnp.zeros((n, 2), jnp.float32),
+        mirror=jnp.ones((n,), jnp.float32),
+        size=size,
+    )
+    return matrix.reshape(*scale.shape, 2, 3)

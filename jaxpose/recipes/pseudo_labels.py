@@ -1,0 +1,47 @@
+"""Training on labels and on pseudo-labels together, however these were found."""
+
+import jax
+
+from jaxpose.recipes import supervised
+from jaxpose.recipes.detector import Detector, Trees
+from jaxpose.recipes.inputs import Labelled
+from jaxpose.recipes.stage import Metrics
+
+
+def gradients(
+    networks: Detector,
+    params: Trees,
+    stats: Trees,
+    labels: Labelled,
+    pseudo_labels: Labelled,
+    *,
+    loss: supervised.Loss,
+    mean: supervised.Mean,
+    weight: float,
+) -> tuple[Trees, Trees, Metrics]:
+    """Gradients by network, statistics and metrics of one batch of each.
+
+    Args:
+      networks: with a head `head`.
+      params, stats: by network; a gradient goes to all of `params`.
+      labels: of the source.
+      pseudo_labels: of the target.
+      loss, mean: of maps against labels, and the mean over joints.
+      weight: of the loss on pseudo-labels.
+    """
+
+    def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
+        maps, updated = forward(networks, params, stats, labels.images)
+        source = mean(loss(labels.maps, maps), labels.mask)
+        maps, updated = forward(networks, params, networks.before_target(stats, updated), pseudo_labels.images)
+        target = mean(loss(pseudo_labels.maps, maps), pseudo_labels.mask)
+        return source + weight * target, (updated, {"loss/source": source, "loss/target": target})
+
+    grads, (updated, metrics) = jax.grad(objective, has_aux=True)(params)
+    return grads, updated, metrics
+
+
+def forward(networks: Detector, params: Trees, stats: Trees, images: jax.Array) -> tuple[jax.Array, Trees]:
+    """Heatmaps (B, H, W, K) of the head `head` while training, and all statistics with those of the pass updated."""
+    features, stats = networks.trunk(params, stats, images, train=True)
+    return networks.head("head", params["head"], stats, features, train=True)

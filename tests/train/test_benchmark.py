@@ -1,0 +1,89 @@
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_loop import make_run
+
+from jaxpose.report import benchmark as table
+from jaxpose.train import benchmark
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    run = make_run(tmp_path_factory.mktemp("run"), devices=2)
+    return benchmark.measure(run, steps=5) | {"devices": ["cpu", "cpu"]}
+
+
+def test_the_result_is_json_with_what_the_docstring_promises(found: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(found)) == found
+    assert (found["stage"], found["batch_size"], found["image_size"], found["joints"]) == ("second", 4, 32, 16)
+    assert 0 < found["step_s_low"] <= found["step_s"] <= found["step_s_high"]
+    assert found["pairs_per_s"] == pytest.approx(4 / found["step_s"])
+    assert found["images_per_s"] == found["pairs_per_s"]  # this stage reads one domain
+    assert found["compile_s"] > 0
+    assert found["peak_bytes"] > 4 * 32 * 32 * 3 / 2
+    assert found["model_flops"] == 0  # it holds no product
+    assert found["bytes"] > 0
+    assert found["matmul_flops_per_s"] > 1e8
+    assert found["copy_bytes_per_s"] > 1e7
+    assert set(found["host_images_per_s"]) == {"read", "decode", "crop", "batch", "transfer"}
+    assert min(found["host_images_per_s"].values()) > 0
+    assert found["data_images_per_s"] > 0
+    assert found["loop_fraction"] == pytest.approx(found["step_s"] / found["loop_step_s"])
+    assert 0 <= found["device_wait_fraction"] <= 1
+
+
+def test_slow_data_are_seen_as_waiting(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    domain = run.pair.domains["source"]
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Slow(type(domain.splits["train"])):
+        def __getitem__(self, index: int) -> Any:
+            time.sleep(0.02)
+            return super().__getitem__(index)
+
+    crops = domain.splits["train"]
+    slow = Slow(**{field.name: getattr(crops, field.name) for field in dataclasses.fields(crops)})
+    splits = {**domain.splits, "train": slow}
+    pair = dataclasses.replace(
+        run.pair, domains={**run.pair.domains, "source": dataclasses.replace(domain, splits=splits)}
+    )
+    found = benchmark.measure(dataclasses.replace(run, pair=pair), steps=20)
+    assert found["loop_step_s"] > 0.02  # four images of 20 ms in at most two threads each
+    assert found["device_wait_fraction"] > 0.5
+    assert found["loop_fraction"] < 0.5
+
+
+def test_results_side_by_side(found: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.json"
+    path.write_text(json.dumps(found | {"step_s": 2 * found["step_s"], "batch_size": 8}))
+    shown = table.table(found, table.read(path))
+    update = next(line for line in shown.splitlines() if line.startswith("update "))
+    assert update.endswith(" 0.50")
+    assert "not comparable: batch_size was 8, is 4" in shown
+    assert "ratio" not in table.table(found)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"step_s": 1}'])
+def test_what_is_no_result_is_an_error(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"--baseline=.*other.json: found no .*, expected a benchmark.json"):
+        table.read(path)
+    with pytest.raises(ValueError, match=r"--baseline=.*expected a benchmark.json"):
+        table.read(tmp_path / "absent.json")
+
+
+def test_compilation_is_measured_without_the_cache() -> None:
+    before = jax.config.jax_enable_compilation_cache
+    with benchmark._no_cache():
+        assert not jax.config.jax_enable_compilation_cache
+    assert jax.config.jax_enable_compilation_cache == before
