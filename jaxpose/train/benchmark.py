@@ -35,39 +35,57 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
       with the run's threads or workers, batches on the devices. Of both together: `loop_step_s`, its `loop_fraction` of
       the pure rate, and `device_wait_fraction`, for how much of the time at most the devices waited for data.
     """
-    stage, number = run.stages[-1], len(run.stages) - 1
+    stage = run.stages[-1]
     batches = run.batches(stage, start=0, broken=lambda *_: None)
-    batch = next(batches)
-    state = _untrained(run)
-    key, alive = run.update_key(number), jnp.asarray(True)
-    traced = run.update(stage).trace(state, batch, key, alive)
-    operations = flops.count(traced.jaxpr.jaxpr) / run.mesh.size
-    with _no_cache():
-        clock = time.perf_counter()
-        update = traced.lower().compile()
-        compile_s = time.perf_counter() - clock
-    found: dict[str, Any] = {
+    key, state = run.update_key(len(run.stages) - 1), _untrained(run)
+    update, state, found = measure_update(run.update(stage), state, next(batches), key, steps=steps)
+    step_s = found["step_s"]
+    found = {
         "stage": stage.name,
         "batch_size": run.config.data.batch_size,
         "image_size": run.task.image_size,
         "joints": len(run.task.skeleton),
-        "compile_s": compile_s,
-    }
-    state, times = _alone(update, state, batch, key, alive, steps)
-    step_s = statistics.median(times)
-    pairs = run.config.data.batch_size / step_s
-    found |= {
-        "steps": steps,
-        "step_s": step_s,
-        "step_s_low": min(times),
-        "step_s_high": max(times),
-        "pairs_per_s": pairs,
+        "pairs_per_s": run.config.data.batch_size / step_s,
         "images_per_s": run.images_per_step(stage) / step_s,
-        "peak_bytes": _peak_bytes(update),
-    }
-    found |= _limits(update, step_s, operations, detector.compute_dtype(run.config.dtype))
+    } | found
+    found |= _limits(found, detector.compute_dtype(run.config.dtype))
     found |= _data(run, stage, batches)
-    return found | _together(update, state, batches, key, alive, steps, step_s)
+    return found | _together(update, state, batches, key, steps, step_s)
+
+
+def measure_update(
+    update: Any, state: State, batch: Any, key: jax.Array, *, steps: int
+) -> tuple[Any, State, dict[str, Any]]:
+    """Compiles and times a jitted update (`Run.update`) on one batch that stays on the devices.
+
+    Returns:
+      the compiled update; the state after all of it; and, as in `measure`, `compile_s`, `steps`, `step_s` with its
+      extremes, `peak_bytes`, `flops`, `bytes` and `model_flops`.
+    """
+    alive = jnp.asarray(True)
+    traced = update.trace(state, batch, key, alive)
+    with _no_cache():
+        clock = time.perf_counter()
+        compiled = traced.lower().compile()
+        compile_s = time.perf_counter() - clock
+    state, times = _alone(compiled, state, batch, key, alive, steps)
+    cost = compiled.cost_analysis()
+    devices = len(jax.tree.leaves(batch)[0].sharding.device_set)
+    return (
+        compiled,
+        state,
+        {
+            "steps": steps,
+            "compile_s": compile_s,
+            "step_s": statistics.median(times),
+            "step_s_low": min(times),
+            "step_s_high": max(times),
+            "peak_bytes": _peak_bytes(compiled),
+            "flops": float(cost.get("flops", 0.0)),
+            "bytes": float(cost.get("bytes accessed", 0.0)),
+            "model_flops": flops.count(traced.jaxpr.jaxpr) / devices,
+        },
+    )
 
 
 def _untrained(run: Run) -> State:
@@ -115,23 +133,19 @@ def _peak_bytes(update: Any) -> int:
     )
 
 
-def _limits(update: Any, step_s: float, operations: float, dtype: jnp.dtype) -> dict[str, Any]:
-    """What the update computes and moves, beside the rates of a matrix product and of a copy on the same device."""
-    cost = update.cost_analysis()
-    moved = float(cost.get("bytes accessed", 0.0))
-    side = 2048 if jax.default_backend() == "cpu" else 8192
+def _limits(found: dict[str, Any], dtype: jnp.dtype) -> dict[str, float]:
+    """The rates of a matrix product and of a copy on the same device, and how much of them the update comes to."""
+    accelerator = jax.default_backend() != "cpu"
+    side = 8192 if accelerator else 2048
     matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = 2.0 * side**3 / _seconds(jax.jit(lambda a: a @ a), matrix)
-    numbers = jnp.arange(64 * 2**20 if side == 2048 else 512 * 2**20, dtype=jnp.float32)
+    numbers = jnp.zeros((512 if accelerator else 64) * 2**20, jnp.float32)
     copy = 2.0 * numbers.nbytes / _seconds(jax.jit(lambda a: a + 1.0, donate_argnums=(0,)), numbers, chained=True)
     return {
-        "flops": float(cost.get("flops", 0.0)),
-        "model_flops": operations,
-        "bytes": moved,
         "matmul_flops_per_s": product,
         "copy_bytes_per_s": copy,
-        "matmul_fraction": operations / step_s / product,
-        "copy_fraction": moved / step_s / copy,
+        "matmul_fraction": found["model_flops"] / found["step_s"] / product,
+        "copy_fraction": found["bytes"] / found["step_s"] / copy,
     }
 
 
@@ -188,12 +202,11 @@ def _together(
     state: State,
     batches: Iterator[Any],
     key: jax.Array,
-    alive: jax.Array,
     steps: int,
     step_s: float,
 ) -> dict[str, Any]:
     """Updates fed by the pipeline, with the metrics fetched one step late, as the training loop does."""
-    batch, before, idle, count = next(batches), None, 0.0, 0
+    alive, batch, before, idle, count = jnp.asarray(True), next(batches), None, 0.0, 0
     clock = time.perf_counter()
     while count < steps and (count < _WARM_UP or time.perf_counter() - clock < _CAP):
         state, running, metrics = update(state, batch, key, alive)

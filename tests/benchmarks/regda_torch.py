@@ -333,7 +333,7 @@ def jax_worker(options: argparse.Namespace, kind: str, fields: dict) -> tuple[St
     return step, wait, about
 
 
-def make_update(options: argparse.Namespace, kind: str, fields: dict) -> tuple[Any, Any, Any, Any]:
+def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: int = 1) -> tuple[Any, Any, Any, Any]:
     """The trainer's compiled-on-call update of the adaptation stage, its first state, its batch and its key."""
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[options.device]
     import jax
@@ -361,7 +361,7 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict) -> tuple[A
         data=Data(image_size=options.size, batch_size=len(fields["source"]["image"])),
         augmentation=nothing,
         model=Model(depth=options.depth, width=options.width, head_width=options.head_width, sigma=SIGMA),
-        mesh=Mesh(data=1),
+        mesh=Mesh(data=devices),
     )
     task = Task(
         skeleton=Skeleton(name="benchmark", joints=tuple(f"joint{k}" for k in range(options.joints))),
@@ -370,7 +370,7 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict) -> tuple[A
         sigma=SIGMA,
         augmentation=nothing,
     )
-    mesh = meshes.make_mesh(1)
+    mesh = meshes.make_mesh(devices)
     stages = method.stages(task, config)
     unread: Any = None
     run = Run(config=config, stages=stages, task=task, pair=unread, measures=unread, mesh=mesh, workdir=Path())
