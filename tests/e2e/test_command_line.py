@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from jaxpose.main import RUN_AGAIN
+
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import ROOT, TINY, command, environment, fails, history, results, run
 
@@ -100,12 +102,18 @@ def test_a_killed_run_resumes_to_the_same_result(finished: Path, tmp_path: Path,
     assert without_times(history(workdir)) == without_times(history(finished))
 
 
-def test_sigterm_saves_and_exits_cleanly(finished: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_asks_to_be_run_again(finished: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "stopped"
-    assert interrupt(workdir, signal.SIGTERM, "metrics.jsonl") == 0
+    assert RUN_AGAIN == 75
+    assert interrupt(workdir, signal.SIGTERM, "metrics.jsonl") == RUN_AGAIN
     assert any((workdir / "checkpoints").iterdir())
     run(workdir, *TINY)
     assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
+
+
+def test_sigterm_before_the_first_update_asks_to_be_run_again(tmp_path: Path) -> None:
+    assert interrupt(tmp_path / "early", signal.SIGTERM, "config.json") == RUN_AGAIN
+    assert not (tmp_path / "early" / "results.json").exists()
 
 
 @pytest.mark.slow

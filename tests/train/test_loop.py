@@ -93,6 +93,30 @@ def test_stages_hand_on_their_state_and_checkpoints_are_kept_by_total_step(tmp_p
     ]
 
 
+def test_nothing_is_compiled_after_the_first_update(tmp_path: Path) -> None:
+    compiled: list[str] = []
+
+    def note(event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    def compilations(name: str, steps: int) -> int:
+        run = make_run(tmp_path / name)
+        stages = tuple(dataclasses.replace(stage, steps=steps) for stage in run.stages)
+        compiled.clear()
+        loop.train(dataclasses.replace(run, stages=stages))
+        return len(compiled)
+
+    compilations("warm", 1)  # compiles what jax itself needs
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        once = compilations("once", 1)
+        assert once >= 2  # an update for each stage
+        assert compilations("often", 9) == once
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+
+
 def test_two_devices_read_the_same_batches(tmp_path: Path) -> None:
     one, _ = loop.train(make_run(tmp_path / "one"))
     two, _ = loop.train(make_run(tmp_path / "two", devices=2))
