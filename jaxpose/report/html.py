@@ -199,7 +199,7 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
         "images per second": _format(timing.get("images_per_s"), ",.0f"),
         "step": _format(timing.get("step_s"), ".3f", " s"),
         "compilation": _duration(timing.get("compile_s")),
-        "waiting for data": _duration(timing.get("data_wait_s")),
+        "devices waiting for data, at most": _duration(timing.get("device_wait_s")),
         "seed": _format(results.get("seed"), "d"),
         "fingerprint": str(results.get("fingerprint", ""))[:12],
     }

@@ -43,6 +43,7 @@ def test_a_run_leaves_what_the_readme_promises(finished: Path) -> None:
     found = results(finished)
     assert {"evaluations", "fingerprint", "timing", "devices", "versions", "seed", "skipped_records"} <= found.keys()
     assert {"wall_s", "compile_s", "step_s", "images_per_s", "data_wait_s"} <= found["timing"].keys()
+    assert 0 <= found["timing"]["device_wait_fraction"] <= 1
     assert len(found["fingerprint"]) == 64
     rows = {(r["stage"], r["domain"], r["split"], r["metric"], r["group"]): r for r in found["evaluations"]}
     for stage in ("pretrain", "adapt"):

@@ -82,6 +82,18 @@ def test_methods_are_compared_from_one_source_model(tmp_path: Path) -> None:
     assert "data:image/svg+xml" in (tmp_path / "all" / "compare.html").read_text()
 
 
+def test_a_benchmark_is_written_and_compared_with_an_earlier_one(tmp_path: Path) -> None:
+    printed = run(tmp_path / "run", *TINY, "--mode=benchmark", "--steps=2")
+    found = json.loads((tmp_path / "run" / "benchmark.json").read_text())
+    assert (found["stage"], found["batch_size"], found["config"]["method"]["name"]) == ("adapt", 4, "regda")
+    assert found["model_flops"] > 1e6
+    assert found["images_per_s"] == 2 * found["pairs_per_s"]
+    assert "share of the matrix product's rate" in printed
+    assert not (tmp_path / "run" / "results.json").exists()
+    message = fails(tmp_path / "run", *TINY, "--mode=benchmark", f"--baseline={tmp_path / 'absent.json'}")
+    assert message.endswith("found no JSON object there, expected a benchmark.json")
+
+
 def test_wrong_configs_for_a_mode_are_one_line(tmp_path: Path) -> None:
     assert "expected --config=configs/compare.py" in fails(tmp_path, "--mode=compare")
     assert "expected --config=configs/synth.py" in fails(tmp_path, "--mode=synthesize")
