@@ -73,7 +73,8 @@ def augment(
         mirror=jnp.where(mirrored, -1.0, 1.0),
         size=size,
     )
-    pixels = affine.warp(images, matrix)
+    # The barriers here and below keep XLA from computing pixels, from the warp on, anew for every use.
+    pixels = jax.lax.optimization_barrier(affine.warp(images, matrix))
     if settings.brightness or settings.contrast or settings.saturation:
         pixels = _colour(pixels, signed[:, 5:8], settings)
     if settings.blur:
@@ -112,7 +113,7 @@ def _blur(pixels: Images, sigma: Float[Array, " b"]) -> Images:
     weights = (weights / jnp.sum(weights, axis=1, keepdims=True))[:, :, None, None, None]
     for axis, n in ((1, pixels.shape[1]), (2, pixels.shape[2])):
         padding = [(2, 2) if a == axis else (0, 0) for a in range(4)]
-        padded = jnp.pad(pixels, padding, mode="edge")
+        padded = jnp.pad(jax.lax.optimization_barrier(pixels), padding, mode="edge")
         pixels = sum(
             (weights[:, i] * jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in range(5)),
             start=jnp.zeros_like(pixels),

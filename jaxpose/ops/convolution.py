@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxpose.ops import winograd
 
 _FEW_PIXELS = 16
-_MANY_CHANNELS, _MUCH_WORK = 64, 16384
+_MANY_CHANNELS, _MUCH_WORK = 64, 65536
 
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 

@@ -139,7 +139,7 @@ def test_small_maps_are_convolved_as_a_product(stride, side, monkeypatch):
 
 def test_many_channels_go_through_winograds_transform(monkeypatch):
     monkeypatch.setattr(convolution, "_on_cpu", lambda: True)
-    x, kernel = jnp.zeros((1, 16, 16, 64)), jnp.zeros((3, 3, 64, 64))
+    x, kernel = jnp.zeros((1, 32, 32, 64)), jnp.zeros((3, 3, 64, 64))
     same = jax.make_jaxpr(lambda x, k: convolution.conv2d(x, k, padding=1))(x, kernel)
     assert not any(e.primitive.name == PRIMITIVE for e in _equations(same.jaxpr))
     for options in ({"stride": 2, "padding": 1}, {"padding": 0}, {"padding": ((1, 1), (0, 2))}):
