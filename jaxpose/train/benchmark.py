@@ -1,5 +1,6 @@
 """How fast the last stage of a run is on this machine, and what holds it back."""
 
+import concurrent.futures
 import math
 import statistics
 import time
@@ -9,7 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
+from jaxpose.data.pipeline import Crops
 from jaxpose.data.stages import measure_stages
 from jaxpose.recipes import detector
 from jaxpose.recipes.stage import Stage, State
@@ -19,6 +22,7 @@ from jaxpose.train.run import Run, next_batch
 
 _WARM_UP = 3
 _BLOCK_S = 0.1  # shorter updates are timed several at a time, so that the host's clock and dispatch do not count
+_READ_AHEAD = 6
 _CAP = 20.0  # seconds that no measurement of updates exceeds by much
 
 
@@ -31,9 +35,10 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
       row of every domain); `compile_s`, without a cache; `peak_bytes` of a device's memory. Of one device's share of
       it: `flops` and `bytes` by XLA's cost analysis, `model_flops` as `flops.count` has them; `matmul_fraction` and
       `copy_fraction`: how much of the measured rates `matmul_flops_per_s` and `copy_bytes_per_s` these are.
-      Of the data: `host_images_per_s`, each stage of the pipeline in one thread, and `data_images_per_s`, all of it
-      with the run's threads or workers, batches on the devices. Of both together: `loop_step_s`, its `loop_fraction` of
-      the pure rate, and `device_wait_fraction`, for how much of the time at most the devices waited for data.
+      Of the data: `host_images_per_s`, each stage of the pipeline in one thread, and all of it with the run's threads
+      or workers, batches on the devices: `data_first_images_per_s` in the first epoch, `data_images_per_s` once what
+      fits is kept in memory. Of both together, then: `loop_step_s`, its `loop_fraction` of the pure rate, and
+      `device_wait_fraction`, for how much of the time at most the devices waited for data.
     """
     stage = run.stages[-1]
     batches = run.batches(stage, start=0, broken=lambda *_: None)
@@ -173,13 +178,33 @@ def _data(run: Run, stage: Stage, batches: Iterator[Any], *, seconds: float = 2.
     rows = {domain: {name: np.asarray(value) for name, value in fields.items()} for domain, fields in _local(batches)}
     images = run.images_per_step(stage) / jax.process_count()
     host["transfer"] = images / _best(lambda: jax.block_until_ready(meshes.to_devices(run.mesh, rows)), 5)
-    jax.block_until_ready(next(batches))
+    first = _rate(batches, run.images_per_step(stage), seconds)
+    if not run.config.data.workers:
+        for domain in stage.reads:
+            _fill_memory(run.pair.domains[domain].splits["train"])
+    whole = _rate(batches, run.images_per_step(stage), seconds)
+    return {"host_images_per_s": host, "data_first_images_per_s": first, "data_images_per_s": whole}
+
+
+def _rate(batches: Iterator[Any], images: int, seconds: float) -> float:
+    """Images per second that arrive on the devices; what was read ahead is not counted."""
+    for _ in range(_READ_AHEAD):
+        jax.block_until_ready(next(batches))
     clock, count = time.perf_counter(), 0
     while time.perf_counter() - clock < seconds:
         jax.block_until_ready(next(batches))
         count += 1
-    whole = count * run.images_per_step(stage) / (time.perf_counter() - clock)
-    return {"host_images_per_s": host, "data_images_per_s": whole}
+    return count * images / (time.perf_counter() - clock)
+
+
+def _fill_memory(crops: Crops) -> None:
+    """Reads what a run keeps in memory after its first epoch."""
+    started = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in pool.map(crops.__getitem__, range(min(len(crops), crops.memory))):
+            if time.perf_counter() - started > _CAP:
+                pool.shutdown(cancel_futures=True)
+                return
 
 
 def _local(batches: Iterator[Any]) -> Any:
@@ -230,7 +255,11 @@ class _no_cache:
 
     def __enter__(self) -> None:
         self._before = jax.config.jax_enable_compilation_cache
-        jax.config.update("jax_enable_compilation_cache", False)
+        self._use(False)
 
     def __exit__(self, *_: Any) -> None:
-        jax.config.update("jax_enable_compilation_cache", self._before)
+        self._use(self._before)
+
+    def _use(self, wanted: bool) -> None:
+        jax.config.update("jax_enable_compilation_cache", wanted)
+        compilation_cache.reset_cache()  # which asks for the setting once

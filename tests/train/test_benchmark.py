@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_loop import make_run
@@ -36,6 +37,7 @@ def test_the_result_is_json_with_what_the_docstring_promises(found: dict[str, An
     assert set(found["host_images_per_s"]) == {"read", "decode", "crop", "batch", "transfer"}
     assert min(found["host_images_per_s"].values()) > 0
     assert found["data_images_per_s"] > 0
+    assert found["data_first_images_per_s"] > 0
     assert found["loop_fraction"] == pytest.approx(found["step_s"] / found["loop_step_s"])
     assert 0 <= found["device_wait_fraction"] <= 1
 
@@ -82,8 +84,24 @@ def test_what_is_no_result_is_an_error(content: str, tmp_path: Path) -> None:
         table.read(tmp_path / "absent.json")
 
 
-def test_compilation_is_measured_without_the_cache() -> None:
-    before = jax.config.jax_enable_compilation_cache
-    with benchmark._no_cache():
-        assert not jax.config.jax_enable_compilation_cache
-    assert jax.config.jax_enable_compilation_cache == before
+def test_compilation_is_measured_without_the_cache(tmp_path: Path) -> None:
+    def compile_anew(number: int) -> None:
+        jax.jit(lambda x: x * number + number).lower(1.0).compile()
+
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    try:
+        compile_anew(3)
+        kept = len(list(tmp_path.iterdir()))
+        assert kept > 0
+        with benchmark._no_cache():
+            compile_anew(5)
+        assert len(list(tmp_path.iterdir())) == kept
+        compile_anew(7)
+        assert len(list(tmp_path.iterdir())) > kept
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before[0])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+        compilation_cache.reset_cache()
