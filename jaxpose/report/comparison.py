@@ -34,7 +34,7 @@ def summarize(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
 
     Returns:
       JSON: `methods`: name -> `last`: metric -> group -> [mean, deviation]; `source_choice` and `target_choice`: metric
-      -> [mean, deviation]; `wall_s`, `step_s` and `images_per_s`: means; `seeds`. `groups`: of each metric.
+      -> [mean, deviation]; `wall_s`, `step_s` and `images_per_s`: medians; `seeds`. `groups`: of each metric.
     """
     methods: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
@@ -51,7 +51,7 @@ def summarize(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
             "last": {metric: {g: _spread(v) for g, v in values.items()} for metric, values in last.items()},
             "source_choice": _choose(several, last, _source_score),
             "target_choice": _choose(several, last, _target_score),
-        } | {key: statistics.fmean(run.timing[key] for run in several) for key in ("wall_s", "step_s", "images_per_s")}
+        } | {key: statistics.median(run.timing[key] for run in several) for key in ("wall_s", "step_s", "images_per_s")}
     return {"methods": methods, "groups": groups}
 
 
