@@ -254,7 +254,7 @@ class _no_cache:
     """Compiles anew, whatever was kept of earlier runs."""
 
     def __enter__(self) -> None:
-        self._before = jax.config.jax_enable_compilation_cache
+        self._before = jax.config.values["jax_enable_compilation_cache"]
         self._use(False)
 
     def __exit__(self, *_: Any) -> None:

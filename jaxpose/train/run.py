@@ -118,13 +118,13 @@ class Run:
         )
 
 
-def next_batch(batches: Iterator[Any], running: jax.Array | None) -> tuple[Any, float, float]:
+def next_batch(batches: Iterator[Any], running: Any) -> tuple[Any, float, float]:
     """The next batch, the seconds spent waiting for it, and for how many of them, at most, the devices stood still.
 
-    `running` is an output of the update that the devices are busy with. If it is finished when the batch has come, the
-    whole wait is counted.
+    `running` is an output array of the update that the devices are busy with. If it is finished when the batch has
+    come, the whole wait is counted.
     """
     clock = time.perf_counter()
     batch = next(batches)
     waited = time.perf_counter() - clock
-    return batch, waited, waited if running is not None and running.is_ready() else 0.0
+    return batch, waited, waited if running.is_ready() else 0.0
