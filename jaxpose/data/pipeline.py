@@ -22,7 +22,9 @@ from jaxpose.data.records import BrokenImageError, Record, Source
 
 HostBatch = dict[str, Element]
 
-_READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+_READ_THREADS = 2
+_AHEAD = 4  # batches that are read ahead at least
+_AHEAD_BYTES = 128 * 2**20  # of images that are read ahead, most of them while the update compiles
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,11 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an element's pixels."""
+        return 3 * self.size**2
 
     def __getitem__(self, index: int) -> Element:
         kept: dict[int, Element] = self.__dict__["_kept"]
@@ -117,6 +124,11 @@ class Clips(Crops):
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of all frames."""
+        return super().image_bytes * self.windows.shape[1]
 
     def read(self, index: int) -> list[Record]:
         """The frames of a clip."""
@@ -229,8 +241,15 @@ class _Batches:
     process: int
     processes: int
 
+    stop: int
+
     def __len__(self) -> int:
-        return sys.maxsize
+        return self.stop
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of a batch's pixels."""
+        return sum(read.batch_size // self.processes * read.crops.image_bytes for read in self.reads.values())
 
     def __getitem__(self, index: int) -> HostBatch:
         batch = {}
@@ -248,11 +267,12 @@ def training_batches(
     *,
     seed: int,
     start: int = 0,
+    stop: int = sys.maxsize,
     workers: int = 0,
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[HostBatch]:
-    """Endless batches from step `start`: every domain is shuffled anew, and independently, in each of its epochs.
+    """The batches of steps `start` to `stop`: every domain is shuffled anew, independently, in each of its epochs.
 
     Besides the fields asked for, each domain carries `position` (the row of the global batch), `index` and `broken`.
     `workers` 0 reads in threads of this process; more are processes of their own. A cache that a domain has and that
@@ -275,8 +295,10 @@ def training_batches(
         .repeat()
         for i, (domain, read) in enumerate(reads.items())
     }
-    source = _Batches(streams=streams, reads=reads, process=process, processes=processes)
-    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_READ_OPTIONS)
+    source = _Batches(streams=streams, reads=reads, process=process, processes=processes, stop=stop)
+    # Workers read ahead by themselves.
+    ahead = _AHEAD if workers else max(_AHEAD, _AHEAD_BYTES // source.image_bytes)
+    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_read_options(ahead))
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(dataset)
@@ -310,12 +332,16 @@ def evaluation_batches(crops: Crops, *, batch_size: int, process: int = 0, proce
     All processes yield the same number of batches; together their rows make up each global batch.
     """
     source = _EvaluationBatches(crops=crops, batch_size=batch_size, process=process, processes=processes)
-    return iter(grain.MapDataset.source(source).to_iter_dataset(_READ_OPTIONS))
+    return iter(grain.MapDataset.source(source).to_iter_dataset(_read_options(_AHEAD)))
 
 
 def stack(rows: Sequence[Any], fields: Sequence[str]) -> Element:
     """Elements as one batch of the given fields, `index` and `broken`."""
     return {field: np.stack([row[field] for row in rows]) for field in (*fields, "index", "broken")}
+
+
+def _read_options(batches: int) -> grain.ReadOptions:
+    return grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=batches)
 
 
 def _elements(crops: Crops, *, workers: int, show: bool) -> Elements:

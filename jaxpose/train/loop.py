@@ -47,8 +47,7 @@ class Record:
       wall_s, compile_s: seconds, over all parts of a resumed run.
       data_wait_s, device_wait_s: seconds of waiting for batches, see `next_batch`.
       step_s: of the stages finished so far: median seconds of an update.
-      images: training images read.
-      train_s: seconds in updates, compilation and evaluation excluded.
+      loop_s: seconds in the loop over updates, compilation and evaluation excluded.
     """
 
     stage: int = 0
@@ -59,8 +58,7 @@ class Record:
     data_wait_s: float = 0.0
     device_wait_s: float = 0.0
     step_s: dict[str, float] = dataclasses.field(default_factory=dict)
-    images: int = 0
-    train_s: float = 0.0
+    loop_s: float = 0.0
 
 
 def train(run: Run) -> tuple[State, Record]:
@@ -155,7 +153,8 @@ def _train_stage(
     step = int(state.step)
     if step < stage.steps:
         noted = functools.partial(_note_broken, record)
-        batches = run.batches(stage, start=stage.first_batch + step, broken=noted)
+        first = stage.first_batch
+        batches = run.batches(stage, start=first + step, stop=first + stage.steps, broken=noted)
         seed_key, alive = run.update_key(record.stage), jnp.asarray(True)
         batch = next(batches)
         clock = time.perf_counter()
@@ -187,8 +186,7 @@ def _train_stage(
                 if bad is not None:
                     raise _non_finite(run, stage, state, *bad)
                 durations.append(time.perf_counter() - clock)
-                record.images += images
-                record.train_s += durations[-1]
+                record.loop_s += durations[-1]
                 bar.update()
                 bar.set_postfix_str(f"{images / statistics.median(durations[-50:]):.0f} images/s {late.summary}")
                 if evaluator and step < stage.steps and step % config.eval_every == 0:

@@ -1,6 +1,7 @@
 """What a run is made of: its stages' states, its batches on the devices, and the compiled update."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,8 +65,13 @@ class Run:
         devices = self.mesh.size
         return -(-self.config.data.eval_batch_size // devices) * devices
 
-    def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None]) -> Iterator[Any]:
-        """Batches on the devices, from the given one on; `broken` is told domain and name of the records it meets."""
+    def batches(
+        self, stage: Stage, *, start: int, stop: int = sys.maxsize, broken: Callable[[str, str], None]
+    ) -> Iterator[Any]:
+        """Batches on the devices, those of steps `start` to `stop`.
+
+        `broken` is told domain and name of the broken records among them.
+        """
         reads = {
             domain: Read(
                 crops=self.pair.domains[domain].splits["train"],
@@ -78,6 +84,7 @@ class Run:
             reads,
             seed=self.config.seed,
             start=start,
+            stop=stop,
             workers=self.config.data.workers,
             process=jax.process_index(),
             processes=jax.process_count(),

@@ -225,9 +225,10 @@ def _results(run: Run, state: State, record: loop.Record) -> dict[str, Any]:
             "step_s": record.step_s.get(last, 0.0),
             "step_s_by_stage": record.step_s,
             "images_per_s": run.images_per_step(run.stages[-1]) / record.step_s[last] if last in record.step_s else 0.0,
+            "loop_s": record.loop_s,
             "data_wait_s": record.data_wait_s,
             "device_wait_s": record.device_wait_s,
-            "device_wait_fraction": record.device_wait_s / record.train_s if record.train_s else 0.0,
+            "device_wait_fraction": record.device_wait_s / record.loop_s if record.loop_s else 0.0,
         },
         "skipped_records": meshes.gather_names(record.broken),
     } | _circumstances(run)

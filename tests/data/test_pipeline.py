@@ -3,6 +3,8 @@ import functools
 import itertools
 import operator
 import pickle
+import time
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -84,6 +86,35 @@ def test_starting_later_continues_the_same_sequence() -> None:
         for domain in expected:
             for field in expected[domain]:
                 np.testing.assert_array_equal(found[domain][field], expected[domain][field])
+
+
+def test_batches_end_where_they_are_told_to() -> None:
+    assert numbers(take(8, start=2, stop=5), "target") == numbers(take(5), "target")[2:]
+
+
+class Noted(Numbers):
+    """Keeps which records were asked for."""
+
+    asked: ClassVar[list[int]] = []
+
+    def __getitem__(self, index: int) -> Record:
+        Noted.asked.append(index)
+        return super().__getitem__(index)
+
+
+def test_as_many_batches_are_read_ahead_as_their_bytes_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_AHEAD_BYTES", 20 * 5 * 3 * 8 * 8)
+    source = pipeline.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
+    read = pipeline.Read(crops=source, batch_size=5, fields=("image",))
+    Noted.asked.clear()
+    batches = pipeline.training_batches({"source": read}, seed=0)
+    next(batches)
+    for _ in range(100):
+        if len(Noted.asked) == 21 * 5:
+            break
+        time.sleep(0.05)
+    time.sleep(0.2)
+    assert len(Noted.asked) == 21 * 5  # the batch that was taken and 20 more
 
 
 def test_processes_share_each_global_batch_in_order() -> None:
