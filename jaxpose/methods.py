@@ -1,10 +1,12 @@
-"""The adaptation methods by name, with the settings that suit the small pairs."""
+"""The adaptation methods by name, with the settings that suit the small pairs; and the ends of the scale."""
 
 import dataclasses
 from typing import Any
 
 from jaxpose import pairs
-from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, sw
+from jaxpose.config import Config
+from jaxpose.losses import heatmap
+from jaxpose.recipes import adabn, cc_ssl, dan, dann, inputs, mcd, mean_teacher, regda, supervised, sw
 
 
 def methods(pair: str) -> dict[str, Any]:
@@ -21,3 +23,15 @@ def methods(pair: str) -> dict[str, Any]:
         "regda": full,
         "mean_teacher": mean_teacher.MeanTeacher(),
     }
+
+
+def supervised_config(words: str | None, method: supervised.Supervised) -> Config:
+    """What `configs/source_only.py` and `configs/oracle.py` have in common; they say what the words mean."""
+    config, rest = pairs.choose(words)
+    pairs.reject(rest, "l2", "released")
+    if rest:
+        method = dataclasses.replace(method, loss=heatmap.l2)
+    if "released" in rest:
+        method = dataclasses.replace(method, label_maps=inputs.released_labels, mean=heatmap.mean_with_zeros)
+        config = pairs.with_adam(config, 1e-3, drops=(44 / 70, 59 / 70))
+    return dataclasses.replace(config, method=method, steps={"pretrain": config.steps["pretrain"]})

@@ -196,6 +196,7 @@ def test_released_words_are_the_released_settings() -> None:
     source_only = get_config("source_only", "rhd_h3d,released")
     assert source_only.method.loss is heatmap.l2
     assert source_only.method.label_maps is inputs.released_labels
+    assert source_only.method.mean is heatmap.mean_with_zeros
     assert source_only.steps == {"pretrain": 35_000}
     optim = source_only.optim
     assert (optim.pretrain_rule, optim.adam_learning_rate, optim.pretrain_trunk_scale) == ("adam", 1e-3, 1.0)

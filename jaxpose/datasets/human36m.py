@@ -60,13 +60,12 @@ class Human36m(RecordBuilder):
         places the joints in the images is used; if none does, that is an error.
       - The joint of index 9 is called nose, neck or head elsewhere. It lies behind the mouth and is `jaw` here.
       - The joint of index 8 is at the base of the neck, where MPII has its thorax, and has that name here. tllib calls
-        it neck, see `TLLIB`, and computes a thorax as the middle of the shoulders.
+        it neck and computes a thorax as the middle of the shoulders.
       - Lens distortion is neglected by 3DMPPE, tllib and here: a few pixels at most.
 
     Attributes:
       STRIDE: every how many-th entry of a subject's list is kept. The lists are at 50 Hz.
       PRESETS: `tllib`; it counts on that no record is skipped.
-      TLLIB: what tllib uses for joints of MPII that have other names here.
     """
 
     SKELETON = HUMAN36M17
@@ -85,7 +84,6 @@ class Human36m(RecordBuilder):
     )
     PRESETS = {"tllib": _tllib}
     STRIDE: ClassVar[int] = 5
-    TLLIB: ClassVar[Mapping[str, str]] = {"neck": "thorax"}
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """Subject after subject, each in the order of its list."""

@@ -46,16 +46,14 @@ class Surreal(RecordBuilder):
       - A clip of one frame lacks the last axis.
       - Frames whose joints are all zero, or whose 2D and 3D joints disagree by more than 2 pixels, are left out.
 
-    SMPL's shoulders are the glenohumeral joints. tllib, and all results that build on it, takes the collars for
-    shoulders, the base of the skull for the head's top and the upper spine for the thorax: see `SHOULDERS` and `TLLIB`.
-    `thorax` is SMPL's neck: it is at the base of the neck, where MPII has its thorax and not its neck.
+    SMPL's shoulders are the glenohumeral joints. Of MPII's joints tllib, and all results that build on it, takes the
+    collars for shoulders (the option `shoulder=collar`), `head` for the head's top, `thorax` for the neck and `spine3`
+    for the thorax. `thorax` is SMPL's neck: it is at the base of the neck, where MPII has its thorax and not its neck.
 
     Attributes:
       STRIDE: every how many-th frame of a clip is kept.
       DROPPED: CMU's sequences that are left out; by default subjects 18 and 19 and one sequence of 143, as in published
         code that trains on SURREAL. A name that ends in `_` means all sequences of a subject.
-      SHOULDERS: what `left_shoulder` and `right_shoulder` of other data sets are called here, by convention.
-      TLLIB: what tllib uses for joints of MPII that have other names here.
     """
 
     SKELETON = SURREAL24
@@ -70,15 +68,6 @@ class Surreal(RecordBuilder):
     )
     STRIDE: ClassVar[int] = 1
     DROPPED: ClassVar[tuple[str, ...]] = ("18_", "19_", "143_21")
-    SHOULDERS: ClassVar[Mapping[str, Mapping[str, str]]] = {
-        "glenohumeral": {"left_shoulder": "left_shoulder", "right_shoulder": "right_shoulder"},
-        "collar": {"left_shoulder": "left_collar", "right_shoulder": "right_collar"},
-    }
-    TLLIB: ClassVar[Mapping[str, str]] = SHOULDERS["collar"] | {
-        "head_top": "head",
-        "neck": "thorax",
-        "thorax": "spine3",
-    }
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The clips in the order of their paths."""
@@ -227,8 +216,8 @@ class SurrealTllib(RecordBuilder):
     """tllib's copy of SURREAL: single frames, cropped to 1.5 times the person, with 24 joints in 2D.
 
     Images keep the bytes of the copy. Joints are named as in `Surreal`, whose docstring says how shoulders, head and
-    thorax differ from what tllib takes for them; `TLLIB` names what it takes. The copy's 3D joints are left out:
-    cropping as tllib does keeps the principal point and computes x and y anew with it, which shears bodies.
+    thorax differ from what tllib takes for them. The copy's 3D joints are left out: cropping as tllib does keeps the
+    principal point and computes x and y anew with it, which shears bodies.
     tllib's loader shuffles with a fixed seed before it divides, see `PRESETS`; they count on that no record is skipped.
     """
 
@@ -243,8 +232,6 @@ class SurrealTllib(RecordBuilder):
         "{train,val,test}/run{0,1,2}.json and {train,val,test}/run{0,1,2}/ with the images"
     )
     PRESETS = {"tllib": _tllib}
-    SHOULDERS: ClassVar[Mapping[str, Mapping[str, str]]] = Surreal.SHOULDERS
-    TLLIB: ClassVar[Mapping[str, str]] = Surreal.TLLIB
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The images in the order of run0.json, run1.json, run2.json."""

@@ -12,7 +12,7 @@ from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.models.functional import Network
 from jaxpose.recipes import detector, inputs, optimizers, supervised
-from jaxpose.recipes.detector import TRUNK, Features, Trees
+from jaxpose.recipes.detector import WHOLE, Features, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
 Loss = Callable[[Trees, Features, Features, jax.Array], tuple[jax.Array, Metrics]]
@@ -41,13 +41,13 @@ def stages(task: Task, config: Config, make: Callable[[detector.Detector], Align
 def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Alignment) -> Stage:
     """Trains the pretrained detector on with the alignment's loss added."""
     networks = dataclasses.replace(networks, networks={**networks.networks, **alignment.networks})
-    names = (*TRUNK, "head", *alignment.networks)
+    names = (*WHOLE, *alignment.networks)
     steps = config.steps["adapt"]
     rule, rates = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
-        kept = {name: name for name in (*TRUNK, "head")}
+        kept = {name: name for name in WHOLE}
         return detector.continued(key, previous, networks, dict.fromkeys(names, rule), kept=kept)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.recipes import consensus, detector, inputs, optimizers, pseudo_labels, supervised, temporal, views
-from jaxpose.recipes.detector import TRUNK
+from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
-NETWORKS = (*TRUNK, "head")
 MEMORY = ("image", "index")
 
 
@@ -99,7 +98,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
         assert previous is not None
         if number:
             return again(previous)
-        kept = {name: name for name in NETWORKS}
+        kept = {name: name for name in WHOLE}
         joints = len(task.skeleton)
         # A record that is never written, because its image is broken, has no confidence.
         memory = {
@@ -108,7 +107,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
             "threshold": jnp.zeros((), jnp.float32),
             "before": jnp.zeros((), jnp.int32),
         }
-        return detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept, extra=memory)
+        return detector.continued(key, previous, networks, dict.fromkeys(WHOLE, rule), kept=kept, extra=memory)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         fields = batch[settings.domain]
@@ -169,8 +168,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
             mean=settings.mean,
             weight=settings.weight,
         )
-        rate = rates(state.step + state.extra["before"], NETWORKS)
-        descended = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rate)
+        rate = rates(state.step + state.extra["before"], WHOLE)
+        descended = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rate)
         metrics |= {"pseudo_labels": jnp.mean(found.mask)}
         return dataclasses.replace(descended, stats=stats), metrics
 

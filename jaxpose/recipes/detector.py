@@ -16,6 +16,7 @@ from jaxpose.recipes.stage import State, Task, initial_state
 Trees = dict[str, Any]
 
 TRUNK = ("backbone", "upsampling")
+WHOLE = (*TRUNK, "head")  # what predicts
 
 
 @jax.tree_util.register_dataclass
@@ -70,14 +71,18 @@ class Detector:
         maps, updated = self.networks[name].apply(params, stats[name], features, train=train)
         return maps, stats | {name: updated}
 
+    def maps(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple[jax.Array, Trees]:
+        """Heatmaps (B, H, W, K) of the head `head`, and all statistics with those of the pass updated."""
+        features, stats = self.trunk(params, stats, images, train=train)
+        return self.head("head", params["head"], stats, features, train=train)
+
     def before_target(self, before: Trees, after_source: Trees) -> Trees:
         """The statistics that a target batch moves on, given those before and after the source batch."""
         return before if self.target_statistics else after_source
 
     def predict(self, state: State, images: jax.Array) -> jax.Array:
         """Heatmaps of the head `head` with running statistics."""
-        features, _ = self.trunk(state.params, state.stats, images, train=False)
-        return self.head("head", state.params["head"], state.stats, features, train=False)[0]
+        return self.maps(state.params, state.stats, images, train=False)[0]
 
 
 def build(task: Task, config: Config, *, heads: Mapping[str, str]) -> Detector:

@@ -15,10 +15,8 @@ from jaxpose.data.augment import Augmentation
 from jaxpose.losses import heatmap
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, views
-from jaxpose.recipes.detector import TRUNK
+from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
-
-NETWORKS = (*TRUNK, "head")
 
 # (peak learning rate, steps, settings) -> learning rate
 MakeSchedule = Callable[[float, int, optimizers.Optim], optimizers.Schedule]
@@ -138,8 +136,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
-        kept = {name: name for name in NETWORKS}
-        state = detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
+        kept = {name: name for name in WHOLE}
+        state = detector.continued(key, previous, networks, dict.fromkeys(WHOLE, rule), kept=kept)
         # Copied because a step is given the state's memory and cannot be given the same memory twice.
         copies = jax.tree.map(jnp.copy, {"params": state.params, "stats": state.stats})
         params = style.carried(previous) | state.params
@@ -155,7 +153,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         # The teacher's labels.
         images = stylised(back_key, state, seen.images, labels.images)
         teacher = state.extra["teacher"]
-        maps, teacher_stats = pseudo_labels.forward(networks, teacher["params"], teacher["stats"], images)
+        maps, teacher_stats = networks.maps(teacher["params"], teacher["stats"], images, train=True)
         points, confidence = views.read(settings.maps(jax.lax.stop_gradient(maps)), task)
         points, confidence, inside = views.carried(points, confidence, seen, shown, task)
         chosen = (confidence > views.share_threshold(confidence, settings.share)) & inside
@@ -176,7 +174,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
 
         grads, stats, metrics = pseudo_labels.gradients(
             networks,
-            {name: state.params[name] for name in NETWORKS},
+            {name: state.params[name] for name in WHOLE},
             state.stats,
             dataclasses.replace(labels, images=source_images),
             inputs.Labelled(images=target_images, maps=truth, mask=chosen),
@@ -184,10 +182,10 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
             mean=settings.mean,
             weight=settings.weight,
         )
-        state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+        state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
         followed = views.moved_average(
             teacher["params"],
-            {name: state.params[name] for name in NETWORKS},
+            {name: state.params[name] for name in WHOLE},
             settings.average(state.step, settings.decay),
         )
         state = dataclasses.replace(

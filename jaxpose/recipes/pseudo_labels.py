@@ -31,17 +31,11 @@ def gradients(
     """
 
     def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
-        maps, updated = forward(networks, params, stats, labels.images)
+        maps, updated = networks.maps(params, stats, labels.images, train=True)
         source = mean(loss(labels.maps, maps), labels.mask)
-        maps, updated = forward(networks, params, networks.before_target(stats, updated), pseudo_labels.images)
+        maps, updated = networks.maps(params, networks.before_target(stats, updated), pseudo_labels.images, train=True)
         target = mean(loss(pseudo_labels.maps, maps), pseudo_labels.mask)
         return source + weight * target, (updated, {"loss/source": source, "loss/target": target})
 
     grads, (updated, metrics) = jax.grad(objective, has_aux=True)(params)
     return grads, updated, metrics
-
-
-def forward(networks: Detector, params: Trees, stats: Trees, images: jax.Array) -> tuple[jax.Array, Trees]:
-    """Heatmaps (B, H, W, K) of the head `head` while training, and all statistics with those of the pass updated."""
-    features, stats = networks.trunk(params, stats, images, train=True)
-    return networks.head("head", params["head"], stats, features, train=True)

@@ -16,10 +16,10 @@ from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import detector, inputs, optimizers, supervised
-from jaxpose.recipes.detector import TRUNK, Trees
+from jaxpose.recipes.detector import TRUNK, WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
-NETWORKS = (*TRUNK, "head", "head_adv")
+NETWORKS = (*WHOLE, "head_adv")
 
 Objective = Callable[[jax.Array, jax.Array], jax.Array]  # (L_T, L_F) -> what is minimised
 
@@ -204,7 +204,7 @@ def released(
     misled = objectives.regress(state.params["head_adv"], target.stats, target)
     state = descend(state, {"head_adv": objectives.adversary_gradient(misled)})
     again = objectives.regress(state.params["head_adv"], misled.stats, target)
-    twice = {name: detector.moved_twice(target.stats_before[name], target.stats[name]) for name in (*TRUNK, "head")}
+    twice = {name: detector.moved_twice(target.stats_before[name], target.stats[name]) for name in WHOLE}
     state = descend(state, objectives.trunk_gradient(state.step, target, again))
     state = dataclasses.replace(state, stats=again.stats | twice)
     return state, metrics | objectives.metrics(target, misled)

@@ -9,11 +9,11 @@ import jax
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, inputs, optimizers
+from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label maps, predicted maps) -> (B, K)
 Mean = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K) -> scalar
-NETWORKS = (*detector.TRUNK, "head")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -27,11 +27,22 @@ class Supervised:
     domain: str = "source"
     loss: Loss = heatmap.spatial_kl
     label_maps: inputs.LabelMaps = inputs.clean_labels
+    mean: Mean = heatmap.masked_mean
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """One stage, called `pretrain` because adaptation methods start from it."""
         networks = detector.build(task, config, heads={"head": config.model.head})
-        return (pretrain(task, config, networks, domain=self.domain, loss=self.loss, label_maps=self.label_maps),)
+        return (
+            pretrain(
+                task,
+                config,
+                networks,
+                domain=self.domain,
+                loss=self.loss,
+                label_maps=self.label_maps,
+                mean=self.mean,
+            ),
+        )
 
 
 def pretrain(
@@ -51,21 +62,18 @@ def pretrain(
     rates = detector.learning_rates(optimizers.step_schedule(high, steps, settings), settings.pretrain_trunk_scale)
 
     def init(key: jax.Array, previous: State | None) -> State:
-        params, stats = networks.init(key, NETWORKS)
-        return initial_state(
-            params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in NETWORKS}
-        )
+        params, stats = networks.init(key, WHOLE)
+        return initial_state(params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in WHOLE})
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         labels = inputs.labelled(key, batch[domain], task, label_maps)
 
         def objective(params: detector.Trees) -> tuple[jax.Array, detector.Trees]:
-            features, stats = networks.trunk(params, state.stats, labels.images, train=True)
-            maps, stats = networks.head("head", params["head"], stats, features, train=True)
+            maps, stats = networks.maps(params, state.stats, labels.images, train=True)
             return mean(loss(labels.maps, maps), labels.mask), stats
 
         (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+        state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
         return dataclasses.replace(state, stats=stats), {f"loss/{domain}": value}
 
     weights = config.model.weights

@@ -14,10 +14,9 @@ from jaxpose.config import Config
 from jaxpose.data import augment
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, optimizers, views
-from jaxpose.recipes.detector import TRUNK, Trees
+from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
-NETWORKS = (*TRUNK, "head")
 DOMAIN = "target_clips"
 
 
@@ -46,7 +45,7 @@ class Temporal:
         networks = detector.build(task, config, heads={"head": self.head or config.model.head})
         return tuple(
             consistent(stage, task, config, networks, self)
-            if "target" in stage.reads and stage.predict is not None and stage.name != "pretrain"
+            if stage.reads.keys() & {"target", DOMAIN} and stage.predict is not None and stage.name != "pretrain"
             else stage
             for stage in self.method.stages(task, config)
         )
@@ -63,17 +62,16 @@ def consistent(stage: Stage, task: Task, config: Config, networks: detector.Dete
         state, metrics = stage.step(state, batch, own)
 
         def objective(params: Trees) -> jax.Array:
-            features, stats = networks.trunk(params, state.stats, images.reshape(-1, *images.shape[2:]), train=True)
-            maps, _ = networks.head("head", params["head"], stats, features, train=True)
+            maps, _ = networks.maps(params, state.stats, images.reshape(-1, *images.shape[2:]), train=True)
             maps = settings.maps(maps).reshape(*images.shape[:2], *maps.shape[1:])
             every = jnp.ones((*images.shape[:2], maps.shape[-1]), bool)
             return settings.weight * jnp.mean(heatmap.temporal_l2(maps, every))
 
-        loss, grads = jax.value_and_grad(objective)({name: state.params[name] for name in NETWORKS})
-        state = optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
+        loss, grads = jax.value_and_grad(objective)({name: state.params[name] for name in WHOLE})
+        state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
         return state, metrics | {"loss/temporal": loss}
 
-    return dataclasses.replace(stage, reads={**stage.reads, DOMAIN: ("image",)}, step=step)
+    return dataclasses.replace(stage, reads={DOMAIN: ("image",), **stage.reads}, step=step)
 
 
 def same_view(

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from commands import kill_when
 
 from jaxpose.data import cache, domains, pipeline
 from jaxpose.data.files import Files, FileSource
@@ -240,14 +240,7 @@ def make_slowly(folder: Path) -> None:
 
 
 def test_a_kill_leaves_no_half_file(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=make_slowly, args=(tmp_path,))
-    process.start()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("*.partial")):
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    kill_when(lambda: list(tmp_path.glob("*.partial")), make_slowly, tmp_path)
     (left,) = tmp_path.iterdir()
     assert left.name.endswith(".partial")
     os.utime(left, (1000, 1000))  # nobody has written to it for long

@@ -12,7 +12,6 @@ import os
 import pickle
 import random
 import re
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
@@ -22,13 +21,6 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-
-from jaxpose.data import files, records, schemes, shards, skeletons
-from jaxpose.data.shards import Skipped
-from jaxpose.datasets import catalogue, motions
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))
-sys.path.insert(0, str(Path(__file__).parent / "motion"))
 import small
 import test_coco
 import test_deeplabcut
@@ -42,6 +34,10 @@ import test_motions
 import test_mvhand
 import test_rhd
 import test_threedpw
+
+from jaxpose.data import files, records, schemes, shards, skeletons
+from jaxpose.data.shards import Skipped
+from jaxpose.datasets import catalogue, motions
 
 
 def use_source(source):

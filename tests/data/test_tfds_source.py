@@ -6,19 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from invented import SKELETON
 
 from jaxpose.data import shards, tfds_source
 from jaxpose.data.records import Record
-from jaxpose.data.skeletons import Skeleton
-
-SKELETON = Skeleton(
-    name="two",
-    joints=("left", "right"),
-    bones=(("left", "right"),),
-    flips=(("left", "right"),),
-    groups={"hands": ("left", "right")},
-    sigmas=(0.1, 0.2),
-)
 
 
 def records(first: int, count: int) -> Iterator[Record]:

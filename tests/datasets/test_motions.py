@@ -1,19 +1,16 @@
 import pickle
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 import tensorflow_datasets as tfds
 
 from jaxpose.data.motion import source
 from jaxpose.data.shards import Skipped
 from jaxpose.datasets import motions, prepare
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "motion"))
-import small
 
 INCHES = 0.0254 / 0.45
 

@@ -1,8 +1,6 @@
 """Preparing a data set: what is written, what a kill leaves, what the command line says."""
 
 import functools
-import multiprocessing
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,24 +12,13 @@ import numpy as np
 import pytest
 import scipy.io
 import tensorflow_datasets as tfds
+from commands import fails, kill_when, run
+from invented import SKELETON
 
 from jaxpose.data import schemes, shards, tfds_source
 from jaxpose.data.records import Record
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import prepare
 from jaxpose.datasets.builder import RecordBuilder
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from commands import fails, run
-
-SKELETON = Skeleton(
-    name="two",
-    joints=("left", "right"),
-    bones=(("left", "right"),),
-    flips=(("left", "right"),),
-    groups={"hands": ("left", "right")},
-    sigmas=(0.1, 0.2),
-)
 
 
 def records(root: Path, split: str, start: int, stop: int) -> Iterator[Record | shards.Skipped]:
@@ -124,14 +111,7 @@ def convert(root: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_killed_conversion_goes_on_with_the_next_shard(tmp_path: Path, workers: int) -> None:
     (tmp_path / "slow").touch()
-    process = multiprocessing.get_context("spawn").Process(target=convert, args=(tmp_path, workers))
-    process.start()
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.rglob("*00001-of-00004.report.json")):
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    kill_when(lambda: list(tmp_path.rglob("*00001-of-00004.report.json")), convert, tmp_path, workers)
     time.sleep(1.5)  # a worker ends within a second of its parent
     (tmp_path / "slow").unlink()
     convert(tmp_path, workers)

@@ -5,16 +5,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from commands import ROOT, TINY, command, environment, fails, history, results, run
 
 from jaxpose.main import RUN_AGAIN
-
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import ROOT, TINY, command, environment, fails, history, results, run
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,10 @@
 """The other modes of the command line, on people's own files."""
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from commands import TINY, fails, results, run
 
 SMALL = [flag for flag in TINY if "data.source" not in flag and "data.target" not in flag]

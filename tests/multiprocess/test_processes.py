@@ -11,13 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import ROOT, TINY, command, environment, history, results, run
 
 from jaxpose.data.domains import open_pair
 from jaxpose.data.pipeline import HostBatch, Read, training_batches
 from jaxpose.main import RUN_AGAIN
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from commands import ROOT, TINY, command, environment, history, results, run
 
 FEW_EVALUATIONS = ("--config.eval_every=100",)
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import make_batch, make_config, make_networks, make_task
 
 from jaxpose.losses import heatmap
 from jaxpose.models import functional
@@ -19,9 +18,6 @@ from jaxpose.recipes import alignment, dann, inputs, sw
 from jaxpose.recipes.adabn import AdaBN
 from jaxpose.recipes.dan import DAN
 from jaxpose.recipes.stage import Stage, State, initial_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import make_batch, make_config, make_networks, make_task
 
 RATE, TRUNK_SCALE = 0.05, 0.1
 RNG = np.random.default_rng(0)

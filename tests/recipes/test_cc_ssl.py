@@ -2,22 +2,18 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
 
 from jaxpose.losses import heatmap
 from jaxpose.recipes import cc_ssl, consensus, inputs, views
 from jaxpose.recipes.stage import State, initial_state
 from jaxpose.train import mesh as meshes
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
 
 N = 6
 VIEWS = consensus.RandomViews(count=2)

@@ -1,18 +1,13 @@
 """What several views, and neighbouring frames, say about where points are."""
 
-import sys
-from pathlib import Path
-
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import SIZE, K, make_task
 
 from jaxpose.recipes import consensus, views
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import SIZE, K, make_task
 
 RNG = np.random.default_rng(0)
 

@@ -2,21 +2,17 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import make_batch, make_config, make_networks, make_task
 
 from jaxpose.losses import heatmap
 from jaxpose.recipes import inputs, mcd
 from jaxpose.recipes.stage import State, initial_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import make_batch, make_config, make_networks, make_task
 
 RATE = 0.05
 

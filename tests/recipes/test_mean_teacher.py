@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import NONE, SIZE, make_batch, make_config, make_networks, make_task
 
 from jaxpose.data import augment
 from jaxpose.losses import heatmap
@@ -17,9 +16,6 @@ from jaxpose.ops import heatmaps
 from jaxpose.recipes import inputs, mean_teacher, style, views
 from jaxpose.recipes.stage import Stage, State, initial_state
 from jaxpose.train import mesh as meshes
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import NONE, SIZE, make_batch, make_config, make_networks, make_task
 
 TURNED = dataclasses.replace(NONE, rotation=20.0, translation=0.1)
 PLAIN = mean_teacher.MeanTeacher(

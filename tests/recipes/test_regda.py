@@ -1,22 +1,18 @@
 """RegDA against a naive version that follows the released code's three passes, and the routing of its gradients."""
 
 import dataclasses
-import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import BATCH, K, make_batch, make_config, make_networks, make_task
 
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.recipes import detector, inputs, regda
 from jaxpose.recipes.stage import Stage, State, initial_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import BATCH, K, make_batch, make_config, make_networks, make_task
 
 
 def adapt_stage(method: regda.RegDA, networks: detector.Detector | None = None) -> tuple[Stage, State]:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny import make_batch, make_config, make_task
 
 from jaxpose import config as configs
 from jaxpose.data.augment import normalize
 from jaxpose.ops import style as ops
 from jaxpose.recipes import style
 from jaxpose.recipes.stage import Stage, State, initial_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import make_batch, make_config, make_task
 
 KEY = jax.random.key(7)
 

@@ -1,22 +1,20 @@
 """Temporal consistency: clips are seen alike, and one more update makes their heatmaps steadier."""
 
-import sys
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import BATCH, SIZE, make_batch, make_config, make_networks, make_task
 
 from jaxpose.data.augment import Augmentation
 from jaxpose.recipes import supervised, temporal
 from jaxpose.recipes.adabn import AdaBN
+from jaxpose.recipes.cc_ssl import CCSSL
 from jaxpose.recipes.dann import DANN
 from jaxpose.recipes.stage import Stage, State, initial_state
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import BATCH, SIZE, make_batch, make_config, make_networks, make_task
 
 
 def test_stages_on_the_target_also_read_clips() -> None:
@@ -26,6 +24,21 @@ def test_stages_on_the_target_also_read_clips() -> None:
     oracle = temporal.Temporal(method=supervised.Supervised(domain="target"))
     (only,) = oracle.stages(make_task(), make_config(oracle))
     assert sorted(only.reads) == ["target"]
+
+
+def test_a_method_that_reads_clips_itself_shares_them() -> None:
+    settings = temporal.Temporal(method=CCSSL(rounds=1, temporal_ratio=0.9))
+    task = dataclasses.replace(make_task(), sizes={"target": 8})
+    stages = settings.stages(task, make_config(settings))
+    assert [sorted(stage.reads) for stage in stages] == [["source"], ["target_clips"], ["source", "target_clips"]]
+    state = None
+    for stage in stages:
+        state = jax.eval_shape(stage.init, jax.random.key(0), state)
+    pairs = jax.ShapeDtypeStruct((BATCH, 2, SIZE, SIZE, 3), jnp.uint8)
+    rows = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+    batch = make_batch(0) | {"target_clips": {"image": pairs, "position": rows, "index": rows}}
+    _, metrics = jax.eval_shape(stages[-1].step, state, batch, jax.random.key(0))
+    assert {"loss/temporal", "loss/target"} <= metrics.keys()
 
 
 def test_all_frames_of_a_clip_are_augmented_alike() -> None:

@@ -1,22 +1,18 @@
 """What is seen in one view and used in another: coordinates, names of mirrored joints, shares and patches."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import NONE, make_task
 
 from jaxpose.data import augment
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.ops import affine, heatmaps
 from jaxpose.recipes import views
-
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny import NONE, make_task
 
 RNG = np.random.default_rng(0)
 S, B = 64, 6

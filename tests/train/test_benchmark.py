@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-
-sys.path.insert(0, str(Path(__file__).parent))
 from test_loop import make_run
 
 from jaxpose.report import benchmark as table

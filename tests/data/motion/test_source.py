@@ -1,6 +1,5 @@
 import functools
 import pickle
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +7,10 @@ from pathlib import Path
 import grain
 import numpy as np
 import pytest
+import small
 
 from jaxpose.data.motion import bvh, rigs, source
 from jaxpose.data.records import Motion
-
-sys.path.insert(0, str(Path(__file__).parent))
-import small
 
 JOINTS = ("left_hip", "pelvis", "left_wrist")
 

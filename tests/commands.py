@@ -1,12 +1,17 @@
 """Runs the command line as a user does, on a problem small enough for a test."""
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TINY = (
     "--config.steps.pretrain=3",
     "--config.steps.adapt=4",
@@ -61,6 +66,18 @@ def fails(workdir: Path, *arguments: str, config: str = "configs/regda.py:quick"
     assert done.returncode == 2, (done.returncode, done.stderr[-3000:])
     assert "Traceback" not in done.stderr, done.stderr[-3000:]
     return done.stderr.strip().splitlines()[-1]
+
+
+def kill_when(started: Callable[[], Any], target: Callable[..., None], *arguments: Any) -> None:
+    """Runs a function in a process of its own, which is killed as soon as something has happened."""
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    process.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not started():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def results(workdir: Path) -> dict:
