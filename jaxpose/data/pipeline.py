@@ -23,8 +23,7 @@ from jaxpose.data.records import BrokenImageError, Record, Source
 HostBatch = dict[str, Element]
 
 _READ_THREADS = 2
-_AHEAD = 4  # batches that are read ahead at least
-_AHEAD_BYTES = 128 * 2**20  # of images that are read ahead, most of them while the update compiles
+_FEW = 4  # batches that are always read ahead
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,6 +267,7 @@ def training_batches(
     seed: int,
     start: int = 0,
     stop: int = sys.maxsize,
+    ahead: int = 128 * 2**20,
     workers: int = 0,
     process: int = 0,
     processes: int = 1,
@@ -275,8 +275,9 @@ def training_batches(
     """The batches of steps `start` to `stop`: every domain is shuffled anew, independently, in each of its epochs.
 
     Besides the fields asked for, each domain carries `position` (the row of the global batch), `index` and `broken`.
-    `workers` 0 reads in threads of this process; more are processes of their own. A cache that a domain has and that
-    is not yet made is made first.
+    `ahead` is how many bytes of images are read ahead, most of them while the update compiles. `workers` 0 reads in
+    threads of this process; more are processes of their own, which read a few batches ahead. A cache that a domain has
+    and that is not yet made is made first.
 
     Raises:
       ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
@@ -296,9 +297,8 @@ def training_batches(
         for i, (domain, read) in enumerate(reads.items())
     }
     source = _Batches(streams=streams, reads=reads, process=process, processes=processes, stop=stop)
-    # Workers read ahead by themselves.
-    ahead = _AHEAD if workers else max(_AHEAD, _AHEAD_BYTES // source.image_bytes)
-    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_read_options(ahead))
+    count = _FEW if workers else max(_FEW, ahead // source.image_bytes)
+    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_read_options(count))
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(dataset)
@@ -332,7 +332,7 @@ def evaluation_batches(crops: Crops, *, batch_size: int, process: int = 0, proce
     All processes yield the same number of batches; together their rows make up each global batch.
     """
     source = _EvaluationBatches(crops=crops, batch_size=batch_size, process=process, processes=processes)
-    return iter(grain.MapDataset.source(source).to_iter_dataset(_read_options(_AHEAD)))
+    return iter(grain.MapDataset.source(source).to_iter_dataset(_read_options(_FEW)))
 
 
 def stack(rows: Sequence[Any], fields: Sequence[str]) -> Element:

@@ -41,7 +41,8 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
       `device_wait_fraction`, for how much of the time at most the devices waited for data.
     """
     stage = run.stages[-1]
-    batches = run.batches(stage, start=0, broken=lambda *_: None)
+    # What a large buffer gives away would not be the rate at which it is filled.
+    batches = run.batches(stage, start=0, ahead=0, broken=lambda *_: None)
     key, state = run.update_key(len(run.stages) - 1), _untrained(run)
     update, state, found = measure_update(run.update(stage), state, next(batches), key, steps=steps)
     step_s = found["step_s"]

@@ -1,7 +1,6 @@
 """What a run is made of: its stages' states, its batches on the devices, and the compiled update."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,10 +64,8 @@ class Run:
         devices = self.mesh.size
         return -(-self.config.data.eval_batch_size // devices) * devices
 
-    def batches(
-        self, stage: Stage, *, start: int, stop: int = sys.maxsize, broken: Callable[[str, str], None]
-    ) -> Iterator[Any]:
-        """Batches on the devices, those of steps `start` to `stop`.
+    def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:
+        """Batches on the devices, from step `start` on; `options` are those of `training_batches`.
 
         `broken` is told domain and name of the broken records among them.
         """
@@ -84,10 +81,10 @@ class Run:
             reads,
             seed=self.config.seed,
             start=start,
-            stop=stop,
             workers=self.config.data.workers,
             process=jax.process_index(),
             processes=jax.process_count(),
+            **options,
         )
         for batch in batches:
             for domain, fields in batch.items():

@@ -69,7 +69,7 @@ def prepare(folder: Path, images: str | None) -> TfdsSource:
 def through(crops: pipeline.Crops, workers: int) -> Callable[..., int]:
     """Reads so many images through the pipeline, which is warm."""
     reads = {"source": pipeline.Read(crops=crops, batch_size=BATCH, fields=FIELDS)}
-    batches = pipeline.training_batches(reads, seed=0, workers=workers)
+    batches = pipeline.training_batches(reads, seed=0, ahead=0, workers=workers)
     for _ in range(20):
         next(batches)
 

@@ -102,12 +102,11 @@ class Noted(Numbers):
         return super().__getitem__(index)
 
 
-def test_as_many_batches_are_read_ahead_as_their_bytes_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_AHEAD_BYTES", 20 * 5 * 3 * 8 * 8)
+def test_as_many_batches_are_read_ahead_as_their_bytes_allow() -> None:
     source = pipeline.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
     read = pipeline.Read(crops=source, batch_size=5, fields=("image",))
     Noted.asked.clear()
-    batches = pipeline.training_batches({"source": read}, seed=0)
+    batches = pipeline.training_batches({"source": read}, seed=0, ahead=20 * 5 * 3 * 8 * 8)
     next(batches)
     for _ in range(100):
         if len(Noted.asked) == 21 * 5:
