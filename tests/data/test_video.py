@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxpose.data import files, records
-from jaxpose.data.readers import video
-from jaxpose.data.readers.video import VideoFrames
+from jaxpose.data.readers import video, video_frames
+from jaxpose.data.readers.video_frames import VideoFrames
 from jaxpose.data.skeletons import Skeleton
 
 SKELETON = Skeleton(name="two", joints=("p", "q"))
@@ -172,12 +172,12 @@ def test_packets_that_the_reader_drops_keep_their_place(caplog):
     """As of H.264 in mp4 with damaged lengths, which OpenCV cannot write."""
     whole = np.round(1001 / 30 * np.arange(40), 3)  # milliseconds at 29.97 frames per second
     with caplog.at_level(logging.WARNING):
-        found = video._with_lost(np.delete(whole, [7, 8, 20]), 40.0, Path("a.mp4"))
+        found = video_frames._with_lost(np.delete(whole, [7, 8, 20]), 40.0, Path("a.mp4"))
     np.testing.assert_allclose(found, whole, atol=1e-3)
     assert "a.mp4: 3 of 40 frames are damaged" in caplog.text
     cut, irregular = whole[:30], np.cumsum(np.random.default_rng(0).uniform(1, 50, 37))
     for stamps, name in ((cut, "a.mp4"), (irregular, "a.mp4"), (np.delete(whole, 7), "a.mkv"), (whole, "a.mp4")):
-        assert video._with_lost(stamps, 40.0, Path(name)) is stamps
+        assert video_frames._with_lost(stamps, 40.0, Path(name)) is stamps
 
 
 @pytest.mark.parametrize(("name", "code"), [("a.avi", "MJPG"), ("a.mkv", "mp4v")])

@@ -1,36 +1,22 @@
 """Labels of SLEAP: projects, packages with embedded images, and exported analysis files."""
 
-import contextlib
 import dataclasses
-import json
 import os
-import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from jaxpose.data import records
-from jaxpose.data.files import decode_image
-from jaxpose.data.readers import boxes, sides
-from jaxpose.data.readers.video import VideoFrames
+from jaxpose.data.readers import boxes, sides, sleap_images
+from jaxpose.data.readers import sleap_hdf5 as hdf5
+from jaxpose.data.readers.sleap_images import Images
 from jaxpose.data.skeletons import Skeleton
 
 BOX_FACTOR = 1.3  # side of an animal's box relative to the extent of its joints
-
-
-@runtime_checkable
-class Images(Protocol):
-    """The frames of one recording."""
-
-    def __contains__(self, frame: int) -> bool: ...
-
-    def image(self, frame: int) -> bytes | np.ndarray:
-        """An encoded file, or uint8 (H, W, 3) RGB; bytes that are no image where it is broken."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +106,7 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
         raise FileNotFoundError(f"{path}: no such file, expected .slp or .h5 of SLEAP")
     if video is not None and not Path(video).exists():
         raise FileNotFoundError(f"{video}: no such file or folder, expected the videos of {path.name}")
-    with _open(path) as file:
+    with hdf5.open_file(path) as file:
         if "metadata" in file and "instances" in file:
             labels = _read_project(file, path, video)
         elif "tracks" in file and "node_names" in file:
@@ -162,65 +148,64 @@ class _Labels(NamedTuple):
 
 
 _FIRST_CENTRED = 1.1  # format whose pixel centres are at integers
-_FIRST_WITH_ORDER = 1.4  # format that states the order of embedded images' channels
 _FIRST_UNKNOWN = 3.0
 
 
 def _read_project(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
     stated = file["metadata"].attrs.get("format_id", 1.0)
     if np.ndim(stated) or np.asarray(stated).dtype.kind not in "fiu":
-        raise ValueError(f"{path}: format_id is {_line(repr(stated))}, expected a number")
+        raise ValueError(f"{path}: format_id is {hdf5.line(repr(stated))}, expected a number")
     version = float(stated)
     if not version < _FIRST_UNKNOWN:
         raise ValueError(f"{path}: has format {version:g}, expected less than {_FIRST_UNKNOWN:g}")
-    instances = _table(file, path, "instances", "instance_type skeleton point_id_start point_id_end")
-    frames = _table(file, path, "frames", "video frame_idx instance_id_start instance_id_end")
-    points = _table(file, path, "points", "x y visible")
+    instances = hdf5.table(file, path, "instances", "instance_type skeleton point_id_start point_id_end")
+    frames = hdf5.table(file, path, "frames", "video frame_idx instance_id_start instance_id_end")
+    points = hdf5.table(file, path, "points", "x y visible")
     owner = np.full(len(instances), -1)
     for row, (start, end) in enumerate(zip(frames["instance_id_start"], frames["instance_id_end"], strict=True)):
         owner[int(start) : int(end)] = row
     user = np.flatnonzero((instances["instance_type"] == 0) & (owner >= 0))
     if not len(user):
         raise ValueError(f"{path}: found {len(instances)} instances, none of a user; expected labels")
-    skeleton = _skeleton_of(_json(file["metadata"].attrs.get("json"), path, "metadata"), instances[user], path)
+    skeleton = _skeleton_of(hdf5.parsed(file["metadata"].attrs.get("json"), path, "metadata"), instances[user], path)
     first, last = (instances[field][user].astype(np.int64) for field in ("point_id_start", "point_id_end"))
     if (last - first != len(skeleton)).any() or (first < 0).any() or (last > len(points)).any():
         raise ValueError(f"{path}: instances do not have {len(skeleton)} of {len(points)} points each")
     chosen = points[first[:, None] + np.arange(len(skeleton))]
     xy = np.stack([chosen["x"], chosen["y"]], axis=-1) - (0.5 if version < _FIRST_CENTRED else 0.0)
     keypoints, visible = _split(xy, chosen["visible"].astype(bool))
-    recordings = list(_recordings(file, path, video, version))
+    recordings = list(sleap_images.recordings(file, path, video, version))
     position = _positions(file, path, frames["video"], len(recordings))
     place = [(position(int(frames["video"][row])), int(frames["frame_idx"][row])) for row in owner[user]]
     return _Labels(skeleton, recordings, place, keypoints, visible)
 
 
 def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
-    joints = _texts(_list(file, path, "node_names"), path, "node_names")
-    tracks = _array(file, path, "tracks")
+    joints = hdf5.texts(hdf5.vector(file, path, "node_names"), path, "node_names")
+    tracks = hdf5.array(file, path, "tracks")
     axes = ["track", "xy", "node", "frame"]
     if "dims" in file["tracks"].attrs:  # stated where they may differ from the original order
-        axes = _json(file["tracks"].attrs["dims"], path, "dims of tracks")
+        axes = hdf5.parsed(file["tracks"].attrs["dims"], path, "dims of tracks")
     if tracks.ndim != 4 or sorted(map(str, axes)) != ["frame", "node", "track", "xy"] or tracks.dtype.kind != "f":
         raise ValueError(f"{path}: tracks are {tracks.dtype} {tracks.shape} along {axes}, expected floats")
     tracks = np.transpose(tracks, [list(axes).index(axis) for axis in ("frame", "track", "node", "xy")])
     if tracks.shape[2:] != (len(joints), 2):
         raise ValueError(f"{path}: tracks have {tracks.shape[2:]} nodes and axes, expected ({len(joints)}, 2)")
-    edges = _array(file, path, "edge_names") if "edge_names" in file else np.empty((0, 2))
+    edges = hdf5.array(file, path, "edge_names") if "edge_names" in file else np.empty((0, 2))
     if edges.size and edges.shape[1:] != (2,):
         raise ValueError(f"{path}: edge_names are {edges.dtype} {edges.shape}, expected pairs")
-    names = _texts(edges.reshape(-1), path, "edge_names")
+    names = hdf5.texts(edges.reshape(-1), path, "edge_names")
     bones = [(a, b) for a, b in zip(names[::2], names[1::2], strict=True) if {a, b} <= set(joints) and a != b]
     keypoints, visible = _split(tracks, np.ones(tracks.shape[:3], bool))
     frame, track = np.nonzero(visible.any(axis=-1))
     if not len(frame):
         raise ValueError(f"{path}: found {tracks.shape[:2]} frames and tracks without a joint, expected some")
-    stated = _array(file, path, "video_path") if "video_path" in file else np.array("")
-    name = _texts(stated.reshape(-1)[:1], path, "video_path")
+    stated = hdf5.array(file, path, "video_path") if "video_path" in file else np.array("")
+    name = hdf5.texts(stated.reshape(-1)[:1], path, "video_path")
     if video is None and not any(name):
         raise ValueError(f"{path}: states no video, expected the option video")
-    images = _external([*name, ""][0] or str(video), path, video)
-    recording = (_basename(name[0] if any(name) else str(video)), images)
+    images = sleap_images.external([*name, ""][0] or str(video), path, video)
+    recording = (sleap_images.basename(name[0] if any(name) else str(video)), images)
     place = [(0, int(number)) for number in frame]
     return _Labels(
         _skeleton(joints, bones, (), path), [recording], place, keypoints[frame, track], visible[frame, track]
@@ -298,30 +283,6 @@ def _skeleton(
         raise ValueError(f"{path}: {error}") from None
 
 
-def _recordings(file: Any, path: Path, video: str | os.PathLike | None, version: float) -> Iterator[tuple[str, Images]]:
-    for number, text in enumerate(_list(file, path, "videos_json")):
-        stated = _json(text, path, f"video {number}")
-        backend = stated.get("backend") if isinstance(stated, dict) else None
-        if not isinstance(backend, dict):
-            raise ValueError(f"{path}: video {number} has no backend, expected one that names its file")
-        name, dataset = backend.get("filename") or stated.get("filename"), backend.get("dataset")
-        several = backend.get("filenames")
-        if isinstance(several, list) and several:
-            found = [_find(str(each), path, video) for each in several]
-            yield posixpath.dirname(_posix(several[0])) or f"video{number}", _ImageFiles(tuple(found))
-        elif not isinstance(name, str):
-            raise ValueError(f"{path}: video {number} is {name!r}, expected the name of a file")
-        elif isinstance(dataset, str) and dataset:
-            holder = path if name == "." else _find(name, path, video)
-            if holder is None:
-                yield _basename(name), _Absent()
-                continue
-            with contextlib.nullcontext(file) if name == "." else _open(holder) as other:
-                yield _embedded(other, holder, dataset, number, version, str(backend.get("input_format")))
-        else:
-            yield _basename(name), _external(name, path, video)
-
-
 def _positions(file: Any, path: Path, stated: np.ndarray, count: int) -> Callable[[int], int]:
     """Which recording a frame's number of a video means.
 
@@ -329,217 +290,14 @@ def _positions(file: Any, path: Path, stated: np.ndarray, count: int) -> Callabl
     """
     numbers = range(count)
     if {int(number) for number in stated} != set(numbers):
-        names = [_json(text, path, "video")["backend"].get("dataset") for text in _list(file, path, "videos_json")]
+        videos = hdf5.vector(file, path, "videos_json")
+        names = [hdf5.parsed(text, path, "video")["backend"].get("dataset") for text in videos]
         groups = [str(name).partition("/")[0].removeprefix("video") for name in names]
         numbers = [int(group) if group.isdecimal() else i for i, group in enumerate(groups)]
     place = {number: i for i, number in enumerate(numbers)}
     return lambda number: place.get(number, count)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Absent:
-    """A recording that does not exist."""
-
-    def __contains__(self, frame: int) -> bool:
-        return False
-
-    def image(self, frame: int) -> bytes:
-        return b""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Video:
-    """A video file."""
-
-    frames: VideoFrames
-
-    def __contains__(self, frame: int) -> bool:
-        return 0 <= frame < len(self.frames)
-
-    def image(self, frame: int) -> bytes | np.ndarray:
-        try:
-            return self.frames.frame(frame)
-        except records.BrokenImageError:
-            return b""
-
-
-@dataclasses.dataclass(frozen=True)
-class _ImageFiles:
-    """One file per frame, None where it is absent."""
-
-    files: tuple[Path | None, ...]
-
-    def __contains__(self, frame: int) -> bool:
-        return 0 <= frame < len(self.files) and self.files[frame] is not None
-
-    def image(self, frame: int) -> bytes:
-        file = self.files[frame]
-        return b"" if file is None else file.read_bytes()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Embedded:
-    """Images in an HDF5 file, which is opened for each: handles cross neither threads nor processes well."""
-
-    path: Path
-    dataset: str
-    rows: Mapping[int, int]  # of the frames
-    encoded: bool  # as image files
-    swapped: bool  # red is where blue should be
-    channels_first: bool  # (C, W, H)
-
-    def __contains__(self, frame: int) -> bool:
-        return frame in self.rows
-
-    def image(self, frame: int) -> bytes | np.ndarray:
-        try:
-            with _open(self.path) as file:
-                values = np.asarray(file[self.dataset][self.rows[frame]])
-        except ValueError:
-            return b""
-        if not self.encoded:
-            values = values.T if self.channels_first else values
-            return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
-        data = values.astype(values.dtype.newbyteorder("="), copy=False).view(np.uint8).tobytes().rstrip(b"\0")
-        if not self.swapped:
-            return data
-        try:
-            return np.ascontiguousarray(decode_image(data, self.dataset)[..., ::-1])
-        except records.BrokenImageError:
-            return data
-
-
-def _embedded(
-    file: Any, path: Path, dataset: str, number: int, version: float, input_format: str
-) -> tuple[str, Images]:
-    images = file.get(dataset)
-    if images is not None and not hasattr(images, "dtype"):  # a group
-        dataset = f"{dataset}/video"
-        images = file.get(dataset)
-    if images is None or not getattr(images, "shape", ()):
-        raise ValueError(f"{path}: holds no images {dataset} of video {number}")
-    group = images.parent
-    name = f"video{number}"
-    if "source_video" in group and "json" in group["source_video"].attrs:
-        source = _json(group["source_video"].attrs["json"], path, "source_video")
-        backend = source.get("backend", source) if isinstance(source, dict) else {}
-        name = _basename(str(backend.get("filename") or name)) if isinstance(backend, dict) else name
-    frames = np.arange(len(images))
-    if "frame_numbers" in group:
-        frames = _array(file, path, f"{posixpath.dirname(dataset)}/frame_numbers")
-    if frames.shape != (len(images),) or frames.dtype.kind not in "iu":
-        raise ValueError(f"{path}: {dataset} has {len(images)} images, found frame_numbers {frames.shape}")
-    encoded = "format" in images.attrs and _text(images.attrs["format"]) != "hdf5"
-    pixels = images.ndim == 4 and images.dtype == np.uint8 and images.shape[1 if _first(input_format) else 3] in (1, 3)
-    one_byte = images.dtype.kind == "O" or images.dtype.itemsize == 1
-    if not (one_byte if encoded else pixels):
-        raise ValueError(f"{path}: {dataset} is {images.dtype} {images.shape}, expected encoded images or uint8 pixels")
-    # OpenCV wrote the channels in the order in which it was given them, the other way round than it expects.
-    order = images.attrs.get("channel_order", "BGR" if version < _FIRST_WITH_ORDER else "RGB")
-    return name, _Embedded(
-        path=path,
-        dataset=dataset,
-        rows={int(frame): row for row, frame in enumerate(frames)},
-        encoded=encoded,
-        swapped=_text(order) == "BGR",
-        channels_first=_first(input_format),
-    )
-
-
-def _first(input_format: str) -> bool:
-    return input_format == "channels_first"
-
-
-def _external(name: str, path: Path, video: str | os.PathLike | None) -> Images:
-    found = _find(name, path, video)
-    if found is None:
-        return _Absent()
-    try:
-        return _Video(VideoFrames(found))
-    except ValueError as error:
-        logging.warning("%s; left out of %s", error, path)
-        return _Absent()
-
-
-def _find(stated: str, path: Path, given: str | os.PathLike | None) -> Path | None:
-    """Where a file may be that SLEAP names; projects get moved."""
-    stated = _posix(stated)
-    places = [] if given is None else [Path(given), Path(given) / stated, Path(given) / _basename(stated)]
-    places += [path.parent / stated, path.parent / _basename(stated)]
-    return next((place for place in places if os.path.isfile(place)), None)
-
-
-def _posix(name: Any) -> str:
-    return str(name).replace("\\", "/")
-
-
-def _basename(name: str) -> str:
-    return posixpath.basename(_posix(name).rstrip("/"))
-
-
 def _unique(names: Sequence[str]) -> list[str]:
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} ({i})" for i, name in enumerate(names)]
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        import h5py
-    except ImportError:
-        raise ImportError(f"{path}: to read SLEAP files install the extra: pip install 'jaxpose[sleap]'") from None
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path}: {_line(error)}; expected an HDF5 file of SLEAP") from None
-    try:
-        with file:
-            yield file
-    except (KeyError, OSError, RuntimeError, UnicodeDecodeError) as error:  # damage shows wherever it is read
-        raise ValueError(f"{path}: {_line(error)}; expected an intact HDF5 file of SLEAP") from None
-
-
-def _array(file: Any, path: Path, name: str) -> np.ndarray:
-    try:
-        return np.asarray(file[name][()])
-    except (AttributeError, KeyError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {name} cannot be read: {_line(error)}") from None
-
-
-def _list(file: Any, path: Path, name: str) -> np.ndarray:
-    values = _array(file, path, name)
-    if values.ndim != 1:
-        raise ValueError(f"{path}: {name} are {values.dtype} {values.shape}, expected a list")
-    return values
-
-
-def _table(file: Any, path: Path, name: str, fields: str) -> np.ndarray:
-    table = _array(file, path, name)
-    missing = [field for field in fields.split() if field not in (table.dtype.names or ())]
-    if missing or table.ndim != 1:
-        raise ValueError(f"{path}: {name} has the fields {table.dtype.names}, expected {fields}")
-    return table
-
-
-def _texts(values: np.ndarray, path: Path, what: str) -> list[str]:
-    try:
-        return [_text(value) for value in values.tolist()]
-    except (AttributeError, TypeError, UnicodeDecodeError):
-        raise ValueError(f"{path}: {what} are {values.dtype}, expected names") from None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        value = value.tobytes()
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _json(text: Any, path: Path, what: str) -> Any:
-    try:
-        return json.loads(_text(text))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {what} cannot be read: {_line(error)}") from None
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split()).strip("'\"")
