@@ -22,6 +22,7 @@ from jaxpose.train.run import Run, next_batch
 
 _WARM_UP = 3
 _BLOCK_S = 0.1  # shorter updates are timed several at a time, so that the host's clock and dispatch do not count
+_TURN_S = 1.0  # updates with and without data take turns of this length
 _READ_AHEAD = 6
 _CAP = 20.0  # seconds that no measurement of updates exceeds by much
 
@@ -37,8 +38,8 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
       `copy_fraction`: how much of the measured rates `matmul_flops_per_s` and `copy_bytes_per_s` these are.
       Of the data: `host_images_per_s`, each stage of the pipeline in one thread, and all of it with the run's threads
       or workers, batches on the devices: `data_first_images_per_s` in the first epoch, `data_images_per_s` once what
-      fits is kept in memory. Of both together, then: `loop_step_s`, its `loop_fraction` of the pure rate, and
-      `device_wait_fraction`, for how much of the time at most the devices waited for data.
+      fits is kept in memory. Of both together, then: `loop_step_s`; `loop_fraction`, its share of the pure rate,
+      measured in turn with it; `device_wait_fraction`, for how much of the time at most the devices waited for data.
     """
     stage = run.stages[-1]
     # What a large buffer gives away would not be the rate at which it is filled.
@@ -106,23 +107,24 @@ def _alone(
     update: Any, state: State, batch: Any, key: jax.Array, alive: jax.Array, steps: int
 ) -> tuple[State, list[float]]:
     """Seconds per update in each of several blocks of updates."""
-
-    def block(state: State, count: int) -> tuple[State, float]:
-        clock = time.perf_counter()
-        for _ in range(count):
-            state, _, _ = update(state, batch, key, alive)
-        jax.block_until_ready(state)
-        return state, (time.perf_counter() - clock) / count
-
-    state, _ = block(state, _WARM_UP)
-    state, once = block(state, 1)
+    state, _ = _block(update, state, batch, key, alive, _WARM_UP)
+    state, once = _block(update, state, batch, key, alive, 1)
     size = max(1, min(steps, math.ceil(_BLOCK_S / once)))
     times: list[float] = []
     started = time.perf_counter()
     while len(times) * size < steps and (not times or time.perf_counter() - started < _CAP):
-        state, seconds = block(state, size)
+        state, seconds = _block(update, state, batch, key, alive, size)
         times.append(seconds)
     return state, times
+
+
+def _block(update: Any, state: State, batch: Any, key: jax.Array, alive: jax.Array, count: int) -> tuple[State, float]:
+    """Seconds per update of so many updates on one batch."""
+    clock = time.perf_counter()
+    for _ in range(count):
+        state, _, _ = update(state, batch, key, alive)
+    jax.block_until_ready(state)
+    return state, (time.perf_counter() - clock) / count
 
 
 def _peak_bytes(update: Any) -> int:
@@ -224,30 +226,32 @@ def _best(call: Callable[[], Any], times: int) -> float:
 
 
 def _together(
-    update: Any,
-    state: State,
-    batches: Iterator[Any],
-    key: jax.Array,
-    steps: int,
-    step_s: float,
-) -> dict[str, Any]:
-    """Updates fed by the pipeline, with the metrics fetched one step late, as the training loop does."""
-    alive, batch, before, idle, count = jnp.asarray(True), next(batches), None, 0.0, 0
-    clock = time.perf_counter()
-    while count < steps and (count < _WARM_UP or time.perf_counter() - clock < _CAP):
-        state, running, metrics = update(state, batch, key, alive)
-        batch, _, waited = next_batch(batches, running)
-        idle += waited
-        if before is not None:
-            jax.tree.map(float, before)
-        before = metrics
-        count += 1
-    jax.block_until_ready(state)
-    spent = time.perf_counter() - clock
+    update: Any, state: State, batches: Iterator[Any], key: jax.Array, steps: int, step_s: float
+) -> dict[str, float]:
+    """Updates fed by the pipeline, in turn with updates on one batch, so that a machine's changing speed tells less."""
+    alive = jnp.asarray(True)
+    size = max(1, min(steps, math.ceil(_TURN_S / step_s)))
+    alone, loop, waited = [], [], 0.0
+    started = time.perf_counter()
+    while len(loop) * size < steps and (not loop or time.perf_counter() - started < _CAP):
+        state, seconds = _block(update, state, next(batches), key, alive, size)
+        alone.append(seconds)
+        for _ in range(_READ_AHEAD):
+            batch = next(batches)
+        clock, before = time.perf_counter(), None
+        for _ in range(size):  # with the metrics fetched one step late, as when training
+            state, running, metrics = update(state, batch, key, alive)
+            batch, _, idle = next_batch(batches, running)
+            waited += idle
+            if before is not None:
+                jax.tree.map(float, before)
+            before = metrics
+        jax.block_until_ready(state)
+        loop.append((time.perf_counter() - clock) / size)
     return {
-        "loop_step_s": spent / count,
-        "loop_fraction": step_s * count / spent,
-        "device_wait_fraction": idle / spent,
+        "loop_step_s": statistics.median(loop),
+        "loop_fraction": statistics.median(a / b for a, b in zip(alone, loop, strict=True)),
+        "device_wait_fraction": waited / (size * sum(loop)),
     }
 
 
