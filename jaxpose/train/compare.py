@@ -31,15 +31,13 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
         folder = workdir / f"seed{seed}"
         base = dataclasses.replace(config.base, seed=seed)
         steps = {"pretrain": base.steps["pretrain"]}
-        ends = {
+        start = str(folder / SOURCE_ONLY)
+        configs = {
             SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),
+            **{name: dataclasses.replace(base, method=method, start=start) for name, method in config.methods.items()},
             ORACLE: dataclasses.replace(base, steps=steps, method=Supervised(name="oracle", domain="target")),
         }
-        start = str(folder / SOURCE_ONLY)
-        methods = {
-            name: dataclasses.replace(base, method=method, start=start) for name, method in config.methods.items()
-        }
-        for name, chosen in (ends | methods).items():
+        for name, chosen in configs.items():
             found.setdefault(name, []).append(_run(name, chosen, folder / name))
     table = report.summarize(found)
     write_json(workdir / "compare.json", table)

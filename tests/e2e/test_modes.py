@@ -94,4 +94,4 @@ def test_a_benchmark_is_written_and_compared_with_an_earlier_one(tmp_path: Path)
 def test_wrong_configs_for_a_mode_are_one_line(tmp_path: Path) -> None:
     assert "expected --config=configs/compare.py" in fails(tmp_path, "--mode=compare")
     assert "expected --config=configs/synth.py" in fails(tmp_path, "--mode=synthesize")
-    assert "found no --config of a recipe" in fails(tmp_path, config="configs/synth.py:hand")
+    assert "found a Synthesis in --config, expected a recipe" in fails(tmp_path, config="configs/synth.py:hand")
