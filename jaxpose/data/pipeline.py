@@ -23,7 +23,7 @@ from jaxpose.data.records import BrokenImageError, Record, Source
 HostBatch = dict[str, Element]
 
 _READ_THREADS = 2
-_FEW = 4  # batches that are always read ahead
+_FEW, _MANY = 4, 256  # batches that are read ahead, at least and at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -297,7 +297,7 @@ def training_batches(
         for i, (domain, read) in enumerate(reads.items())
     }
     source = _Batches(streams=streams, reads=reads, process=process, processes=processes, stop=stop)
-    count = _FEW if workers else max(_FEW, ahead // source.image_bytes)
+    count = _FEW if workers else min(max(_FEW, ahead // source.image_bytes), _MANY)
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_read_options(count))
     if workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))

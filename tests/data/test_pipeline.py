@@ -116,6 +116,17 @@ def test_as_many_batches_are_read_ahead_as_their_bytes_allow() -> None:
     assert len(Noted.asked) == 21 * 5  # the batch that was taken and 20 more
 
 
+def test_tiny_batches_are_not_read_ahead_without_end() -> None:
+    Noted.asked.clear()
+    source = pipeline.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
+    batches = pipeline.training_batches(
+        {"source": pipeline.Read(crops=source, batch_size=1, fields=("image",))}, seed=0
+    )
+    next(batches)
+    time.sleep(0.5)
+    assert len(Noted.asked) <= 257
+
+
 def test_processes_share_each_global_batch_in_order() -> None:
     whole = take(4)
     parts = [take(4, process=i, processes=2) for i in range(2)]
