@@ -7,7 +7,7 @@ The same as `configs/regda.py:dd`. Words: a pair; `quick`; `released`, with ever
 
 import dataclasses
 
-from jaxpose import pairs
+from jaxpose import methods, pairs
 from jaxpose.config import Config
 from jaxpose.recipes import regda
 
@@ -15,9 +15,9 @@ from jaxpose.recipes import regda
 def get_config(words: str | None = None) -> Config:
     config, rest = pairs.choose(words)
     pairs.reject(rest, "released")
-    method = regda.RegDA() if pairs.of_a_paper(config.pair) else regda.short_settings()
+    method = methods.methods(config.pair)["dd"]
     if "released" in rest:
-        method = regda.released_settings()
+        method = dataclasses.replace(regda.released_settings(), name="dd", adversary=regda.maximize_true)
         model = dataclasses.replace(config.model, head="linear", target_statistics=False)
         config = dataclasses.replace(config, model=model)
-    return dataclasses.replace(config, method=dataclasses.replace(method, name="dd", adversary=regda.maximize_true))
+    return dataclasses.replace(config, method=method)

@@ -13,7 +13,7 @@ its docstring in `jaxpose/pairs.py`.
 
 import dataclasses
 
-from jaxpose import pairs
+from jaxpose import methods, pairs
 from jaxpose.config import Config
 from jaxpose.recipes import regda
 
@@ -25,10 +25,8 @@ def get_config(words: str | None = None) -> Config:
         method = regda.released_settings()
         model = dataclasses.replace(config.model, head="linear", target_statistics=False)
         config = dataclasses.replace(config, model=model)
-    elif pairs.of_a_paper(config.pair):
-        method = regda.RegDA()
     else:
-        method = regda.short_settings()
+        method = methods.methods(config.pair)["regda"]
     if "dd" in rest:
         method = dataclasses.replace(method, name="dd", adversary=regda.maximize_true)
     if "min_max_false" in rest:

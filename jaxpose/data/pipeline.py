@@ -239,7 +239,6 @@ class _Batches:
     reads: Mapping[str, Read]
     process: int
     processes: int
-
     stop: int
 
     def __len__(self) -> int:

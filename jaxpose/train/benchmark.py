@@ -23,7 +23,7 @@ from jaxpose.train.run import Run, next_batch
 _WARM_UP = 3
 _BLOCK_S = 0.1  # shorter updates are timed several at a time, so that the host's clock and dispatch do not count
 _TURN_S = 1.0  # updates with and without data take turns of this length
-_READ_AHEAD = 6
+_READ_AHEAD = 6  # batches, more than what the pipeline has ready
 _CAP = 20.0  # seconds that no measurement of updates exceeds by much
 
 

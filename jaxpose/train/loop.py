@@ -60,6 +60,12 @@ class Record:
     step_s: dict[str, float] = dataclasses.field(default_factory=dict)
     loop_s: float = 0.0
 
+    @classmethod
+    def read(cls, checkpoints: Checkpoints, step: int) -> "Record":
+        """What was saved with a checkpoint; what other versions of this class have besides is left out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in checkpoints.meta(step).items() if name in known})
+
 
 def train(run: Run) -> tuple[State, Record]:
     """Trains all stages, from the newest checkpoint of the work directory if there is one.
@@ -75,7 +81,7 @@ def train(run: Run) -> tuple[State, Record]:
     checkpoints = Checkpoints(run.workdir / "checkpoints")
     total = checkpoints.latest()
     if total is not None:
-        record = Record(**checkpoints.meta(total))
+        record = Record.read(checkpoints, total)
         state = checkpoints.restore(total, run.abstract_states()[record.stage])
     elif run.config.start is not None:
         state, record = _start(run, Path(run.config.start))

@@ -75,7 +75,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     step = checkpoints.latest() if checkpoints else None
     if checkpoints is None or step is None:
         raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
-    record = loop.Record(**checkpoints.meta(step))
+    record = loop.Record.read(checkpoints, step)
     state = checkpoints.restore(step, run.abstract_states()[record.stage])
     checkpoints.close()
     stage = run.stages[record.stage]

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from test_loop import make_run
 
+from jaxpose.recipes.stage import State, initial_state
 from jaxpose.report import benchmark as table
 from jaxpose.train import benchmark
 
@@ -60,6 +62,23 @@ def test_slow_data_are_seen_as_waiting(tmp_path: Path) -> None:
     assert found["loop_step_s"] > 0.02  # four images of 20 ms in at most two threads each
     assert found["device_wait_fraction"] > 0.5
     assert found["loop_fraction"] < 0.5
+
+
+def test_the_loops_share_is_of_updates_without_data() -> None:
+    def update(state: State, *_: Any) -> tuple[State, jax.Array, dict[str, float]]:
+        time.sleep(0.02)
+        return state, jax.numpy.asarray(True), {"loss": 0.0}
+
+    def batches() -> Iterator[None]:
+        while True:
+            time.sleep(0.02)
+            yield None
+
+    state = initial_state(params={}, stats={}, optimizers={})
+    found = benchmark._together(update, state, batches(), jax.random.key(0), steps=10, step_s=0.02)
+    assert found["loop_step_s"] == pytest.approx(0.04, rel=0.3)
+    assert found["loop_fraction"] == pytest.approx(0.5, abs=0.1)
+    assert found["device_wait_fraction"] == pytest.approx(0.5, abs=0.1)  # updates here are over when they return
 
 
 def test_results_side_by_side(found: dict[str, Any], tmp_path: Path) -> None:

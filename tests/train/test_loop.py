@@ -93,6 +93,17 @@ def test_stages_hand_on_their_state_and_checkpoints_are_kept_by_total_step(tmp_p
     ]
 
 
+def test_checkpoints_of_other_versions_are_read() -> None:
+    class Older(Checkpoints):
+        def __init__(self) -> None: ...
+
+        def meta(self, step: int) -> dict[str, Any]:
+            return {"stage": 1, "wall_s": 3.0, "images": 72}
+
+    record = loop.Record.read(Older(), 9)
+    assert (record.stage, record.wall_s, record.loop_s) == (1, 3.0, 0.0)
+
+
 def test_nothing_is_compiled_after_the_first_update(tmp_path: Path) -> None:
     compiled: list[str] = []
 

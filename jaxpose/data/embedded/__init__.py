@@ -144,7 +144,7 @@ _VIEWS = {
 }
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)  # both training splits of a default pair, which are read in random order
 def _clip(kind: str, style: str, split: str, seed: int, number: int, size: int, length: int) -> _Clip:
     key = (_KINDS.index(kind), _STYLES.index(style), _SPLITS.index(split))
     rng = np.random.default_rng((seed, *key, number))
