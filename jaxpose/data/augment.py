@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxpose.ops import affine
+from jaxpose.ops import affine, warp
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -74,7 +74,7 @@ def augment(
         size=size,
     )
     # The barriers here and below keep XLA from computing pixels, from the warp on, anew for every use.
-    pixels = jax.lax.optimization_barrier(affine.warp(images, matrix))
+    pixels = jax.lax.optimization_barrier(warp.warp(images, matrix))
     if settings.brightness or settings.contrast or settings.saturation:
         pixels = _colour(pixels, signed[:, 5:8], settings)
     if settings.blur:

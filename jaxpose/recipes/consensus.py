@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.data import augment
-from jaxpose.ops import affine, flow
+from jaxpose.ops import affine, flow, warp
 from jaxpose.recipes import views
 from jaxpose.recipes.stage import Task
 from jaxpose.recipes.views import Points, Values
@@ -47,8 +47,8 @@ def of_views(
     b, s, count = images.shape[0], images.shape[1], settings.count + 1
     matrix = _views(key, records, task.image_size, settings).reshape(b * count, 2, 3)
     repeated = jnp.broadcast_to(images[:, None], (b, count, s, s, 3)).reshape(b * count, s, s, 3)
-    maps = predict(augment.normalize(affine.warp(repeated, matrix)))
-    back = views.warp_maps(maps, affine.invert(views.on_heatmaps(matrix, task.stride)))
+    maps = predict(augment.normalize(warp.warp(repeated, matrix)))
+    back = warp.warp_maps(maps, affine.invert(affine.on_heatmaps(matrix, task.stride)))
     return views.read(jnp.mean(back.reshape(b, count, *back.shape[1:]), axis=1), task)
 
 

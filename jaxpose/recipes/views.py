@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.data import augment
@@ -54,7 +53,7 @@ def carried(points: Points, values: Values, seen: View, shown: View, task: Task)
     """
     permutation = task.skeleton.flip_permutation
     exchanged = (seen.mirrored != shown.mirrored)[:, None]
-    moved = affine.apply(compose(shown.matrix, affine.invert(seen.matrix)), points)
+    moved = affine.apply(affine.compose(shown.matrix, affine.invert(seen.matrix)), points)
     in_crop = _inside(affine.apply(affine.invert(seen.matrix), points), task.image_size)
     inside = in_crop & _inside(moved, task.image_size)
     return (
@@ -154,39 +153,6 @@ def covered(
 
     keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
     return jax.vmap(one)(keys, images, points, candidates)
-
-
-def compose(outer: affine.Affine, inner: affine.Affine) -> affine.Affine:
-    """The map that applies `inner` first."""
-    linear = outer[:, :, :2] @ inner
-    return linear.at[:, :, 2].add(outer[:, :, 2])
-
-
-def on_heatmaps(matrix: affine.Affine, stride: float) -> affine.Affine:
-    """A map of image pixels as a map of heatmap pixels."""
-    # A heatmap pixel p is the image pixel s p + m: (A (s p + m) + t - m) / s.
-    middle = jnp.full((2, 1), (stride - 1) / 2, jnp.float32)
-    linear = matrix[:, :, :2]
-    return jnp.concatenate([linear, (linear @ middle + matrix[:, :, 2:] - middle[None]) / stride], axis=-1)
-
-
-def warp_maps(maps: Maps, matrix: affine.Affine) -> Maps:
-    """Bilinear warp of maps to maps of the same size, 0 outside; `matrix` maps input to output pixels."""
-    b, h, w, k = maps.shape
-    inverse = affine.invert(matrix)
-    grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=-1).reshape(1, h * w, 2).astype(np.float32)
-    source = affine.apply(inverse, jnp.broadcast_to(jnp.asarray(grid), (b, h * w, 2)))
-    corner = jnp.floor(source)
-    flat, total = maps.reshape(b, h * w, k), jnp.zeros((b, h * w, k), maps.dtype)
-    for step in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        pixel = corner + np.array(step, np.float32)[None, None]
-        weight = jnp.prod(1 - jnp.abs(source - pixel), axis=-1)
-        x, y = pixel[..., 0], pixel[..., 1]
-        inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-        index = jnp.clip(y, 0, h - 1).astype(jnp.int32) * w + jnp.clip(x, 0, w - 1).astype(jnp.int32)
-        values = jnp.take_along_axis(flat, index[..., None], axis=1, mode="promise_in_bounds")
-        total += jnp.where(inside, weight, 0.0)[..., None] * values
-    return total.reshape(b, h, w, k)
 
 
 def _inside(points: Points, size: int) -> Mask:

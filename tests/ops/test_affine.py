@@ -1,8 +1,7 @@
-import cv2
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpose.ops import affine
+from jaxpose.ops import affine, heatmaps
 
 
 def example(size: int = 32) -> jnp.ndarray:
@@ -35,23 +34,15 @@ def test_similarity_mirrors_about_the_centre_then_rotates_scales_and_moves() -> 
     np.testing.assert_allclose(found[0], [[8.0, 3.0], [8.0, 5.0]], atol=1e-5)
 
 
-def test_warp_equals_opencv() -> None:
-    image = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    matrix = example()
-    found = affine.warp(jnp.asarray(image), matrix)
-    for i in range(2):
-        expected = cv2.warpAffine(image[i].astype(np.float32), np.asarray(matrix[i]), (32, 32), flags=cv2.INTER_LINEAR)
-        # OpenCV rounds positions to 1/32 of a pixel.
-        assert np.abs(np.asarray(found[i]) - expected).max() < 255 / 32 * 2 + 1
-        assert np.abs(np.asarray(found[i]) - expected).mean() < 2.5
+def test_composition_applies_the_inner_map_first() -> None:
+    points = jnp.asarray(np.random.default_rng(3).uniform(0, 32, (2, 5, 2)), jnp.float32)
+    outer, inner = example(), example(20)
+    expected = affine.apply(outer, affine.apply(inner, points))
+    np.testing.assert_allclose(affine.apply(affine.compose(outer, inner), points), expected, atol=1e-4)
 
 
-def test_points_move_with_the_image() -> None:
-    image = np.zeros((2, 33, 33, 3), np.uint8)
-    image[:, 12:15, 18:21] = 255
-    matrix = example(33)
-    warped = np.asarray(affine.warp(jnp.asarray(image), matrix))[..., 0]
-    where = np.asarray(affine.apply(matrix, jnp.full((2, 1, 2), jnp.array([19.0, 13.0]))))[:, 0]
-    for i in range(2):
-        y, x = (np.average(grid, weights=warped[i]) for grid in np.mgrid[:33, :33])
-        np.testing.assert_allclose([x, y], where[i], atol=0.15)
+def test_maps_on_heatmaps_are_maps_of_image_pixels() -> None:
+    points = jnp.asarray(np.random.default_rng(4).uniform(0, 32, (2, 5, 2)), jnp.float32)
+    expected = heatmaps.image_to_heatmap(affine.apply(example(), points), 4.0)
+    found = affine.apply(affine.on_heatmaps(example(), 4.0), heatmaps.image_to_heatmap(points, 4.0))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
