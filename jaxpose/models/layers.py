@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxpose.ops import convolution
+from jaxpose.ops import convolution, normalization
 
 Initializer = Callable[..., jax.Array]
 
@@ -60,11 +60,14 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(init(rngs.params(), (size, size, inputs, outputs), jnp.float32))
         self.bias = nnx.Param(jnp.zeros(outputs)) if use_bias else None
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h2 w2 o"]:
+    def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b h2 w2 o"]:
         """Convolves images."""
-        kernel = self.kernel[...].astype(self.dtype)
-        y = convolution.conv2d(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
+        kernel = convolution.cast_kernel(self.kernel[...], self.dtype)
+        y = of_images(
+            lambda images: convolution.conv2d(images, kernel, stride=self.stride, padding=self.padding),
+            x.astype(self.dtype),
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class Deconv(nnx.Module):
@@ -86,16 +89,19 @@ class Deconv(nnx.Module):
         self.dtype = dtype
         self.kernel = nnx.Param(init(rngs.params(), (4, 4, inputs, outputs), jnp.float32))
 
-    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b 2*h 2*w o"]:
+    def __call__(self, x: Float[Array, "*b h w i"]) -> Float[Array, "*b 2*h 2*w o"]:
         """Upsamples feature maps."""
-        return convolution.deconv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        kernel = convolution.cast_kernel(self.kernel[...], self.dtype)
+        return of_images(lambda images: convolution.deconv2d(images, kernel), x.astype(self.dtype))
 
 
 class BatchNorm(nnx.Module):
     """Normalises channels by the statistics of the whole batch, over every axis but the last.
 
     Under `jax.jit` with a sharded batch the statistics are those of the global batch. They are float32 whatever the
-    compute dtype. The running variance is the biased one, where torch's is `n / (n - 1)` times larger.
+    compute dtype. The running variance is the biased one, where torch's is `n / (n - 1)` times larger. Of domains side
+    by side (`normalization.stack_domains`) each is normalised by itself, and the running statistics become (D,
+    channels): those of each domain if it were alone.
 
     Attributes:
       scale, bias: (channels,).
@@ -111,32 +117,29 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
         """Normalises, with the batch's statistics if `train`, which also updates the running ones."""
-        wide = x.astype(jnp.float32)
         if train:
-            mean, var = _moments(wide, self.mean[...])
+            y, mean, var = normalization.batch_norm(x, self.scale[...], self.bias[...])
             # Not `self.mean[...] = ...`: that compares shardings, which makes tracing quadratic in depth.
             self.mean.set_value(_forget(self.mean[...], mean))
             self.var.set_value(_forget(self.var[...], var))
-        else:
-            mean, var = self.mean[...], self.var[...]
-        gain = self.scale[...] * lax.rsqrt(var + _EPSILON)
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        y = (wide - mean.reshape(shape)) * gain.reshape(shape) + self.bias[...].reshape(shape)
-        return y.astype(self.dtype)
+            return y.astype(self.dtype)
+        gain = self.scale[...] * lax.rsqrt(self.var[...] + normalization.EPSILON)
+        mean, gain, bias = (
+            value.reshape((1,) * (x.ndim - 1) + (-1,)) for value in (self.mean[...], gain, self.bias[...])
+        )
+        return ((x.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
+
+
+def of_images(function: Callable[[jax.Array], jax.Array], x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c2"]:
+    """A function of images (B, H, W, C) that treats each by itself, for any number of axes in the place of B."""
+    y = function(x.reshape(-1, *x.shape[-3:]))
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 MOMENTUM = 0.9
-_EPSILON = 1e-5
 
 
 def _forget(running: jax.Array, batch: jax.Array) -> jax.Array:
-    return MOMENTUM * running + (1 - MOMENTUM) * lax.stop_gradient(batch)
-
-
-def _moments(x: jax.Array, pivot: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance in one pass; the closer `pivot` is to the mean, the less the variance loses to rounding."""
-    axes = tuple(range(x.ndim - 1))
-    shifted = x - pivot.reshape((1,) * len(axes) + (-1,))
-    mean = shifted.mean(axes)
-    variance = jnp.square(shifted).mean(axes) - jnp.square(mean)
-    return mean + pivot, lax.max(variance, jnp.zeros_like(variance))
+    if batch.ndim == 2:
+        return jnp.stack([_forget(running, domain) for domain in batch])
+    return MOMENTUM * running + (1 - MOMENTUM) * batch

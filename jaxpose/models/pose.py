@@ -3,13 +3,13 @@
 Source: Xiao et al. 2018, arXiv:1804.06208 ("SimpleBaseline"); the two-layer regressor is RegDA's (Jiang et al. 2021).
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxpose.models import layers
+from jaxpose.ops.activation import relu
 
 
 class Upsampling(nnx.Module):
@@ -26,11 +26,11 @@ class Upsampling(nnx.Module):
             setattr(self, f"deconv{index}", deconv)
             setattr(self, f"bn{index}", norm)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h2 w2 o"]:
+    def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
         """Features of `width` channels."""
         for index in range(self.layers):
             x = getattr(self, f"deconv{index}")(x)
-            x = jax.nn.relu(getattr(self, f"bn{index}")(x, train))
+            x = relu(getattr(self, f"bn{index}")(x, train))
         return x
 
 
@@ -41,7 +41,7 @@ class KeypointHead(nnx.Module):
         del dtype
         self.conv = _output(inputs, joints, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w k"]:
+    def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h w k"]:
         """Heatmaps, float32."""
         return self.conv(x)
 
@@ -59,9 +59,9 @@ class Regressor(nnx.Module):
         self.bn1 = layers.BatchNorm(inputs, dtype=dtype)
         self.conv2 = _output(inputs, joints, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h w k"]:
+    def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h w k"]:
         """Heatmaps, float32."""
-        return self.conv2(jax.nn.relu(self.bn1(self.conv1(x), train)))
+        return self.conv2(relu(self.bn1(self.conv1(x), train)))
 
 
 _SMALL = layers.normal(0.001)

@@ -3,13 +3,13 @@
 Source: He et al. 2016, arXiv:1512.03385, in the variant with the stride in the bottleneck's 3x3 convolution ("v1.5").
 """
 
-import jax
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxpose.models import layers
 from jaxpose.ops import convolution
+from jaxpose.ops.activation import relu
 
 
 class ResNet(nnx.Module):
@@ -31,11 +31,11 @@ class ResNet(nnx.Module):
         self.layer4 = _stage(block, 4 * outputs, 8 * width, 2, counts[3], dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b h w 3"], train: bool
-    ) -> Float[Array, "b h2 w2 c"] | tuple[Float[Array, "b _ _ _"], ...]:
+        self, x: Float[Array, "*b h w 3"], train: bool
+    ) -> Float[Array, "*b h2 w2 c"] | tuple[Float[Array, "*b _ _ _"], ...]:
         """Features of normalised images: of the last layer, or with `all_layers` of the four of them."""
-        x = jax.nn.relu(self.bn1(self.conv1(x), train))
-        x = convolution.max_pool_3x3_s2(x)
+        x = relu(self.bn1(self.conv1(x), train))
+        x = layers.of_images(convolution.max_pool_3x3_s2, x)
         outputs = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage.values():
@@ -61,11 +61,11 @@ class BasicBlock(nnx.Module):
         self.bn2 = layers.BatchNorm(channels, dtype=dtype)
         self.downsample = _downsample(inputs, channels, stride, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h2 w2 o"]:
+    def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
         """Features at 1/stride of the size."""
-        y = jax.nn.relu(self.bn1(self.conv1(x), train))
+        y = relu(self.bn1(self.conv1(x), train))
         y = self.bn2(self.conv2(y), train)
-        return jax.nn.relu(y + _shortcut(self.downsample, x, train))
+        return relu(y + _shortcut(self.downsample, x, train))
 
 
 class Bottleneck(nnx.Module):
@@ -83,12 +83,12 @@ class Bottleneck(nnx.Module):
         self.bn3 = layers.BatchNorm(outputs, dtype=dtype)
         self.downsample = _downsample(inputs, outputs, stride, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w i"], train: bool) -> Float[Array, "b h2 w2 o"]:
+    def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
         """Features at 1/stride of the size."""
-        y = jax.nn.relu(self.bn1(self.conv1(x), train))
-        y = jax.nn.relu(self.bn2(self.conv2(y), train))
+        y = relu(self.bn1(self.conv1(x), train))
+        y = relu(self.bn2(self.conv2(y), train))
         y = self.bn3(self.conv3(y), train)
-        return jax.nn.relu(y + _shortcut(self.downsample, x, train))
+        return relu(y + _shortcut(self.downsample, x, train))
 
 
 def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]:

@@ -5,9 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxpose.ops import winograd
+from jaxpose.ops.platform import platform
 
 _FEW_PIXELS = 16
 _MANY_CHANNELS, _MUCH_WORK = 64, 65536
@@ -20,8 +22,9 @@ def conv2d(
 ) -> Float[Array, "b h2 w2 o"]:
     """Correlates images with a kernel (what torch calls Conv2d); zeros outside the image.
 
-    A 1x1 convolution is computed as a matrix product. On CPU so are convolutions of maps of a few pixels, and 3x3
-    convolutions of many channels go through Winograd's transform; docs/performance.md has the measurements.
+    A 1x1 convolution is computed as a matrix product; with a stride only on CPU, as XLA's compiler for GPUs aborts
+    where it fuses a product with a strided slice. On CPU products are also convolutions of maps of a few pixels, and
+    3x3 convolutions of many channels go through Winograd's transform; docs/performance.md has the measurements.
 
     Args:
       x: images, NHWC.
@@ -33,14 +36,19 @@ def conv2d(
       NHWC, `(h + top + bottom - kh) // stride + 1` rows and likewise columns.
     """
     pads = _pads(padding)
-    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)):
-        return jnp.einsum("bhwi,io->bhwo", x[:, ::stride, ::stride], kernel[0, 0])
+    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)) and (stride == 1 or _on_cpu()):
+        return jnp.einsum("bhwi,io->bhwo", x[:, ::stride, ::stride], kernel[0, 0], precision=_precision(x))
     if _on_cpu():
         if _pixels(x, kernel, stride, pads) <= _FEW_PIXELS:
             return _product(x, kernel, stride, pads)
         if _pays_transforms(x, kernel, stride, pads):
             return winograd.conv3x3(x, kernel)
     return _correlate(x, kernel, stride, pads, "HWIO")
+
+
+def cast_kernel(kernel: Float[Array, "kh kw i o"], dtype: DTypeLike) -> Float[Array, "kh kw i o"]:
+    """A kernel in the type that a convolution is computed in. Only reverse mode is defined."""
+    return _cast(kernel, dtype)
 
 
 def deconv2d(
@@ -83,11 +91,23 @@ def _pads(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _correlate(x, kernel, stride, pads, layout):
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", layout, "NHWC"))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", layout, "NHWC"),
+        precision=_precision(x),
+    )
+
+
+def _precision(x):
+    """Float32 is computed in float32: by default TPUs round it to bfloat16 and GPUs to TensorFloat-32."""
+    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return platform() == "cpu"
 
 
 def _pixels(x, kernel, stride, pads):
@@ -119,6 +139,26 @@ def _product(x, kernel, stride, pads):
     ]
     patches = jnp.concatenate(views, axis=-1)
     return jnp.einsum("bhwi,io->bhwo", patches, kernel.reshape(height * width * inputs, outputs))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _cast(kernel, dtype):
+    return kernel.astype(dtype)
+
+
+def _cast_forward(kernel, dtype):
+    return _cast(kernel, dtype), jnp.zeros((), kernel.dtype)
+
+
+def _cast_backward(dtype, stored, gradient):
+    if platform() == "gpu" and gradient.shape[:2] != (1, 1):
+        # cuDNN returns (o, kh, kw, i). Where XLA's GPU compiler fuses the transposition with the optimizer's update,
+        # that cannot be done in place and both of its results are copied. Flat, the gradient is transposed first.
+        gradient = lax.optimization_barrier(gradient.reshape(-1)).reshape(gradient.shape)
+    return (gradient.astype(stored.dtype),)
+
+
+_cast.defvjp(_cast_forward, _cast_backward)
 
 
 def _strided(y, kernel, stride, padding):

@@ -25,7 +25,7 @@ class Alignment:
     Attributes:
       networks: its own, such as discriminators, by name.
       loss: (their parameters, source features, target features, progress from 0 to 1) -> (loss, metrics). One gradient
-        goes to all networks, so whoever plays against the trunk sees it through `reversed_gradient`.
+        goes to all networks, so whoever plays against the trunk sees it through `scale_gradient`.
     """
 
     networks: Mapping[str, Network]
@@ -57,11 +57,10 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
         progress = state.step / max(steps, 1)
 
         def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
-            source, stats = networks.features(params, state.stats, labels.images, train=True)
+            source, target, stats = networks.features_of_both(params, state.stats, labels.images, images)
             maps, stats = networks.head("head", params["head"], stats, source.up, train=True)
             supervision = heatmap.masked_mean(heatmap.spatial_kl(labels.maps, maps), labels.mask)
-            stats = networks.before_target(state.stats, stats)
-            target, stats = networks.features(params, stats, images, train=True)
+            stats |= {"head": networks.before_target(state.stats["head"], stats["head"])}
             _, stats = networks.head("head", jax.lax.stop_gradient(params["head"]), stats, target.up, train=True)
             value, metrics = alignment.loss(params, source, target, progress)
             return supervision + value, (stats, {"loss/source": supervision, "loss/alignment": value} | metrics)
@@ -78,12 +77,3 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
         step=step,
         predict=networks.predict,
     )
-
-
-def reversed_gradient(x: jax.Array, strength: jax.Array | float) -> jax.Array:
-    """`x`, with its gradient turned round and scaled.
-
-    Source: Ganin et al. 2016, Eq. 18.
-    """
-    fixed = jax.lax.stop_gradient(x)
-    return fixed - strength * (x - fixed)

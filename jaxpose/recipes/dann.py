@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxpose.config import Config
 from jaxpose.models import functional
 from jaxpose.models.discriminator import VectorDiscriminator
+from jaxpose.ops import gradients
 from jaxpose.recipes import alignment
 from jaxpose.recipes.detector import Features, Trees
 from jaxpose.recipes.stage import Metrics, Stage, Task
@@ -37,7 +38,7 @@ class DANN:
         def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
             def judge(features: Features) -> jax.Array:
                 pooled = jnp.mean(features.layers[-1].astype(jnp.float32), axis=(1, 2))
-                seen = alignment.reversed_gradient(pooled, warm_up(progress, self.steepness))
+                seen = gradients.scale_gradient(pooled, -warm_up(progress, self.steepness))
                 return network.apply(params["discriminator"], {}, seen, train=True)[0]
 
             found = adversarial_loss(judge(source), judge(target))

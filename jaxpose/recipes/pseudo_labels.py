@@ -31,9 +31,11 @@ def gradients(
     """
 
     def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
-        maps, updated = networks.maps(params, stats, labels.images, train=True)
+        first, second, updated = networks.features_of_both(params, stats, labels.images, pseudo_labels.images)
+        maps, after = networks.head("head", params["head"], updated, first.up, train=True)
         source = mean(loss(labels.maps, maps), labels.mask)
-        maps, updated = networks.maps(params, networks.before_target(stats, updated), pseudo_labels.images, train=True)
+        updated |= {"head": networks.before_target(stats["head"], after["head"])}
+        maps, updated = networks.head("head", params["head"], updated, second.up, train=True)
         target = mean(loss(pseudo_labels.maps, maps), pseudo_labels.mask)
         return source + weight * target, (updated, {"loss/source": source, "loss/target": target})
 

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
-from jaxpose.ops import heatmaps
+from jaxpose.ops import gradients, heatmaps
 from jaxpose.recipes import detector, inputs, optimizers, supervised
 from jaxpose.recipes.detector import TRUNK, WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
-NETWORKS = (*WHOLE, "head_adv")
+HEADS = ("head", "head_adv")
+NETWORKS = (*TRUNK, *HEADS)
 
 Objective = Callable[[jax.Array, jax.Array], jax.Array]  # (L_T, L_F) -> what is minimised
 
@@ -174,14 +175,22 @@ def simultaneous(
     mask: jax.Array,
 ) -> tuple[State, Metrics]:
     """All three objectives at the same parameters, one update of each network (Sec. 4.4)."""
-    grads, stats, metrics = objectives.source(state, labels)
-    target = objectives.target(state.params, objectives.networks.before_target(state.stats, stats), images, mask)
-    adversary = objectives.regress(state.params["head_adv"], target.stats, target)
-    total = grads | objectives.trunk_gradient(state.step, target, adversary)
-    total = {name: _add(grads[name], total[name]) if name in TRUNK else total[name] for name in total}
-    total["head_adv"] = _add(grads["head_adv"], objectives.adversary_gradient(adversary))
-    state = dataclasses.replace(descend(state, total), stats=adversary.stats)
-    return state, metrics | objectives.metrics(target, adversary)
+    networks, params = objectives.networks, state.params
+
+    def trunk(params: Trees) -> tuple[tuple[jax.Array, jax.Array], Trees]:
+        source, target, stats = networks.features_of_both(params, state.stats, labels.images, images)
+        return (source.up, target.up), stats
+
+    (source, target), pull, stats = jax.vjp(trunk, _part(params, TRUNK), has_aux=True)
+    fitted = objectives.source(state.step, params, stats, source, labels)
+    heads = networks.before_target(_part(state.stats, HEADS), _part(fitted.stats, HEADS))
+    guess = objectives.target(params, stats | heads, target, mask)
+    adversary = objectives.regress(params["head_adv"], guess.stats, guess)
+    (grads,) = pull((fitted.by_features, objectives.features_gradient(state.step, adversary)))
+    grads |= fitted.grads
+    grads["head_adv"] = jax.tree.map(jnp.add, grads["head_adv"], objectives.adversary_gradient(adversary))
+    state = dataclasses.replace(descend(state, grads), stats=adversary.stats)
+    return state, fitted.metrics | objectives.metrics(guess, adversary)
 
 
 def released(
@@ -198,35 +207,54 @@ def released(
     through the network again for objective 3. Only f' has changed by then, so the trunk's and f's second pass equal
     their first, but for moving their running statistics once more.
     """
-    grads, stats, metrics = objectives.source(state, labels)
-    state = dataclasses.replace(descend(state, grads), stats=stats)
-    target = objectives.target(state.params, state.stats, images, mask)
-    misled = objectives.regress(state.params["head_adv"], target.stats, target)
+
+    def trunk(state: State, images: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], tuple[Trees]], Trees]:
+        return jax.vjp(
+            lambda params: objectives.networks.trunk(params, state.stats, images, train=True),
+            _part(state.params, TRUNK),
+            has_aux=True,
+        )
+
+    features, pull, stats = trunk(state, labels.images)
+    fitted = objectives.source(state.step, state.params, stats, features, labels)
+    state = dataclasses.replace(descend(state, fitted.grads | pull(fitted.by_features)[0]), stats=fitted.stats)
+    before = state.stats
+    features, pull, stats = trunk(state, images)
+    guess = objectives.target(state.params, stats, features, mask)
+    misled = objectives.regress(state.params["head_adv"], guess.stats, guess)
     state = descend(state, {"head_adv": objectives.adversary_gradient(misled)})
-    again = objectives.regress(state.params["head_adv"], misled.stats, target)
-    twice = {name: detector.moved_twice(target.stats_before[name], target.stats[name]) for name in WHOLE}
-    state = descend(state, objectives.trunk_gradient(state.step, target, again))
+    again = objectives.regress(state.params["head_adv"], misled.stats, guess)
+    twice = {name: detector.moved_twice(before[name], guess.stats[name]) for name in WHOLE}
+    state = descend(state, pull(objectives.features_gradient(state.step, again))[0])
     state = dataclasses.replace(state, stats=again.stats | twice)
-    return state, metrics | objectives.metrics(target, misled)
+    return state, fitted.metrics | objectives.metrics(guess, misled)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Target:
-    """One pass of a target batch through trunk and f."""
+class _Fitted:
+    """Both regressors on a source batch's features."""
+
+    grads: Trees  # of the regressors
+    by_features: jax.Array  # the gradient for the trunk
+    stats: Trees
+    metrics: Metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Guess:
+    """f on a target batch's features."""
 
     features: jax.Array
-    pull: Callable[[jax.Array], tuple[Trees]]  # from the features' gradient to the trunk's parameters
     points: jax.Array  # f's predictions, pixels of the heatmap
     true: jax.Array  # their maps P_T
     false: jax.Array  # and P_F
     mask: jax.Array
-    stats_before: Trees
     stats: Trees
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Adversary:
-    """One pass of the target features through f'."""
+    """f' on a target batch's features."""
 
     logits: jax.Array
     pull: Callable[[jax.Array], tuple[Any, jax.Array]]  # from the logits' gradient to f' and the features
@@ -237,23 +265,23 @@ class _Adversary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objectives:
-    """The objectives of Sec. 4.4, each with the gradients that it routes to its networks."""
+    """The objectives of Sec. 4.4 on the trunk's features, each with the gradients that it routes to its networks."""
 
     networks: detector.Detector
     settings: RegDA
     task: Task
 
-    def source(self, state: State, labels: inputs.Labelled) -> tuple[Trees, Trees, Metrics]:
-        """Objective 1 (Eq. 12): gradients by network, statistics and metrics."""
+    def source(
+        self, step: jax.Array, params: Trees, stats: Trees, features: jax.Array, labels: inputs.Labelled
+    ) -> _Fitted:
+        """Objective 1 (Eq. 12)."""
         settings, networks = self.settings, self.networks
-        share = self._trunk_share(state.step)
+        share = self._trunk_share(step)
 
-        def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
-            features, stats = networks.trunk(params, state.stats, labels.images, train=True)
-            logits, stats = networks.head("head", params["head"], stats, features, train=True)
-            fixed = jax.lax.stop_gradient(features)
-            seen = fixed + share.astype(features.dtype) * (features - fixed)
-            adverse, stats = networks.head("head_adv", params["head_adv"], stats, seen, train=True)
+        def objective(heads: Trees, features: jax.Array) -> tuple[jax.Array, tuple[Trees, Metrics]]:
+            logits, moved = networks.head("head", heads["head"], stats, features, train=True)
+            seen = gradients.scale_gradient(features, share)
+            adverse, moved = networks.head("head_adv", heads["head_adv"], moved, seen, train=True)
             points = settings.pseudo_points(jax.lax.stop_gradient(logits))
             loss = settings.mean(heatmap.spatial_kl(labels.maps, logits), labels.mask)
             disparity = heatmap.spatial_kl(self._true_maps(points), adverse, eps=settings.eps)
@@ -263,45 +291,34 @@ class Objectives:
                 "loss/source_disparity": agreement,
                 "disparity_px/source": self._distance(points, adverse, labels.mask),
             }
-            return loss + settings.margin * settings.trade_off * agreement, (stats, metrics)
+            return loss + settings.margin * settings.trade_off * agreement, (moved, metrics)
 
-        grads, (stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
-        return grads, stats, metrics
-
-    def target(self, params: Trees, stats: Trees, images: jax.Array, mask: jax.Array) -> _Target:
-        """The pass that objectives 2 and 3 share."""
-        trunk_params = {name: params[name] for name in TRUNK}
-        features, pull, trunk_stats = jax.vjp(
-            lambda p: self.networks.trunk(p, stats, images, train=True), trunk_params, has_aux=True
+        (grads, by_features), (moved, metrics) = jax.grad(objective, argnums=(0, 1), has_aux=True)(
+            _part(params, HEADS), features
         )
-        logits, head_stats = self.networks.head("head", params["head"], trunk_stats, features, train=True)
-        points = jax.lax.stop_gradient(self.settings.pseudo_points(logits))
+        return _Fitted(grads=grads, by_features=by_features, stats=moved, metrics=metrics)
+
+    def target(self, params: Trees, stats: Trees, features: jax.Array, mask: jax.Array) -> _Guess:
+        """What f finds, which objectives 2 and 3 share."""
+        logits, moved = self.networks.head("head", params["head"], stats, features, train=True)
+        points = self.settings.pseudo_points(logits)
         true = self._true_maps(points)
-        return _Target(
-            features=features,
-            pull=pull,
-            points=points,
-            true=true,
-            false=self._false_maps(true),
-            mask=mask,
-            stats_before=stats,
-            stats=head_stats,
-        )
+        return _Guess(features=features, points=points, true=true, false=self._false_maps(true), mask=mask, stats=moved)
 
-    def regress(self, params: Any, stats: Trees, target: _Target) -> _Adversary:
+    def regress(self, params: Any, stats: Trees, guess: _Guess) -> _Adversary:
         """f' on the target's features, with the gradients of objectives 2 and 3 by its output."""
         settings = self.settings
         logits, pull, updated = jax.vjp(
             lambda p, x: self.networks.head("head_adv", p, stats, x, train=True),
             params,
-            target.features,
+            guess.features,
             has_aux=True,
         )
 
         def objective(choose: Objective, logits: jax.Array) -> jax.Array:
-            true = heatmap.spatial_kl(target.true, logits, eps=settings.eps)
-            false = heatmap.spatial_kl(target.false, logits, eps=settings.eps)
-            return settings.trade_off * settings.mean(choose(true, false), target.mask)
+            true = heatmap.spatial_kl(guess.true, logits, eps=settings.eps)
+            false = heatmap.spatial_kl(guess.false, logits, eps=settings.eps)
+            return settings.trade_off * settings.mean(choose(true, false), guess.mask)
 
         loss, adversary = jax.value_and_grad(lambda z: objective(settings.adversary, z))(logits)
         trunk = jax.grad(lambda z: objective(settings.trunk, z))(logits)
@@ -311,17 +328,16 @@ class Objectives:
         """Objective 2 (Eq. 13): the gradient of f'."""
         return adversary.pull(adversary.gradients[0])[0]
 
-    def trunk_gradient(self, step: jax.Array, target: _Target, adversary: _Adversary) -> Trees:
-        """Objective 3 (Eq. 14): the gradient of the trunk, through f'."""
+    def features_gradient(self, step: jax.Array, adversary: _Adversary) -> jax.Array:
+        """Objective 3 (Eq. 14): the gradient of the trunk's features, through f'."""
         features = adversary.pull(adversary.gradients[1])[1]
-        (grads,) = target.pull(self._trunk_share(step).astype(features.dtype) * features)
-        return grads
+        return self._trunk_share(step).astype(features.dtype) * features
 
-    def metrics(self, target: _Target, adversary: _Adversary) -> Metrics:
+    def metrics(self, guess: _Guess, adversary: _Adversary) -> Metrics:
         """What the logs say about the target."""
         return {
             "loss/target_adversary": adversary.loss,
-            "disparity_px/target": self._distance(target.points, adversary.logits, target.mask),
+            "disparity_px/target": self._distance(guess.points, adversary.logits, guess.mask),
         }
 
     def _true_maps(self, points: jax.Array) -> jax.Array:
@@ -345,5 +361,5 @@ class Objectives:
         return heatmap.masked_mean(between, mask)
 
 
-def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
+def _part(trees: Trees, names: tuple[str, ...]) -> Trees:
+    return {name: trees[name] for name in names}

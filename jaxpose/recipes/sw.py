@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxpose.config import Config
 from jaxpose.models import functional
 from jaxpose.models.discriminator import PixelDiscriminator, VectorDiscriminator
+from jaxpose.ops import gradients
 from jaxpose.recipes import alignment
 from jaxpose.recipes.detector import Features, Trees
 from jaxpose.recipes.stage import Metrics, Stage, Task
@@ -40,7 +41,7 @@ class StrongWeak:
         }
 
         def judge(name: str, params: Trees, features: jax.Array) -> jax.Array:
-            seen = alignment.reversed_gradient(features, 1.0)
+            seen = gradients.scale_gradient(features, -1.0)
             return networks[name].apply(params[name], {}, seen, train=True)[0]
 
         def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:

@@ -94,13 +94,6 @@ def test_warm_up_rises_from_zero_to_one() -> None:
     np.testing.assert_allclose(found, [0, 2 / (1 + np.exp(-1)) - 1, 2 / (1 + np.exp(-10)) - 1], atol=1e-6)
 
 
-def test_reversed_gradients_have_the_value_and_the_opposite_slope() -> None:
-    x = jnp.asarray([1.0, -2.0])
-    np.testing.assert_array_equal(alignment.reversed_gradient(x, 0.3), x)
-    slope = jax.grad(lambda x: jnp.sum(alignment.reversed_gradient(x, 0.3) ** 2))(x)
-    np.testing.assert_allclose(slope, -0.3 * 2 * x, rtol=1e-6)
-
-
 def discriminating(kind: str) -> tuple[dict[str, functional.Network], Any]:
     """A method's networks, and its loss without reversal written for two players."""
     vector = functional.network(functools.partial(VectorDiscriminator, inputs=6, hidden=8))

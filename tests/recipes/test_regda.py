@@ -228,7 +228,8 @@ def test_ablations_change_only_the_side_they_name() -> None:
             task=make_task(),
         )
         images = inputs.unlabelled(jax.random.key(0), make_batch(6)["target"], make_task())
-        target = objectives.target(state.params, state.stats, images, jnp.ones((BATCH, K), bool))
+        features, _ = objectives.networks.trunk(state.params, state.stats, images, train=True)
+        target = objectives.target(state.params, state.stats, features, jnp.ones((BATCH, K), bool))
         adversary = objectives.regress(state.params["head_adv"], target.stats, target)
         return tuple(np.asarray(g) for g in adversary.gradients)
 
