@@ -53,7 +53,7 @@ class Evaluator:
     def __init__(self, stage: Stage, task: Task, measures: Measures, mesh: Mesh, batch_size: int):
         self._task, self._measures, self._mesh, self._batch_size = task, measures, mesh, batch_size
         self._step = jax.jit(
-            lambda state, batch: _evaluate(stage, task, measures, state, batch),
+            meshes.made_for(mesh, lambda state, batch: _evaluate(stage, task, measures, state, batch)),
             out_shardings=(meshes.replicated(mesh), meshes.by_row(mesh)),
         )
 

@@ -1,17 +1,19 @@
 """Devices and processes: the mesh, how batches and state lie on it, and how processes find each other."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-Shardings = Any
+AnyMesh = Mesh | AbstractMesh  # an abstract one has no devices: programs are traced for it, but not run
+_Result = TypeVar("_Result")
 
 _JOBSET_PORT = 12355
 
@@ -68,12 +70,23 @@ def make_mesh(data: int) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def made_for(mesh: AnyMesh, function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """The function with `ops.platform` being that of the mesh, whose devices need not be here."""
+
+    @functools.wraps(function)
+    def on_mesh(*arguments: Any) -> _Result:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return on_mesh
+
+
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """Every device holds all of it."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_row(mesh: Mesh) -> NamedSharding:
+def by_row(mesh: AnyMesh) -> NamedSharding:
     """The first axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 

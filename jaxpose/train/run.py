@@ -13,22 +13,22 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair
 from jaxpose.data.pipeline import Read, training_batches
+from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
 from jaxpose.train.evaluate import Measures
 
+_LONGEST = 4096  # last axis of an array whose update is merged with others
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything fixed about a run."""
+class Program:
+    """What is compiled: the stages of a recipe on a mesh, whose devices need not be here."""
 
     config: Config
     stages: tuple[Stage, ...]
     task: Task
-    pair: Pair
-    measures: Measures
-    mesh: Mesh
-    workdir: Path
+    mesh: meshes.AnyMesh
 
     def initial_state(self, number: int, previous: State | None) -> State:
         """The first state of a stage, given the last of the stage before."""
@@ -46,13 +46,80 @@ class Run:
             states.append(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes))
         return states
 
-    def steps_before(self, number: int) -> int:
-        """Updates of the stages before a stage."""
-        return sum(stage.steps for stage in self.stages[:number])
-
     def update_key(self, number: int) -> jax.Array:
         """The key of a stage's updates; each folds its step in."""
         return jax.random.fold_in(jax.random.key(self.config.seed + 1), number)
+
+    def abstract_batch(self, stage: Stage) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """The shapes and shardings of a stage's batches."""
+        rows, size, joints = self.config.data.batch_size, self.task.image_size, len(self.task.skeleton)
+        shapes = {
+            "image": ((size, size, 3), jnp.uint8),
+            "keypoints": ((joints, 2), jnp.float32),
+            "visible": ((joints,), jnp.uint8),
+        }
+        sharding = meshes.by_row(self.mesh)
+
+        def field(domain: str, name: str) -> jax.ShapeDtypeStruct:
+            if name not in shapes:
+                return jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding)
+            shape, dtype = shapes[name]
+            frames = (2,) if domain == "target_clips" else ()
+            return jax.ShapeDtypeStruct((rows, *frames, *shape), dtype, sharding=sharding)
+
+        return {
+            domain: {name: field(domain, name) for name in (*fields, "position")}
+            for domain, fields in stage.reads.items()
+        }
+
+    def traced(self, number: int) -> Any:
+        """The update of a stage, traced for the devices of the mesh, none of which need be here."""
+        everywhere = meshes.replicated(self.mesh)
+        key = jax.eval_shape(lambda: self.update_key(number))
+        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
+        alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=everywhere)
+        stage = self.stages[number]
+        return self.update(stage).trace(self.abstract_states()[number], self.abstract_batch(stage), key, alive)
+
+    def update(self, stage: Stage) -> Any:
+        """The jitted update (state, batch, key, alive) -> (state, alive, metrics); lower and compile it for a batch.
+
+        A compiled update takes batches of one shape; others are an error, never a recompilation. Once a loss is not
+        finite `alive` is false and nothing changes any more, so that what is saved is the state before that update,
+        whenever the host finds out.
+        """
+
+        def update(
+            state: State, batch: Any, seed_key: jax.Array, alive: jax.Array
+        ) -> tuple[State, jax.Array, dict[str, jax.Array]]:
+            new, metrics = stage.step(state, batch, jax.random.fold_in(seed_key, state.step))
+            new = dataclasses.replace(new, step=state.step + 1)
+            for name, value in metrics.items():
+                if name.startswith("loss"):
+                    alive &= jnp.isfinite(value)
+            return _chosen(alive, new, state), alive, metrics
+
+        everywhere, rows = meshes.replicated(self.mesh), meshes.by_row(self.mesh)
+        return jax.jit(
+            meshes.made_for(self.mesh, update),
+            donate_argnums=(0,),
+            in_shardings=(everywhere, rows, everywhere, everywhere),
+            out_shardings=everywhere,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(Program):
+    """Everything fixed about a run."""
+
+    mesh: Mesh
+    pair: Pair
+    measures: Measures
+    workdir: Path
+
+    def steps_before(self, number: int) -> int:
+        """Updates of the stages before a stage."""
+        return sum(stage.steps for stage in self.stages[:number])
 
     def images_per_step(self, stage: Stage) -> int:
         """Training images in a global batch, over all domains."""
@@ -95,31 +162,21 @@ class Run:
                     del fields["index"]
             yield meshes.to_devices(self.mesh, batch)
 
-    def update(self, stage: Stage) -> Any:
-        """The jitted update (state, batch, key, alive) -> (state, alive, metrics); lower and compile it for a batch.
 
-        A compiled update takes batches of one shape; others are an error, never a recompilation. Once a loss is not
-        finite `alive` is false and nothing changes any more, so that what is saved is the state before that update,
-        whenever the host finds out.
-        """
+def _chosen(alive: jax.Array, new: State, old: State) -> State:
+    """The new state if `alive`, else the old one."""
+    if platform() != "gpu":
+        return jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, old)
+    # XLA's GPU compiler makes one kernel of updates that share an operand, unless it is a scalar: hundreds of updates
+    # of small arrays become a few kernels if what they share is a vector.
+    vector = jax.lax.optimization_barrier(jnp.full((_LONGEST,), alive))
 
-        def update(
-            state: State, batch: Any, seed_key: jax.Array, alive: jax.Array
-        ) -> tuple[State, jax.Array, dict[str, jax.Array]]:
-            new, metrics = stage.step(state, batch, jax.random.fold_in(seed_key, state.step))
-            new = dataclasses.replace(new, step=state.step + 1)
-            for name, value in metrics.items():
-                if name.startswith("loss"):
-                    alive &= jnp.isfinite(value)
-            return jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, state), alive, metrics
+    def choose(n: jax.Array, o: jax.Array) -> jax.Array:
+        if o.ndim == 0 or o.shape[-1] > _LONGEST:
+            return jnp.where(alive, n, o)
+        return jnp.where(vector[: o.shape[-1]].reshape((1,) * (o.ndim - 1) + (-1,)), n, o)
 
-        everywhere, rows = meshes.replicated(self.mesh), meshes.by_row(self.mesh)
-        return jax.jit(
-            update,
-            donate_argnums=(0,),
-            in_shardings=(everywhere, rows, everywhere, everywhere),
-            out_shardings=everywhere,
-        )
+    return jax.tree.map(choose, new, old)
 
 
 def next_batch(batches: Iterator[Any], running: Any) -> tuple[Any, float, float]:

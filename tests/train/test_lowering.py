@@ -1,0 +1,92 @@
+"""Every recipe, traced and lowered for GPUs and TPUs that are not there."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.extend import core
+from platforms import abstract_mesh
+from tiny import make_config, make_task
+
+from jaxpose.config import Data, Model
+from jaxpose.data.augment import Augmentation
+from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
+from jaxpose.train import mesh as meshes
+from jaxpose.train.run import Program
+
+SIZE = 64
+METHODS = {
+    "source_only": supervised.Supervised(),
+    "adabn": adabn.AdaBN(),
+    "dan": dan.DAN(),
+    "dann": dann.DANN(),
+    "sw": sw.StrongWeak(),
+    "mcd": mcd.MCD(trunk_updates=2),
+    "regda": regda.RegDA(),
+    "regda_released": regda.released_settings(),
+    "mean_teacher": mean_teacher.MeanTeacher(),
+    "mean_teacher_adain": mean_teacher.MeanTeacher(transfer=style.adain, style_network=style.Style(width=4)),
+    "cc_ssl": cc_ssl.CCSSL(),
+    "temporal": temporal.Temporal(method=regda.RegDA(), head="regressor"),
+    "cc_ssl_temporal": cc_ssl.CCSSL(temporal_ratio=0.9),
+}
+LOWERED = {"gpu": "cuda", "tpu": "tpu"}
+
+
+def program(method: Any, platform: str) -> Program:
+    steps = {"pretrain": 2, "adapt": 2} | ({"style": 2} if getattr(method, "style_network", None) else {})
+    config = dataclasses.replace(
+        make_config(method),
+        steps=steps,
+        dtype="auto",
+        data=Data(image_size=SIZE, batch_size=4),
+        model=Model(depth=18, width=4, head_width=8, sigma=1.0),
+    )
+    sizes = {"source": 8, "target": 8, "target_clips": 8}
+    task = make_task(image_size=SIZE, heatmap_size=16, augmentation=Augmentation(), sizes=sizes)
+    mesh = abstract_mesh(platform, 2)
+    return Program(config=config, stages=meshes.made_for(mesh, method.stages)(task, config), task=task, mesh=mesh)
+
+
+def equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(inner, core.ClosedJaxpr):
+                    yield from equations(inner.jaxpr)
+                elif isinstance(inner, core.Jaxpr):
+                    yield from equations(inner)
+
+
+CASES = [(name, "tpu") for name in METHODS]
+CASES += [(name, "gpu") for name in ("regda", "mcd", "dann", "cc_ssl", "mean_teacher_adain")]
+
+
+@pytest.mark.parametrize(("name", "platform"), CASES)
+def test_convolutions_are_narrow_coordinates_wide_and_images_not_gathered(name: str, platform: str) -> None:
+    made = program(METHODS[name], platform)
+    stages = {stage.name: number for number, stage in enumerate(made.stages)}
+    if len(stages) > 1:
+        del stages["pretrain"]  # the same with every method
+    seen = 0
+    for number in stages.values():
+        with jax.numpy_dtype_promotion("standard"):  # as a program that is not a test
+            traced = made.traced(number)
+        traced.lower(lowering_platforms=(LOWERED[platform],))
+        for equation in equations(traced.jaxpr.jaxpr):
+            kind = equation.primitive.name
+            if kind in ("conv_general_dilated", "dot_general"):
+                wide = equation.invars[0].aval.dtype == jnp.float32
+                precision = equation.params["precision"] or (None,)
+                assert not wide or set(precision) == {lax.Precision.HIGHEST}, equation
+                assert kind == "dot_general" or not wide, equation
+                seen += kind == "conv_general_dilated"
+            if kind == "gather" and platform == "tpu":
+                assert math.prod(equation.outvars[0].aval.shape) < SIZE**2, equation
+    assert seen > 20
