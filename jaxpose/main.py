@@ -3,7 +3,8 @@
 Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `browse` (look at the data of a pair, or of
 `--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`),
 `synthesize` (render the data set of `configs/synth.py`), `compare` (methods of `configs/compare.py` over `--seeds`),
-`benchmark` (how fast the last stage of a recipe is here; `--baseline=FILE` compares with an earlier `benchmark.json`).
+`benchmark` (how fast the last stage of a recipe is here; `--baseline=FILE` compares with an earlier `benchmark.json`),
+`compile` (what a recipe would take on the devices of `--topology`, which need not be here).
 """
 
 from jaxpose import huge_pages
@@ -38,7 +39,7 @@ _Kind = TypeVar("_Kind")
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, with an optional pair: configs/regda.py:ultrasound.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; an unfinished one is resumed.")
-_MODES = ["train", "eval", "browse", "prepare", "synthesize", "compare", "benchmark"]
+_MODES = ["train", "eval", "browse", "prepare", "synthesize", "compare", "benchmark", "compile"]
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _DATASET = flags.DEFINE_string("dataset", None, "A published data set by name; browse also takes SCHEME:PATH?OPTIONS.")
 _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "prepare: the owners' files.")
@@ -46,6 +47,9 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Prepared data sets; by defaul
 _SEEDS = flags.DEFINE_integer("seeds", 3, "compare: how many.", lower_bound=1)
 _STEPS = flags.DEFINE_integer("steps", 100, "benchmark: updates to time, at most 20 seconds long.", lower_bound=1)
 _BASELINE = flags.DEFINE_string("baseline", None, "benchmark: an earlier benchmark.json to compare with.")
+_TOPOLOGY = flags.DEFINE_string("topology", None, "compile: h200:8, v5e:2x2, v6e:2x4 or here.")
+_JOINTS = flags.DEFINE_integer("joints", None, "compile: how many, where the data are not at hand.", lower_bound=1)
+_STAGE = flags.DEFINE_string("stage", None, "compile: only this stage, as JSON.")
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
 )
@@ -68,6 +72,8 @@ def main(arguments: Sequence[str]) -> None:
                 _synthesize()
             case "browse":
                 _browse()
+            case "compile":
+                _compile()
             case mode:
                 _run(mode)
     except loop.Interrupted as stopped:
@@ -115,6 +121,15 @@ def _synthesize() -> None:
     config = _config_of(Synthesis, "--mode=synthesize: expected --config=configs/synth.py, :body or :hand")
     folder = synthesize(config, _data_dir(), workers=_WORKERS.value)
     print(f"Use it as tfds:{config.name}, or look at it with --mode=browse --dataset=tfds:{folder}")
+
+
+def _compile() -> None:
+    config = _config()
+    if _TOPOLOGY.value is None:
+        raise ValueError("--mode=compile: found no --topology, expected h200:8, v5e:2x2, v6e:2x4 or here")
+    if _TOPOLOGY.value != "here":
+        jax.config.update("jax_platforms", "cpu")  # what is here shall be left alone
+    session.compile_for(config, _TOPOLOGY.value, joints=_JOINTS.value, stage=_STAGE.value, arguments=sys.argv[1:])
 
 
 def _browse() -> None:

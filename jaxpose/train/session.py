@@ -1,7 +1,9 @@
 """One run from a configuration to its results: opens the data, builds the recipe, trains, reports."""
 
+import dataclasses
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,22 @@ import numpy as np
 from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair, open_pair, with_clips
+from jaxpose.data.skeletons import Skeleton
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
-from jaxpose.report import html, text
+from jaxpose.report import compilation, html, text
 from jaxpose.report.browse import Browsed, Joined, write_page
-from jaxpose.train import benchmark, loop
+from jaxpose.train import benchmark, loop, topologies
+from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, write_json
 from jaxpose.train.evaluate import Measures
 from jaxpose.train.log import read_metrics
-from jaxpose.train.run import Run
+from jaxpose.train.run import Program, Run
 
 _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_SOME_RECORDS = 10_000  # of a domain whose data are not there
 _GALLERY = 2000  # test images whose predictions the report may choose from
 
 
@@ -106,6 +111,49 @@ def measure(config: Config, workdir: Path, *, steps: int, baseline: Path | None)
     return found
 
 
+def compile_for(
+    config: Config, topology: str, *, joints: int | None, stage: str | None, arguments: Sequence[str]
+) -> None:
+    """Compiles every stage of a configuration, or one, for devices that need not be here, and prints a table.
+
+    Args:
+      config: the recipe; its data are opened for their joints and sizes.
+      topology: see `topologies.find`.
+      joints: with it, no data are opened.
+      stage: only this one, in this process; printed as JSON.
+      arguments: of this command line, for the processes of the single stages.
+
+    Raises:
+      ValueError: if the topology or the data are not there.
+    """
+    found = topologies.find(topology)
+    if joints is None:
+        try:
+            task = _task(config, _open(config))
+        except ValueError as error:
+            raise ValueError(f"{error}; --joints=21 (or as many as there are) compiles without the data") from None
+    else:
+        skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
+        task = _described(config, skeleton, sizes=dict.fromkeys(("source", "target", "target_clips"), _SOME_RECORDS))
+    program = _program(config, task, found.mesh)
+    names = [part.name for part in program.stages]
+    if stage is not None:
+        if stage not in names:
+            raise ValueError(f"--stage: found {stage!r}, expected one of {', '.join(names)}")
+        print(json.dumps(compiling.compiled(program, names.index(stage), found)))
+        return
+    print(
+        f"{config.method.name}, {config.pair}: {config.data.batch_size} rows of every domain, {task.image_size} px, "
+        f"{len(task.skeleton)} joints; {found.mesh.size} x {found.mesh.devices.flat[0].device_kind}",
+        flush=True,
+    )
+    rows = []
+    for result in compiling.in_turn(names, arguments):
+        print(f"  {result['stage']}", flush=True)
+        rows.append(compilation.row(result))
+    print(f"\n{compilation.table(rows)}\n\n{compilation.MEANING}")
+
+
 def browse(config: Config, workdir: Path) -> Path:
     """Writes a page that shows the data of a pair and how its joints were matched."""
     pair = _open(config)
@@ -135,47 +183,53 @@ def _open(config: Config) -> Pair:
 
 
 def _build(config: Config, workdir: Path) -> Run:
-    data, pair = config.data, _open(config)
-    task = _task(config, pair)
-    stages = config.method.stages(task, config)
-    if any("target_clips" in stage.reads for stage in stages):
+    pair, mesh = _open(config), meshes.make_mesh(config.mesh.data)
+    program = _program(config, _task(config, pair), mesh)
+    if any("target_clips" in stage.reads for stage in program.stages):
         pair = with_clips(pair)
-    names = {stage.name for stage in stages}
-    if unknown := set(config.steps) - names:
-        raise ValueError(f"config.steps: found {sorted(unknown)[0]!r}, expected stages of this recipe: {sorted(names)}")
-    mesh = meshes.make_mesh(config.mesh.data)
-    if data.batch_size % mesh.size:
-        raise ValueError(
-            f"config.data.batch_size: found {data.batch_size}, expected a multiple of the {mesh.size} devices"
-        )
     return Run(
         config=config,
-        stages=stages,
-        task=task,
+        stages=program.stages,
+        task=program.task,
+        mesh=mesh,
         pair=pair,
         measures=Measures(
             metrics=config.metrics, thresholds=config.pck_thresholds, pixels_per_unit=pair.pixels_per_unit
         ),
-        mesh=mesh,
         workdir=workdir,
     )
 
 
+def _program(config: Config, task: Task, mesh: meshes.AnyMesh) -> Program:
+    stages = meshes.made_for(mesh, config.method.stages)(task, config)
+    names = {stage.name for stage in stages}
+    if unknown := set(config.steps) - names:
+        raise ValueError(f"config.steps: found {sorted(unknown)[0]!r}, expected stages of this recipe: {sorted(names)}")
+    if config.data.batch_size % mesh.size:
+        raise ValueError(
+            f"config.data.batch_size: found {config.data.batch_size}, expected a multiple of the {mesh.size} devices"
+        )
+    return Program(config=config, stages=stages, task=task, mesh=mesh)
+
+
 def _task(config: Config, pair: Pair) -> Task:
+    sizes = {name: len(domain.splits["train"]) for name, domain in pair.domains.items()}
+    task = _described(config, pair.skeleton, sizes)
+    if pair.area is None:
+        return task
+    edges = heatmaps.image_to_heatmap(jnp.asarray(pair.area), task.stride)
+    return dataclasses.replace(task, area=(float(jnp.round(edges[0])), float(jnp.round(edges[1]))))
+
+
+def _described(config: Config, skeleton: Skeleton, sizes: Mapping[str, int]) -> Task:
     size = config.data.image_size
-    heatmap_size = size * 2**config.model.upsampling // 32
-    area = None
-    if pair.area is not None:
-        edges = heatmaps.image_to_heatmap(jnp.asarray(pair.area), size / heatmap_size)
-        area = (float(jnp.round(edges[0])), float(jnp.round(edges[1])))
     return Task(
-        skeleton=pair.skeleton,
+        skeleton=skeleton,
         image_size=size,
-        heatmap_size=heatmap_size,
+        heatmap_size=size * 2**config.model.upsampling // 32,
         sigma=config.model.sigma,
         augmentation=config.augmentation,
-        sizes={name: len(domain.splits["train"]) for name, domain in pair.domains.items()},
-        area=area,
+        sizes=sizes,
     )
 
 
