@@ -14,7 +14,8 @@ def warp(images: UInt8[Array, "b h w 3"], matrix: affine.Affine) -> Float[Array,
     """Warps images to images of the same size, values 0-255, black outside.
 
     `matrix` maps input to output pixels. Carries no gradient to the images. Bilinear, and exact; on TPU, where gathers
-    are dear, by `shears`, in bfloat16: half a grey level, and as much sharpness as cubic interpolation leaves.
+    are dear, by `shears`, in bfloat16: half a grey level off on average, and as sharp as cubic interpolation leaves
+    them.
     """
     if platform() == "tpu":
         return shears(images.astype(jnp.bfloat16), matrix)

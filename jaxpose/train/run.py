@@ -57,14 +57,14 @@ class Program:
             "image": ((size, size, 3), jnp.uint8),
             "keypoints": ((joints, 2), jnp.float32),
             "visible": ((joints,), jnp.uint8),
+            "index": ((), jnp.int32),
+            "position": ((), jnp.int32),
         }
         sharding = meshes.by_row(self.mesh)
 
         def field(domain: str, name: str) -> jax.ShapeDtypeStruct:
-            if name not in shapes:
-                return jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=sharding)
             shape, dtype = shapes[name]
-            frames = (2,) if domain == "target_clips" else ()
+            frames = (2,) if domain == "target_clips" and shape else ()
             return jax.ShapeDtypeStruct((rows, *frames, *shape), dtype, sharding=sharding)
 
         return {

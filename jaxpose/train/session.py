@@ -147,8 +147,12 @@ def compile_for(
         f"{len(task.skeleton)} joints; {found.mesh.size} x {found.mesh.devices.flat[0].device_kind}",
         flush=True,
     )
+    if found.speed is None:  # what is here can belong to one process only
+        results = (compiling.compiled(program, number, found) for number in range(len(names)))
+    else:
+        results = compiling.in_turn(names, arguments)
     rows = []
-    for result in compiling.in_turn(names, arguments):
+    for result in results:
         print(f"  {result['stage']}", flush=True)
         rows.append(compilation.row(result))
     print(f"\n{compilation.table(rows)}\n\n{compilation.MEANING}")

@@ -62,7 +62,7 @@ class Topology:
     Attributes:
       name: as it was asked for.
       mesh: all of them on the axis `data`.
-      speed: of one; None if it is not known.
+      speed: of one; None for devices that are here, whose speed can be measured.
     """
 
     name: str
@@ -93,7 +93,7 @@ def _mesh(devices: Sequence[Any]) -> Mesh:
 def _gpus(count: int) -> Sequence[Any]:
     try:
         return topologies.get_topology_desc("h200", "cuda", target_config=_H200, topology=f"1x1x{count}").devices
-    except NotImplementedError:
+    except NotImplementedError:  # how jax says that no plugin registered this platform
         raise ValueError(_missing("cuda12")) from None
 
 
