@@ -6,7 +6,7 @@ from typing import Any
 from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
-from jaxpose.recipes import adabn, cc_ssl, dan, dann, inputs, mcd, mean_teacher, regda, supervised, sw
+from jaxpose.recipes import adabn, cc_ssl, dan, dann, inputs, mcd, mean_teacher, regda, supervised, sw, views
 
 
 def methods(pair: str) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def supervised_config(words: str | None, method: supervised.Supervised) -> Confi
     config, rest = pairs.choose(words)
     pairs.reject(rest, "l2", "released")
     if rest:
-        method = dataclasses.replace(method, loss=heatmap.l2)
+        method = dataclasses.replace(method, loss=heatmap.l2, maps=views.plain_maps)
     if "released" in rest:
-        method = dataclasses.replace(method, label_maps=inputs.released_labels, mean=heatmap.mean_with_zeros)
+        method = dataclasses.replace(method, coding=inputs.RELEASED, mean=heatmap.mean_with_zeros)
         config = pairs.with_adam(config, 1e-3, drops=(44 / 70, 59 / 70))
     return dataclasses.replace(config, method=method, steps={"pretrain": config.steps["pretrain"]})

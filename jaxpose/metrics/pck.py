@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxpose.ops import heatmaps
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class TllibPCK:
 
 
 def tllib_pck(
-    predicted: Float[Array, "B H W K"],
+    found: Float[Array, "B K 2"],
     labels: Float[Array, "B H W K"],
     rows: Bool[Array, " B"],
     *,
@@ -107,18 +109,18 @@ def tllib_pck(
 ) -> TllibPCK:
     """One batch of the evaluation behind the published PCK@0.05 numbers, on heatmaps.
 
-    Peaks of `predicted` and `labels` agree at a distance below `threshold` once x is divided by W/10 and
-    y by H/10. Peaks of maps without a positive value move to the corner (0, 0). Labels with x <= 1 or y
-    <= 1 are left out, maps of zeros therefore too. A joint without a label in the batch scores -1, and
-    that enters the mean; `ignore_absent` leaves it out instead. Rows of padding (`rows` False) do not
-    exist.
+    Points `found`, in pixels of the label maps, and peaks of `labels` agree at a distance below
+    `threshold` once x is divided by W/10 and y by H/10. Peaks of maps without a positive value lie in
+    the corner (0, 0); labels with x <= 1 or y <= 1 are left out, maps of zeros therefore too. A joint
+    without a label in the batch scores -1, and that enters the mean; `ignore_absent` leaves it out
+    instead. Rows of padding (`rows` False) do not exist.
 
     Source: the released evaluation of RegDA, which divides x by H/10 (its maps are square).
     `ignore_absent` is the evaluation of Kim et al., ECCV 2022, where a joint absent from all batches
     enters its groups as 0; here it is NaN and left out of them.
     """
     height, width = labels.shape[1:3]
-    found, true = _peaks(predicted), _peaks(labels)
+    true = heatmaps.argmax_points_released(labels)
     scale = jnp.array([width / 10, height / 10], jnp.float32)
     distance = jnp.linalg.norm((found - true) / scale[None, None], axis=-1)
     valid = rows[:, None] & jnp.all(true > 1, axis=-1)
@@ -129,14 +131,6 @@ def tllib_pck(
     size = jnp.sum(rows, dtype=jnp.float32)
     weight = jnp.where(present, size, 0.0) if ignore_absent else jnp.full_like(accuracy, size)
     return TllibPCK(total=accuracy * weight, weight=weight, count=count)
-
-
-def _peaks(heatmaps: Float[Array, "B H W K"]) -> Float[Array, "B K 2"]:
-    batch, height, width, joints = heatmaps.shape
-    flat = heatmaps.reshape(batch, height * width, joints)
-    index = jnp.argmax(flat, axis=1)
-    points = jnp.stack([index % width, index // width], axis=-1).astype(jnp.float32)
-    return jnp.where((flat.max(axis=1) <= 0)[..., None], 0.0, points)
 
 
 def _ratio(total: Array, count: Array) -> Array:

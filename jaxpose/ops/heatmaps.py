@@ -5,7 +5,6 @@ Maps are (B, H, W, K). Points are (x, y) with the centre of the top-left pixel a
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -94,25 +93,24 @@ def argmax_points_released(maps: Maps) -> Points:
 
 
 def subpixel_points(logits: Maps) -> Points:
-    """The maximum of a parabola through each map's largest pixel and its neighbours.
+    """The maximum of a parabola through each map's largest pixel and its neighbours, at most half a pixel from it.
 
-    Exact for the logits of a Gaussian; at the border the pixel itself is returned.
+    Exact for the logits of a Gaussian, also at the border, where the parabola goes through the two pixels inside.
     """
-    _, h, w, _ = logits.shape
+    b, h, w, _ = logits.shape
     peak = argmax_points(logits)
-    x, y = (peak[..., i].astype(jnp.int32) for i in (0, 1))
+    middle = [jnp.clip(peak[..., i].astype(jnp.int32), 1, n - 2) for i, n in ((0, w), (1, h))]
+    flat = logits.reshape(b, h * w, -1)
 
-    def value(dx: int, dy: int) -> Float[Array, "b k"]:
-        row = jnp.clip(y + dy, 0, h - 1)
-        column = jnp.clip(x + dx, 0, w - 1)
-        flat = logits.reshape(logits.shape[0], h * w, -1)
-        return jnp.take_along_axis(flat, (row * w + column)[:, None, :], axis=1)[:, 0]
+    def along(axis: int) -> Float[Array, "b k"]:
+        if (w, h)[axis] < 3:
+            return peak[..., axis]
+        x, y = (middle[i] if i == axis else peak[..., i].astype(jnp.int32) for i in (0, 1))
+        before, at, after = (
+            jnp.take_along_axis(flat, (y * w + x + d * (1, w)[axis])[:, None, :], axis=1)[:, 0] for d in (-1, 0, 1)
+        )
+        curvature = 2 * at - before - after
+        vertex = middle[axis].astype(jnp.float32) + (after - before) / (2 * jnp.where(curvature > 0, curvature, 1.0))
+        return jnp.where(curvature > 0, jnp.clip(vertex, peak[..., axis] - 0.5, peak[..., axis] + 0.5), peak[..., axis])
 
-    def offset(before: jax.Array, after: jax.Array, border: jax.Array) -> jax.Array:
-        curvature = 2 * value(0, 0) - before - after
-        shift = (after - before) / (2 * jnp.where(curvature > 0, curvature, 1.0))
-        return jnp.where(border | (curvature <= 0), 0.0, jnp.clip(shift, -0.5, 0.5))
-
-    shift_x = offset(value(-1, 0), value(1, 0), (x == 0) | (x == w - 1))
-    shift_y = offset(value(0, -1), value(0, 1), (y == 0) | (y == h - 1))
-    return peak + jnp.stack([shift_x, shift_y], axis=-1)
+    return jnp.stack([along(0), along(1)], axis=-1)

@@ -11,7 +11,7 @@ import jax
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.models.functional import Network
-from jaxpose.recipes import detector, inputs, optimizers, supervised
+from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import WHOLE, Features, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
@@ -42,13 +42,13 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
     """Trains the pretrained detector on with the alignment's loss added."""
     networks = dataclasses.replace(networks, networks={**networks.networks, **alignment.networks})
     names = (*WHOLE, *alignment.networks)
-    steps = config.steps["adapt"]
-    rule, rates = detector.adaptation(config)
+    steps = config.steps_of("adapt")
+    descend = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         kept = {name: name for name in WHOLE}
-        return detector.continued(key, previous, networks, dict.fromkeys(names, rule), kept=kept)
+        return detector.continued(key, previous, networks, dict.fromkeys(names, descend.rule), kept=kept)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
@@ -66,8 +66,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
             return supervision + value, (stats, {"loss/source": supervision, "loss/alignment": value} | metrics)
 
         grads, (stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
-        state = optimizers.descend(state, grads, dict.fromkeys(names, rule), rates(state.step, names))
-        return dataclasses.replace(state, stats=stats), metrics
+        return dataclasses.replace(descend(state, grads), stats=stats), metrics
 
     return Stage(
         name="adapt",
@@ -75,5 +74,6 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
         reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
         step=step,
-        predict=networks.predict,
+        predict=networks.finder(task),
+        descend=descend,
     )

@@ -6,13 +6,15 @@ can take labels over from the frame before it.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.data.records import VISIBLE
 from jaxpose.losses import heatmap
-from jaxpose.recipes import consensus, detector, inputs, optimizers, pseudo_labels, supervised, temporal, views
+from jaxpose.recipes import consensus, detector, inputs, pseudo_labels, supervised, temporal, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
@@ -65,7 +67,7 @@ class CCSSL:
         if not task.sizes.get("target"):
             raise ValueError(f"task.sizes: found {dict(task.sizes)}, expected the number of target images")
         networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(task, config, networks, loss=self.loss, mean=self.mean)
+        first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
         rounds = (
             make(task, config, networks, self, number) for number in range(self.rounds) for make in (relabel, adapt)
         )
@@ -92,7 +94,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
     Where target images are pairs of frames a record is a pair. There are fewer of them than images, so that some rows
     of the memory stay empty and some pairs are labelled twice, in one batch with the same result.
     """
-    size, (rule, _) = task.sizes["target"], detector.adaptation(config)
+    size, rule = task.sizes["target"], detector.adaptation(config).rule
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
@@ -141,9 +143,12 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCSSL, number: int) -> Stage:
     """Trains on the source and the pseudo-labels of a round."""
-    total = config.steps["adapt"]
+    total = config.steps_of("adapt")
     start, end = (total * i // settings.rounds for i in (number, number + 1))
-    rule, rates = detector.adaptation(config)
+    descent = detector.adaptation(config)
+
+    def descend(state: State, grads: dict[str, Any]) -> State:
+        return descent(state, grads, before=state.extra["before"])
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
@@ -168,10 +173,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
             mean=settings.mean,
             weight=settings.weight,
         )
-        rate = rates(state.step + state.extra["before"], WHOLE)
-        descended = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rate)
         metrics |= {"pseudo_labels": jnp.mean(found.mask)}
-        return dataclasses.replace(descended, stats=stats), metrics
+        return dataclasses.replace(descend(state, grads), stats=stats), metrics
 
     return Stage(
         name="adapt" if number + 1 == settings.rounds else f"adapt_{number + 1}",
@@ -179,7 +182,9 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
         reads={"source": inputs.LABELLED, settings.domain: MEMORY},
         init=init,
         step=step,
-        predict=networks.predict,
+        predict=networks.finder(task, normal=settings.maps),
+        descend=descend,
+        order="adapt",
         first_batch=start,
     )
 
@@ -200,5 +205,5 @@ def remembered(state: State, fields: inputs.Fields) -> dict[str, jax.Array]:
         "image": images if images.ndim == 4 else images[:, 1],
         "position": fields["position"],
         "keypoints": state.extra["points"][fields["index"]],
-        "visible": (confidence > state.extra["threshold"]).astype(jnp.uint8),
+        "visible": (confidence > state.extra["threshold"]).astype(jnp.uint8) * VISIBLE,
     }

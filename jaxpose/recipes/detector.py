@@ -12,8 +12,8 @@ from jaxpose.config import Config
 from jaxpose.models import functional, layers, torch_import
 from jaxpose.ops import normalization
 from jaxpose.ops.platform import platform
-from jaxpose.recipes import optimizers
-from jaxpose.recipes.stage import State, Task, initial_state
+from jaxpose.recipes import inputs, optimizers, views
+from jaxpose.recipes.stage import Predictions, State, Task, initial_state
 
 Trees = dict[str, Any]
 
@@ -110,6 +110,21 @@ class Detector:
         """Heatmaps of the head `head` with running statistics."""
         return self.maps(state.params, state.stats, images, train=False)[0]
 
+    def finder(
+        self, task: Task, *, coding: inputs.Coding = inputs.CLEAN, normal: views.Normal = views.softmax_maps
+    ) -> Callable[[State, jax.Array], Predictions]:
+        """What the head `head` finds, read off its maps in the way in which its labels were drawn.
+
+        `normal` belongs to the loss that the head was trained with.
+        """
+
+        def find(state: State, images: jax.Array) -> Predictions:
+            maps = self.predict(state, images)
+            points, _ = views.read(normal(maps), task, coding)
+            return Predictions(points=points, peaks=points if coding.peaks is None else coding.peaks(maps, task))
+
+        return find
+
 
 def build(task: Task, config: Config, *, heads: Mapping[str, str]) -> Detector:
     """The networks of `config.model` with the named heads: `linear` is one 1x1 convolution, `regressor` RegDA's f."""
@@ -173,6 +188,25 @@ def load_backbone(path: str, state: State) -> State:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Descent:
+    """How a stage's networks are updated: one rule for all, and the learning rate of each.
+
+    Attributes:
+      rule: see `optimizers.transformation`.
+      rates: (step, names) -> learning rate by network.
+    """
+
+    rule: optax.GradientTransformation
+    rates: "Rates"
+
+    def __call__(self, state: State, grads: Trees, *, before: jax.Array | int = 0) -> State:
+        """One update by gradients, given by network, `before` steps after the schedule's beginning at step 0."""
+        names = tuple(grads)
+        rates = self.rates(state.step + before, names)
+        return optimizers.descend(state, grads, dict.fromkeys(names, self.rule), rates)
+
+
 Rates = Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]  # (step, names) -> rate by network
 
 
@@ -183,15 +217,16 @@ def learning_rates(schedule: optimizers.Schedule, trunk_scale: float) -> Rates:
 
 def adaptation(
     config: Config, schedule: Callable[[float, int, optimizers.Optim], optimizers.Schedule] | None = None
-) -> tuple[optax.GradientTransformation, Rates]:
-    """The optimizer of the adaptation stage, and its rates by network over `config.steps["adapt"]` steps.
+) -> Descent:
+    """The optimizer of the adaptation stage, with rates over `config.steps["adapt"]` steps.
 
     Without a schedule, that of `optimizers.inverse_schedule`.
     """
     optim = config.optim
     high = optimizers.peak(optim.adapt_rule, optim)
-    made = (schedule or optimizers.inverse_schedule)(high, config.steps["adapt"], optim)
-    return optimizers.transformation(optim.adapt_rule, optim), learning_rates(made, optim.adapt_trunk_scale)
+    made = (schedule or optimizers.inverse_schedule)(high, config.steps_of("adapt"), optim)
+    rates = learning_rates(made, optim.adapt_trunk_scale)
+    return Descent(rule=optimizers.transformation(optim.adapt_rule, optim), rates=rates)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

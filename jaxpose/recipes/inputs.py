@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.data import augment
+from jaxpose.data.records import MISSING, OCCLUDED
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import Task
 
@@ -27,7 +28,25 @@ class Labelled:
     mask: Any
 
 
+# (keypoints (B, K, 2) in pixels, visible (B, K) uint8, task) -> (maps (B, H, W, K), which of them count (B, K))
 LabelMaps = Callable[[jax.Array, jax.Array, Task], tuple[jax.Array, jax.Array]]
+Reading = Callable[[jax.Array, Task], jax.Array]  # (maps whose logarithm is a parabola, as logits, task) -> (B, K, 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coding:
+    """How keypoints become maps, and maps keypoints again: read another way, maps are up to half a stride away.
+
+    Attributes:
+      draw: label maps, and which joints count.
+      read: points in image pixels, between heatmap pixels where the logits say so.
+      peaks: points in image pixels, as the evaluation reads them that belongs to the way of drawing, of the network's
+        own maps; None: as `read` does.
+    """
+
+    draw: LabelMaps
+    read: Reading
+    peaks: Reading | None = None
 
 
 def unlabelled(key: jax.Array, fields: Fields, task: Task) -> jax.Array:
@@ -40,32 +59,49 @@ def labelled(key: jax.Array, fields: Fields, task: Task, label_maps: LabelMaps) 
     images, matrix, mirrored = augment.augment(key, fields["image"], fields["position"], task.augmentation)
     permutation = task.skeleton.flip_permutation
     keypoints = augment.move_keypoints(fields["keypoints"], matrix, mirrored, permutation)
-    visible = jnp.where(mirrored[:, None], fields["visible"][:, permutation], fields["visible"]) > 0
+    visible = jnp.where(mirrored[:, None], fields["visible"][:, permutation], fields["visible"])
     maps, mask = label_maps(keypoints, visible, task)
     return Labelled(images=images, maps=maps, mask=mask)
 
 
 def clean_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
-    """Gaussians at the exact place; a joint counts if it is labelled and inside the image."""
+    """Gaussians at the exact place; a joint counts if it is labelled, occluded or not, and inside the image."""
     points = heatmaps.image_to_heatmap(keypoints, task.stride)
     inside = jnp.all((keypoints > -0.5) & (keypoints < task.image_size - 0.5), axis=-1)
-    return _maps(points, task), visible & inside
+    return _maps(points, task), (visible > MISSING) & inside
+
+
+def clean_points(logits: jax.Array, task: Task) -> jax.Array:
+    """Where `clean_labels` have their peaks."""
+    return heatmaps.heatmap_to_image(heatmaps.subpixel_points(logits), task.stride)
 
 
 def released_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
     """The released code's label maps.
 
-    Gaussians around whole pixels int(x / stride + 0.5), truncated towards zero, cut to a square; a joint counts if
-    it is labelled and its square touches the map.
+    Gaussians around whole pixels int(x / stride + 0.5), truncated towards zero, cut to a square; a joint counts if it
+    is seen (occluded ones do not count) and its whole pixel lies on the map.
 
-    Source: tllib's `generate_target`.
+    Source: tllib's `generate_target`, and its data sets' weights.
     """
     centre = jnp.trunc(keypoints / task.stride + 0.5)
-    reach = 3 * task.sigma
-    touches = jnp.all((centre - reach < task.heatmap_size) & (centre + reach + 1 >= 0), axis=-1)
-    mask = visible & touches
+    mask = (visible > OCCLUDED) & jnp.all((centre >= 0) & (centre < task.heatmap_size), axis=-1)
     maps = _maps(centre, task, support="square")
     return jnp.where(mask[:, None, None, :], maps, 0.0), mask
+
+
+def released_points(logits: jax.Array, task: Task) -> jax.Array:
+    """Where `released_labels` have their peaks: a whole pixel stands for the image's pixels around its first one."""
+    return heatmaps.subpixel_points(logits) * task.stride
+
+
+def released_peaks(maps: jax.Array, task: Task) -> jax.Array:
+    """The released evaluation's points: whole pixels, the first one where no value is positive."""
+    return heatmaps.argmax_points_released(maps) * task.stride
+
+
+CLEAN = Coding(draw=clean_labels, read=clean_points)
+RELEASED = Coding(draw=released_labels, read=released_points, peaks=released_peaks)
 
 
 def _maps(points: jax.Array, task: Task, support: heatmaps.Support = "full") -> jax.Array:

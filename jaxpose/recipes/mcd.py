@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
-from jaxpose.recipes import detector, inputs, optimizers, supervised
+from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
@@ -45,23 +45,25 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
     Step B leaves the trunk alone, so the first step C would find the features that B has found, but for the running
     statistics of the trunk, which move towards the same batch once more.
     """
-    steps = config.steps["adapt"]
-    rule, rates = detector.adaptation(config)
+    steps = config.steps_of("adapt")
+    descend = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         start, key = jax.random.split(key)
         heads = {"head": "head"} if config.model.head == "regressor" else {}
         kept = {name: name for name in TRUNK} | heads
-        state = detector.continued(start, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
+        state = detector.continued(start, previous, networks, dict.fromkeys(NETWORKS, descend.rule), kept=kept)
         return dataclasses.replace(state, params=state.params | {"head2": _second(key, state)})
 
     def _second(key: jax.Array, state: State) -> Trees:
         """The second regressor: as different from the first as two random ones are, or as a head can be disturbed."""
         if config.model.head == "linear":
             return state.params["head2"]
-        fresh = state.params["head2"]
-        return jax.tree.map(lambda trained, new: trained + new, state.params["head"], fresh)
+        # Gains and biases are no noise: fresh ones are the same for everybody.
+        return jax.tree.map(
+            lambda trained, new: trained + new if new.ndim > 1 else trained, state.params["head"], state.params["head2"]
+        )
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
@@ -79,9 +81,6 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
             first, stats = networks.head("head", heads["head"], stats, features, train=True)
             second, stats = networks.head("head2", heads["head2"], stats, features, train=True)
             return settings.trade_off * jnp.mean(difference(first, second)), stats
-
-        def descend(state: State, grads: Trees) -> State:
-            return optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
 
         # A: everything fits the source.
         def fit(params: Trees) -> tuple[jax.Array, Trees]:
@@ -124,7 +123,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
         step=step,
-        predict=networks.predict,
+        predict=networks.finder(task),
+        descend=descend,
     )
 
 

@@ -74,12 +74,10 @@ class MeanTeacher:
             if not 0 <= value <= 1:
                 raise ValueError(f"config.method.{field}: found {value}, expected 0 to 1")
         networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(task, config, networks, loss=self.loss, mean=self.mean)
+        first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
         last = adapt(task, config, networks, self)
         if self.style_network is None:
             return first, last
-        if "style" not in config.steps:
-            raise ValueError(f"config.steps: found {sorted(config.steps)}, expected steps of 'style', too")
         return first, beside(style.train(task, config, self.style_network)), last
 
 
@@ -131,13 +129,13 @@ def beside(stage: Stage) -> Stage:
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MeanTeacher) -> Stage:
     """Trains the student on labels and pseudo-labels; the teacher follows."""
-    rule, rates = detector.adaptation(config, settings.schedule)
+    descend = detector.adaptation(config, settings.schedule)
     side = max(1, round(settings.cover_side * task.image_size))
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         kept = {name: name for name in WHOLE}
-        state = detector.continued(key, previous, networks, dict.fromkeys(WHOLE, rule), kept=kept)
+        state = detector.continued(key, previous, networks, dict.fromkeys(WHOLE, descend.rule), kept=kept)
         # Copied because a step is given the state's memory and cannot be given the same memory twice.
         copies = jax.tree.map(jnp.copy, {"params": state.params, "stats": state.stats})
         params = style.carried(previous) | state.params
@@ -182,7 +180,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
             mean=settings.mean,
             weight=settings.weight,
         )
-        state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
+        state = descend(state, grads)
         followed = views.moved_average(
             teacher["params"],
             {name: state.params[name] for name in WHOLE},
@@ -193,14 +191,17 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         )
         return state, metrics | {"pseudo_labels": jnp.mean(chosen), "confidence": jnp.mean(confidence)}
 
+    find = networks.finder(task, normal=settings.maps)
+
     def stylised(key: jax.Array, state: State, images: jax.Array, like: jax.Array) -> jax.Array:
         return style.stylised(key, settings.transfer, state.params, images, like, settings.style_probability)
 
     return Stage(
         name="adapt",
-        steps=config.steps["adapt"],
+        steps=config.steps_of("adapt"),
         reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
         step=step,
-        predict=lambda state, images: networks.predict(settings.evaluated(state), images),
+        predict=lambda state, images: find(settings.evaluated(state), images),
+        descend=descend,
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.ops import gradients, heatmaps
-from jaxpose.recipes import detector, inputs, optimizers, supervised
+from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
@@ -57,7 +57,8 @@ class RegDA:
       trunk_weight: the share of the gradient through f' that reaches the trunk. Read literally, the paper has 1, which
         costs much accuracy on the source; the released code lets it rise to 0.1.
       trunk_warmup: that share rises as tanh(step / (2 trunk_warmup)); 0: it is constant.
-      label_maps, mean: how labels are drawn, and the mean over joints.
+      coding: how labels are drawn and predictions read.
+      mean: over joints.
       pseudo_points: where f's predictions lie on its maps.
       support, eps, clip_false: how pseudo-label maps are cut off, what is added to every pixel of a disparity's
         map, and whether ground-false maps are limited to 1.
@@ -72,7 +73,7 @@ class RegDA:
     margin: float = 1.0
     trunk_weight: float = 0.1
     trunk_warmup: float = 0.0
-    label_maps: inputs.LabelMaps = inputs.clean_labels
+    coding: inputs.Coding = inputs.CLEAN
     mean: supervised.Mean = heatmap.masked_mean
     pseudo_points: Callable[[jax.Array], jax.Array] = heatmaps.argmax_points
     support: heatmaps.Support = "full"
@@ -83,7 +84,7 @@ class RegDA:
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
         networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(task, config, networks, label_maps=self.label_maps, mean=self.mean)
+        first = supervised.pretrain(task, config, networks, coding=self.coding, mean=self.mean)
         regressors = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
         return first, adapt(task, config, regressors, self)
 
@@ -107,7 +108,7 @@ def released_settings() -> RegDA:
         margin=4.0,
         trunk_weight=0.1,
         trunk_warmup=1000.0,
-        label_maps=inputs.released_labels,
+        coding=inputs.RELEASED,
         mean=heatmap.mean_with_zeros,
         pseudo_points=heatmaps.argmax_points_released,
         support="square",
@@ -125,40 +126,38 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
     """
     if len(task.skeleton) == 1 and task.area is None:
         raise ValueError(f"regda: found one joint ({task.skeleton.joints[0]}), expected several or a task with an area")
-    rule, rates = detector.adaptation(config)
+    descend = detector.adaptation(config)
     objectives = Objectives(networks=networks, settings=settings, task=task)
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         heads = {"head": "head", "head_adv": "head"} if config.model.head == "regressor" else {}
         kept = {name: name for name in TRUNK} | heads
-        return detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, rule), kept=kept)
+        return detector.continued(key, previous, networks, dict.fromkeys(NETWORKS, descend.rule), kept=kept)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
-        labels = inputs.labelled(source_key, batch["source"], task, settings.label_maps)
+        labels = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
         if settings.target_weights:
-            target = inputs.labelled(target_key, batch["target"], task, settings.label_maps)
+            target = inputs.labelled(target_key, batch["target"], task, settings.coding.draw)
             images, mask = target.images, target.mask
         else:
             images = inputs.unlabelled(target_key, batch["target"], task)
             mask = jnp.ones((images.shape[0], len(task.skeleton)), bool)
 
-        def descend(state: State, grads: Trees) -> State:
-            return optimizers.descend(state, grads, dict.fromkeys(NETWORKS, rule), rates(state.step, NETWORKS))
-
         return settings.update(objectives, descend, state, labels, images, mask)
 
     return Stage(
         name="adapt",
-        steps=config.steps["adapt"],
+        steps=config.steps_of("adapt"),
         reads={
             "source": inputs.LABELLED,
             "target": inputs.LABELLED if settings.target_weights else inputs.UNLABELLED,
         },
         init=init,
         step=step,
-        predict=networks.predict,
+        predict=networks.finder(task, coding=settings.coding),
+        descend=descend,
     )
 
 

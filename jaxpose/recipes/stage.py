@@ -58,6 +58,20 @@ class State:
     extra: Any = dataclasses.field(default_factory=dict)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What a detector finds in images, in their pixels.
+
+    Attributes:
+      points: (B, K, 2).
+      peaks: (B, K, 2), as the evaluation reads them that belongs to the way of drawing labels, see `inputs.Coding`.
+    """
+
+    points: Any  # Any: JAX also fills pytrees with shapes and placeholders
+    peaks: Any
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
     """The problem a recipe is given.
@@ -99,7 +113,11 @@ class Stage:
       first_batch: where in the shuffled data the stage begins; rounds that follow one another go on from there.
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
       step: one pure update: (state, batch, key) -> (state, metrics). It need not count `state.step`.
-      predict: the heatmaps (B, H, W, K) of normalised images, for evaluation; None if the stage has no detector.
+      predict: what is found in normalised images, for evaluation; None if the stage has no detector.
+      descend: (state, gradients by network) -> state, one more update within a step by the stage's own optimizers and
+        schedule, for what is added to a recipe; None if it has no such.
+      order: in which training elements come, by name: stages of the same order read parts of the same one. None: the
+        stage's own.
     """
 
     name: str
@@ -107,7 +125,9 @@ class Stage:
     reads: Mapping[str, tuple[str, ...]]
     init: Callable[[jax.Array, State | None], State]
     step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
-    predict: Callable[[State, jax.Array], jax.Array] | None
+    predict: Callable[[State, jax.Array], Predictions] | None
+    descend: Callable[[State, dict[str, Tree]], State] | None = None
+    order: str | None = None
     first_batch: int = 0
     load: Callable[[State], State] | None = None
 

@@ -99,7 +99,7 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
 
     return Stage(
         name="style",
-        steps=config.steps["style"],
+        steps=config.steps_of("style"),
         reads={"source": inputs.UNLABELLED, "target": inputs.UNLABELLED},
         init=init,
         load=None if settings.vgg is None else load,

@@ -8,7 +8,7 @@ import jax
 
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
-from jaxpose.recipes import detector, inputs, optimizers
+from jaxpose.recipes import detector, inputs, optimizers, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
 
@@ -20,13 +20,19 @@ Mean = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K
 class Supervised:
     """Trains on the labels of one domain: the source (`source_only`) or, as the upper bound, the target (`oracle`).
 
+    Attributes:
+      loss, mean: of maps against labels, and the mean over joints.
+      maps: belongs to the loss, see `views.Normal`.
+      coding: how labels are drawn and predictions read.
+
     Source: RegDA Sec. 5.2.2: L2 with Adam; `heatmap.spatial_kl` is L_T.
     """
 
     name: str = "source_only"
     domain: str = "source"
     loss: Loss = heatmap.spatial_kl
-    label_maps: inputs.LabelMaps = inputs.clean_labels
+    maps: views.Normal = views.softmax_maps
+    coding: inputs.Coding = inputs.CLEAN
     mean: Mean = heatmap.masked_mean
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
@@ -39,7 +45,8 @@ class Supervised:
                 networks,
                 domain=self.domain,
                 loss=self.loss,
-                label_maps=self.label_maps,
+                maps=self.maps,
+                coding=self.coding,
                 mean=self.mean,
             ),
         )
@@ -52,11 +59,12 @@ def pretrain(
     *,
     domain: str = "source",
     loss: Loss = heatmap.spatial_kl,
-    label_maps: inputs.LabelMaps = inputs.clean_labels,
+    maps: views.Normal = views.softmax_maps,
+    coding: inputs.Coding = inputs.CLEAN,
     mean: Mean = heatmap.masked_mean,
 ) -> Stage:
-    """Trains trunk and head on the labels of one domain."""
-    steps, settings = config.steps["pretrain"], config.optim
+    """Trains trunk and head on the labels of one domain; the arguments are those of `Supervised`."""
+    steps, settings = config.steps_of("pretrain"), config.optim
     rule = optimizers.transformation(settings.pretrain_rule, settings)
     high = optimizers.peak(settings.pretrain_rule, settings)
     rates = detector.learning_rates(optimizers.step_schedule(high, steps, settings), settings.pretrain_trunk_scale)
@@ -66,11 +74,11 @@ def pretrain(
         return initial_state(params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in WHOLE})
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        labels = inputs.labelled(key, batch[domain], task, label_maps)
+        labels = inputs.labelled(key, batch[domain], task, coding.draw)
 
         def objective(params: detector.Trees) -> tuple[jax.Array, detector.Trees]:
-            maps, stats = networks.maps(params, state.stats, labels.images, train=True)
-            return mean(loss(labels.maps, maps), labels.mask), stats
+            found, stats = networks.maps(params, state.stats, labels.images, train=True)
+            return mean(loss(labels.maps, found), labels.mask), stats
 
         (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
@@ -84,5 +92,5 @@ def pretrain(
         init=init,
         load=None if weights is None else functools.partial(detector.load_backbone, weights),
         step=step,
-        predict=networks.predict,
+        predict=networks.finder(task, coding=coding, normal=maps),
     )

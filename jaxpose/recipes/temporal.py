@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxpose.config import Config
 from jaxpose.data import augment
 from jaxpose.losses import heatmap
-from jaxpose.recipes import detector, optimizers, views
+from jaxpose.recipes import detector, views
 from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
@@ -24,8 +24,8 @@ DOMAIN = "target_clips"
 class Temporal:
     """A method with one more update in each of its steps on the target.
 
-    The update goes through the method's own optimizers of trunk and head. Batch statistics are the clips' own for the
-    loss, and are not kept: those of the method see the same images.
+    The update goes through the method's own optimizers of trunk and head, at its learning rate of that step. Batch
+    statistics are the clips' own for the loss, and are not kept: those of the method see the same images.
 
     Attributes:
       method: the recipe that is added to.
@@ -44,16 +44,17 @@ class Temporal:
         """The method's; those that train on the target also read `target_clips`."""
         networks = detector.build(task, config, heads={"head": self.head or config.model.head})
         return tuple(
-            consistent(stage, task, config, networks, self)
+            consistent(stage, task, networks, self)
             if stage.reads.keys() & {"target", DOMAIN} and stage.predict is not None and stage.name != "pretrain"
             else stage
             for stage in self.method.stages(task, config)
         )
 
 
-def consistent(stage: Stage, task: Task, config: Config, networks: detector.Detector, settings: Temporal) -> Stage:
+def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: Temporal) -> Stage:
     """A stage whose every step ends with an update towards steady heatmaps."""
-    rule, rates = detector.adaptation(config)
+    assert stage.descend is not None
+    descend = stage.descend
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         own, clip_key = jax.random.split(key)
@@ -68,8 +69,7 @@ def consistent(stage: Stage, task: Task, config: Config, networks: detector.Dete
             return settings.weight * jnp.mean(heatmap.temporal_l2(maps, every))
 
         loss, grads = jax.value_and_grad(objective)({name: state.params[name] for name in WHOLE})
-        state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
-        return state, metrics | {"loss/temporal": loss}
+        return descend(state, grads), metrics | {"loss/temporal": loss}
 
     return dataclasses.replace(stage, reads={DOMAIN: ("image",), **stage.reads}, step=step)
 
@@ -78,8 +78,7 @@ def same_view(
     key: Array, clips: UInt8[Array, "b t h w 3"], positions: Int[Array, " b"], settings: augment.Augmentation
 ) -> Float[Array, "b t h w 3"]:
     """Augmented, normalised clips; all frames of a clip are augmented alike, so that what stands still stays still."""
-
-    def frame(images: jax.Array) -> jax.Array:
-        return augment.augment(key, images, positions, settings)[0]
-
-    return jnp.stack([frame(clips[:, t]) for t in range(clips.shape[1])], axis=1)
+    images, _, _ = augment.augment(
+        key, clips.reshape(-1, *clips.shape[2:]), jnp.repeat(positions, clips.shape[1]), settings
+    )
+    return images.reshape(clips.shape)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.data import augment
-from jaxpose.ops import affine, heatmaps
+from jaxpose.ops import affine
+from jaxpose.recipes import inputs
 from jaxpose.recipes.inputs import Fields
 from jaxpose.recipes.stage import State, Task
 
@@ -63,11 +64,10 @@ def carried(points: Points, values: Values, seen: View, shown: View, task: Task)
     )
 
 
-def read(maps: Maps, task: Task) -> tuple[Points, Values]:
+def read(maps: Maps, task: Task, coding: inputs.Coding = inputs.CLEAN) -> tuple[Points, Values]:
     """Points in image pixels and confidences, the peaks of maps >= 0."""
     # The logarithm of a Gaussian is the parabola that the sub-pixel fit expects.
-    points = heatmaps.subpixel_points(jnp.log(jnp.maximum(maps, 1e-12)))
-    return heatmaps.heatmap_to_image(points, task.stride), jnp.max(maps, axis=(1, 2))
+    return coding.read(jnp.log(jnp.maximum(maps, 1e-12)), task), jnp.max(maps, axis=(1, 2))
 
 
 def softmax_maps(maps: Maps) -> Maps:

@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from jaxpose.data import augment
 from jaxpose.data.pipeline import Crops, evaluation_batches
 from jaxpose.metrics import mae, pck
-from jaxpose.ops import heatmaps
 from jaxpose.recipes import inputs
 from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
@@ -78,8 +77,8 @@ def _evaluate(
     stage: Stage, task: Task, measures: Measures, state: State, batch: dict[str, jax.Array]
 ) -> tuple[dict[str, Any], jax.Array]:
     assert stage.predict is not None
-    maps = stage.predict(state, augment.normalize(batch["image"].astype(jnp.float32)))
-    points = heatmaps.heatmap_to_image(heatmaps.subpixel_points(maps), task.stride)
+    found = stage.predict(state, augment.normalize(batch["image"].astype(jnp.float32)))
+    points = found.points
     mask = (batch["visible"] > 0) & batch["row"][:, None]
     counts: dict[str, Any] = {}
     if "pck" in measures.metrics:
@@ -87,8 +86,8 @@ def _evaluate(
             pixels = threshold * task.image_size
             counts[f"pck@{threshold:g}"] = pck.pck(points, batch["keypoints"], mask, threshold=pixels)
     if "tllib_pck" in measures.metrics:
-        labels, _ = inputs.released_labels(batch["keypoints"], batch["visible"] > 0, task)
-        counts["tllib_pck@0.05"] = pck.tllib_pck(maps, labels, batch["row"])
+        labels, _ = inputs.released_labels(batch["keypoints"], batch["visible"], task)
+        counts["tllib_pck@0.05"] = pck.tllib_pck(found.peaks / task.stride, labels, batch["row"])
     if "mae" in measures.metrics:
         counts["mae"] = mae.mae(points, batch["keypoints"], mask, pixels_per_unit=measures.pixels_per_unit)
     return counts, points

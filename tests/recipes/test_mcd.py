@@ -40,6 +40,21 @@ def test_difference_is_the_l1_distance_of_softmaxes() -> None:
     np.testing.assert_allclose(mcd.difference(*map(jnp.asarray, apart)), [[2.0]], rtol=1e-5)
 
 
+def test_the_second_regressor_differs_by_noise_and_keeps_the_gain() -> None:
+    settings = mcd.MCD()
+    config = make_config(settings)
+    config.model.head = "regressor"
+    stage = mcd.adapt(make_task(), config, networks(), settings)
+    params, stats = pretrained()
+    state = jax.jit(stage.init)(jax.random.key(1), initial_state(params=params, stats=stats, optimizers={}))
+    first, second = state.params["head"], state.params["head2"]
+    for layer, name in (("bn1", "scale"), ("bn1", "bias"), ("conv1", "bias"), ("conv2", "bias")):
+        np.testing.assert_array_equal(second[layer][name], first[layer][name])
+    for layer in ("conv1", "conv2"):
+        noise = np.asarray(second[layer]["kernel"] - first[layer]["kernel"])
+        assert 0 < np.abs(noise).max() < 0.01
+
+
 @pytest.mark.parametrize(("target_statistics", "repeats"), [(False, 2), (True, 0)])
 def test_one_update_is_the_three_steps_in_turn(target_statistics: bool, repeats: int) -> None:
     """Against a version that runs the trunk anew for each of them."""

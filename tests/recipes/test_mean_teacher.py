@@ -158,10 +158,12 @@ def test_the_teacher_or_the_student_predicts() -> None:
     plain, _ = start(dataclasses.replace(PLAIN, evaluated=views.student))
     assert stage.predict is not None
     assert plain.predict is not None
+    find = networks.finder(make_task())
     teacher = dataclasses.replace(state, params=state.extra["teacher"]["params"])
-    np.testing.assert_allclose(stage.predict(state, images), networks.predict(teacher, images), atol=1e-6)
-    np.testing.assert_allclose(plain.predict(state, images), networks.predict(state, images), atol=1e-6)
-    assert float(jnp.abs(stage.predict(state, images) - plain.predict(state, images)).max()) > 1e-3
+    by_teacher, by_student = stage.predict(state, images).points, plain.predict(state, images).points
+    np.testing.assert_allclose(by_teacher, find(teacher, images).points, atol=1e-4)
+    np.testing.assert_allclose(by_student, find(state, images).points, atol=1e-4)
+    assert float(jnp.abs(by_teacher - by_student).max()) > 1e-2
 
 
 def test_two_devices_do_what_one_does() -> None:
@@ -180,7 +182,7 @@ def test_two_devices_do_what_one_does() -> None:
 def test_style_networks_are_trained_between_and_kept() -> None:
     settings = mean_teacher.MeanTeacher(transfer=style.adain, style_network=style.Style(width=4))
     config = make_config(settings)
-    with pytest.raises(ValueError, match=r"config.steps: found \['adapt', 'pretrain'\], expected steps of 'style'"):
+    with pytest.raises(ValueError, match=r"config.steps: found pretrain, adapt, expected steps of 'style'"):
         settings.stages(make_task(), config)
     config.steps["style"] = 3
     stages = settings.stages(make_task(), config)

@@ -81,7 +81,7 @@ class Sgd:
 def released_weights(fields: dict) -> tuple[np.ndarray, np.ndarray]:
     keypoints = np.asarray(fields["keypoints"])
     centre = np.trunc(keypoints / 4 + 0.5)
-    weight = (np.asarray(fields["visible"]) > 0).astype(np.float32)
+    weight = ((np.asarray(fields["visible"]) == 2) & ((centre >= 0) & (centre < 8)).all(-1)).astype(np.float32)
     return naive_maps(centre) * weight[:, None, None, :], weight
 
 

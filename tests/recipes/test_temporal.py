@@ -10,10 +10,11 @@ import pytest
 from tiny import BATCH, SIZE, make_batch, make_config, make_networks, make_task
 
 from jaxpose.data.augment import Augmentation
-from jaxpose.recipes import supervised, temporal
+from jaxpose.recipes import detector, supervised, temporal
 from jaxpose.recipes.adabn import AdaBN
 from jaxpose.recipes.cc_ssl import CCSSL
 from jaxpose.recipes.dann import DANN
+from jaxpose.recipes.mean_teacher import MeanTeacher
 from jaxpose.recipes.stage import Stage, State, initial_state
 
 
@@ -66,18 +67,20 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
 
     config = make_config(None)
     config.optim.momentum, config.optim.weight_decay = 0.0, 0.0
-    rule = temporal.optimizers.transformation("sgd", config.optim)
-    state = initial_state(params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in params})
+    descend = detector.adaptation(config)
+    optimizers = {name: descend.rule.init(params[name]) for name in params}
+    state = initial_state(params=params, stats=stats, optimizers=optimizers)
     stage = Stage(
         name="adapt",
         steps=10,
         reads={"target": ("image",)},
         init=lambda k, p: state,
         step=idle,
-        predict=networks.predict,
+        predict=networks.finder(make_task()),
+        descend=descend,
     )
     settings = temporal.Temporal(method=AdaBN(), weight=2.0)
-    stage = temporal.consistent(stage, make_task(), config, networks, settings)
+    stage = temporal.consistent(stage, make_task(), networks, settings)
     clips = np.random.default_rng(1).integers(0, 256, (BATCH, 2, SIZE, SIZE, 3), np.uint8)
     batch = make_batch(0) | {"target_clips": {"image": jnp.asarray(clips), "position": jnp.arange(BATCH)}}
     after, metrics = jax.jit(stage.step)(state, batch, jax.random.key(7))
@@ -103,3 +106,30 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
             grads[name],
         )
     jax.tree.map(np.testing.assert_array_equal, after.stats, stats)
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "before", "expected"),
+    [
+        (MeanTeacher(schedule=lambda high, steps, settings: lambda step: step.astype(jnp.float32) * high), 3, 0, 3.0),
+        (CCSSL(rounds=2), 0, 5, (1 + 1.5 * 5 / 10) ** -0.75),
+    ],
+    ids=["mean_teacher", "cc_ssl"],
+)
+def test_the_update_follows_the_schedule_of_the_method(method: Any, step: int, before: int, expected: float) -> None:
+    """A stage's `descend` at a step, from gradients of one, against the rate that the method names."""
+    config = make_config(method)
+    config.optim.momentum, config.optim.weight_decay = 0.0, 0.0
+    stage = method.stages(dataclasses.replace(make_task(), sizes={"target": 8}), config)[-1]
+    assert stage.descend is not None
+    params = {"head": {"bias": jnp.zeros(2)}}
+    rule = detector.adaptation(config).rule
+    state = State(
+        step=jnp.int32(step),
+        params=params,
+        stats={},
+        optimizers={"head": rule.init(params["head"])},
+        extra={"before": jnp.int32(before)},
+    )
+    moved = stage.descend(state, {"head": {"bias": jnp.ones(2)}}).params["head"]["bias"]
+    np.testing.assert_allclose(moved, -0.05 * expected, rtol=1e-5)
