@@ -68,7 +68,7 @@ class Iteration:
         self.model, self.settings = model, settings
         self.trunk_parameters = [*model.backbone.parameters(), *model.upsampling.parameters()]
         self.device = self.trunk_parameters[0].device
-        self.share = torch.zeros((), device=self.device)
+        self.share = torch.zeros((), dtype=self.trunk_parameters[0].dtype, device=self.device)
         self.optimizer_f, self.optimizer_h, self.optimizer_adv = (
             torch.optim.SGD(
                 parameters,
@@ -85,7 +85,7 @@ class Iteration:
             )
         )
         labels = device_labels if settings.tuned else HostLabels
-        self.labels = labels(model.head.conv2.out_channels, heatmap_size, sigma)
+        self.labels = labels(model.head.conv2.out_channels, heatmap_size, sigma, self.trunk_parameters[0].dtype)
         lower: Callable = torch.compile if settings.tuned else lambda function: function
         self.trunk, self.head, self.adversary = lower(model.trunk), lower(model.head), lower(model.adversary)
         self.source_losses, self.disparity = lower(self._source_losses), lower(self._disparity)
@@ -167,7 +167,7 @@ def divergence(target: Tensor, logits: Tensor, weight: Tensor, eps: float) -> Te
     """
     target = target.flatten(2) + eps
     target = target / target.sum(-1, keepdim=True).clamp(min=1e-12)
-    log_found = F.log_softmax(logits.float().flatten(2), dim=-1)
+    log_found = F.log_softmax(_full(logits).flatten(2), dim=-1)
     return (F.kl_div(log_found, target, reduction="none").sum(-1) * weight).mean()
 
 
@@ -177,13 +177,14 @@ class HostLabels:
     A map whose maximum is not positive predicts pixel (0, 0). Ground-false maps are clipped to 1.
     """
 
-    def __init__(self, joints: int, size: int, sigma: float):
+    def __init__(self, joints: int, size: int, sigma: float, dtype: torch.dtype):
         line = _cut_gaussian(np.subtract.outer(np.arange(size), np.arange(size)), sigma)  # (centre, pixel)
-        self.table = np.einsum("ay,bx->abyx", line, line).astype(np.float32)
-        self.others = 1 - np.eye(joints, dtype=np.float32)
+        number = np.float64 if dtype == torch.float64 else np.float32
+        self.table = np.einsum("ay,bx->abyx", line, line).astype(number)
+        self.others = 1 - np.eye(joints, dtype=number)
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        found = logits.float().cpu().numpy()
+        found = _full(logits).cpu().numpy()
         flat = found.reshape(*found.shape[:2], -1)
         y, x = np.divmod(flat.argmax(-1) * (flat.max(-1) > 0), found.shape[3])
         true = self.table[y, x]
@@ -191,15 +192,15 @@ class HostLabels:
         return torch.from_numpy(true).to(logits.device), torch.from_numpy(false).to(logits.device)
 
 
-def device_labels(joints: int, size: int, sigma: float) -> Labels:
+def device_labels(joints: int, size: int, sigma: float, dtype: torch.dtype) -> Labels:
     """The maps of `HostLabels`, drawn where the logits are."""
 
     def labels(logits: Tensor) -> tuple[Tensor, Tensor]:
-        peak, index = logits.float().flatten(2).max(-1)
+        peak, index = _full(logits).flatten(2).max(-1)
         index = torch.where(peak > 0, index, 0)
         pixels = torch.arange(size, device=logits.device)
         column, row = (
-            torch.where(d.abs() <= 3 * sigma, torch.exp(-d.float().square() / (2 * sigma**2)), 0.0)
+            torch.where(d.abs() <= 3 * sigma, torch.exp(-d.to(dtype).square() / (2 * sigma**2)), 0.0)
             for d in (pixels - (index // size)[..., None], pixels - (index % size)[..., None])
         )
         true = column[..., :, None] * row[..., None, :]
@@ -209,17 +210,21 @@ def device_labels(joints: int, size: int, sigma: float) -> Labels:
 
 
 def label_maps(keypoints: np.ndarray, visible: np.ndarray, *, size: int, heatmap_size: int, sigma: float) -> tuple:
-    """The released label maps (B, K, H, W) and weights (B, K) of keypoints in image pixels."""
-    maps = np.zeros((*visible.shape, heatmap_size, heatmap_size), np.float32)
-    weight = np.zeros(visible.shape, np.float32)
+    """The released label maps (B, K, H, W) and weights (B, K) of keypoints in image pixels; seen ones (2) count."""
+    maps = np.zeros((*visible.shape, heatmap_size, heatmap_size))
+    weight = np.zeros(visible.shape)
     pixels = np.arange(heatmap_size)
     for place in np.ndindex(visible.shape):
         x, y = (int(v / (size / heatmap_size) + 0.5) for v in keypoints[place])
-        touches = all(-3 * sigma - 1 <= c < heatmap_size + 3 * sigma for c in (x, y))
-        if visible[place] and touches:
+        if visible[place] == 2 and all(0 <= c < heatmap_size for c in (x, y)):
             maps[place] = np.outer(_cut_gaussian(pixels - y, sigma), _cut_gaussian(pixels - x, sigma))
             weight[place] = 1
     return maps, weight
+
+
+def _full(logits: Tensor) -> Tensor:
+    """At least float32."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _cut_gaussian(distance: np.ndarray, sigma: float) -> np.ndarray:
