@@ -61,8 +61,8 @@ def augment(
       normalised images; the affine maps from the given to the augmented images, (B, 2, 3); which were mirrored.
     """
     size = images.shape[1]
-    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
-    draws = jax.vmap(lambda k: jax.random.uniform(k, (10,)))(keys)
+    own = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(key, position)))(positions)
+    draws = jax.vmap(lambda k: jax.random.uniform(k, (10,)))(own[:, 0])
     signed = 2 * draws - 1
     mirrored = draws[:, 0] < settings.mirror
     low, high = np.log(np.asarray(settings.scale, np.float32))
@@ -80,7 +80,7 @@ def augment(
     if settings.blur:
         pixels = _blur(pixels, draws[:, 8] * settings.blur)
     if settings.noise:
-        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(keys)
+        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(own[:, 1])
         pixels += noise * (draws[:, 9] * settings.noise)[:, None, None, None]
     return normalize(jnp.clip(pixels, 0.0, 255.0)), matrix, mirrored
 

@@ -16,7 +16,7 @@ import cv2
 import grain
 import numpy as np
 
-from jaxpose.data import files
+from jaxpose.data import files, seeds
 from jaxpose.data.cache import Cache, Element, Elements, cached, labels_of
 from jaxpose.data.records import BrokenImageError, Record, Source
 
@@ -264,6 +264,7 @@ def training_batches(
     reads: Mapping[str, Read],
     *,
     seed: int,
+    order: str = "",
     start: int = 0,
     stop: int = sys.maxsize,
     ahead: int = 128 * 2**20,
@@ -273,10 +274,11 @@ def training_batches(
 ) -> Iterator[HostBatch]:
     """The batches of steps `start` to `stop`: every domain is shuffled anew, independently, in each of its epochs.
 
-    Besides the fields asked for, each domain carries `position` (the row of the global batch), `index` and `broken`.
-    `ahead` is how many bytes of images are read ahead, most of them while the update compiles. `workers` 0 reads in
-    threads of this process; more are processes of their own, which read a few batches ahead. A cache that a domain has
-    and that is not yet made is made first.
+    A domain's order depends on the seed, its name and `order`, not on what else is read. Besides the fields asked for,
+    each domain carries `position` (the row of the global batch), `index` and `broken`. `ahead` is how many bytes of
+    images are read ahead, most of them while the update compiles. `workers` 0 reads in threads of this process; more
+    are processes of their own, which read a few batches ahead. A cache that a domain has and that is not yet made is
+    made first.
 
     Raises:
       ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
@@ -290,10 +292,10 @@ def training_batches(
             raise ValueError(f"data.{domain}: found 0 records, expected at least 1")
     streams = {
         domain: grain.MapDataset.source(_elements(read.crops, workers=workers, show=process == 0))
-        .seed(_domain_seed(seed, i))
+        .seed(_shuffle_seed(seed, order, domain))
         .shuffle()
         .repeat()
-        for i, (domain, read) in enumerate(reads.items())
+        for domain, read in reads.items()
     }
     source = _Batches(streams=streams, reads=reads, process=process, processes=processes, stop=stop)
     count = _FEW if workers else min(max(_FEW, ahead // source.image_bytes), _MANY)
@@ -361,5 +363,5 @@ def _elements(crops: Crops, *, workers: int, show: bool) -> Elements:
     return cached(dataclasses.replace(crops, memory=0, cache=None), cache, workers=workers, show=show)
 
 
-def _domain_seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0] >> 1)
+def _shuffle_seed(seed: int, order: str, domain: str) -> int:
+    return int(np.random.SeedSequence((seed, *seeds.numbers("data", order, domain))).generate_state(1)[0] >> 1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxpose.config import Config
+from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
 from jaxpose.data.pipeline import Read, training_batches
 from jaxpose.ops.platform import platform
@@ -33,7 +34,7 @@ class Program:
     def initial_state(self, number: int, previous: State | None) -> State:
         """The first state of a stage, given the last of the stage before."""
         stage, everywhere = self.stages[number], meshes.replicated(self.mesh)
-        key = jax.random.fold_in(jax.random.key(self.config.seed), number)
+        key = key_for(self.config.seed, "init", stage.name)
         state = jax.jit(stage.init, out_shardings=everywhere)(key, previous)
         return state if stage.load is None else jax.device_put(stage.load(state), everywhere)
 
@@ -48,7 +49,7 @@ class Program:
 
     def update_key(self, number: int) -> jax.Array:
         """The key of a stage's updates; each folds its step in."""
-        return jax.random.fold_in(jax.random.key(self.config.seed + 1), number)
+        return key_for(self.config.seed, "update", self.stages[number].name)
 
     def abstract_batch(self, stage: Stage) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
         """The shapes and shardings of a stage's batches."""
@@ -147,6 +148,7 @@ class Run(Program):
         batches = training_batches(
             reads,
             seed=self.config.seed,
+            order=stage.order or stage.name,
             start=start,
             workers=self.config.data.workers,
             process=jax.process_index(),
@@ -161,6 +163,14 @@ class Run(Program):
                 if "index" not in reads[domain].fields:
                     del fields["index"]
             yield meshes.to_devices(self.mesh, batch)
+
+
+def key_for(seed: int, *names: str) -> jax.Array:
+    """The random key of a purpose and a stage."""
+    key = jax.random.key(seed)
+    for number in seeds.numbers(*names):
+        key = jax.random.fold_in(key, number)
+    return key
 
 
 def _chosen(alive: jax.Array, new: State, old: State) -> State:

@@ -80,6 +80,15 @@ def test_domains_are_shuffled_independently_and_by_seed() -> None:
     assert numbers([first], "source") != numbers([second], "source")
 
 
+def test_a_domains_order_is_its_own_and_that_of_the_stage() -> None:
+    two = {name: pipeline.Read(crops=crops(10), batch_size=5, fields=("image",)) for name in ("another", "target")}
+    alone = {"target": two["target"]}
+    both, one = (next(pipeline.training_batches(read, seed=0, order="adapt")) for read in (two, alone))
+    assert numbers([both], "target") == numbers([one], "target")
+    before = next(pipeline.training_batches(alone, seed=0, order="pretrain"))
+    assert numbers([before], "target") != numbers([one], "target")
+
+
 def test_starting_later_continues_the_same_sequence() -> None:
     whole, late = take(8), take(3, start=5)
     for expected, found in zip(whole[5:], late, strict=True):

@@ -76,7 +76,8 @@ def test_convolutions_are_narrow_coordinates_wide_and_images_not_gathered(name: 
         del stages["pretrain"]  # the same with every method
     seen = 0
     for number in stages.values():
-        with jax.numpy_dtype_promotion("standard"):  # as a program that is not a test
+        # Promotion as in a program that is not a test; a random key that is used twice is an error.
+        with jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(True):
             traced = made.traced(number)
         traced.lower(lowering_platforms=(LOWERED[platform],))
         for equation in equations(traced.jaxpr.jaxpr):
