@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import math
+import types
+import typing
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from jaxpose.data.augment import Augmentation
@@ -117,6 +121,16 @@ class Config:
     optim: Optim = dataclasses.field(default_factory=Optim)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
 
+    def steps_of(self, stage: str) -> int:
+        """Updates of a stage.
+
+        Raises:
+          ValueError: if it is not among the steps.
+        """
+        if stage not in self.steps:
+            raise ValueError(f"config.steps: found {', '.join(self.steps)}, expected steps of {stage!r}, too")
+        return self.steps[stage]
+
 
 @dataclasses.dataclass(kw_only=True)
 class Comparison:
@@ -138,6 +152,79 @@ _METRICS = ("pck", "tllib_pck", "mae")
 _DTYPES = ("auto", "float32", "bfloat16")
 _RULES = ("sgd", "adam")
 _HEADS = ("linear", "regressor")
+_STRIDE = 32
+
+Rule = tuple[Callable[[Any], bool], str]  # what holds, and in words
+
+_AT_LEAST_0: Rule = (lambda n: n >= 0, "at least 0")
+_AT_LEAST_1: Rule = (lambda n: n >= 1, "at least 1")
+_POSITIVE: Rule = (lambda x: x > 0, "more than 0")
+_SHARE: Rule = (lambda x: 0 <= x <= 1, "0 to 1")
+_SCHEME: Rule = (bool, "SCHEME:PATH, see jaxpose/data/schemes.py")
+
+
+def _one_of(*names: str) -> Rule:
+    return (lambda found: found in names), f"one of {', '.join(names)}"
+
+
+# Of the fields of every dataclass in a configuration, wherever it lies.
+_FIELDS: dict[type, dict[str, Rule]] = {
+    Config: {
+        "seed": (lambda n: 0 <= n < 2**32, "0 to 4294967295"),
+        "steps": (bool, "the updates of at least one stage"),
+        "dtype": _one_of(*_DTYPES),
+        "metrics": (lambda names: names and set(names) <= set(_METRICS), f"of {', '.join(_METRICS)}"),
+        "pck_thresholds": (lambda values: values and min(values) > 0, "fractions of more than 0"),
+        "eval_every": _AT_LEAST_1,
+        "checkpoint_every": _AT_LEAST_1,
+        "log_every": _AT_LEAST_1,
+    },
+    Data: {
+        "source": _SCHEME,
+        "target": _SCHEME,
+        "image_size": (lambda n: n > 0 and n % _STRIDE == 0, f"a positive multiple of {_STRIDE}"),
+        "batch_size": _AT_LEAST_1,
+        "eval_batch_size": _AT_LEAST_1,
+        "workers": _AT_LEAST_0,
+        "memory": _AT_LEAST_0,
+        "cache": (lambda folder: folder != "", "a folder, or None"),
+        "margin": _POSITIVE,
+    },
+    Model: {
+        "depth": (lambda n: n in (18, 34, 50, 101, 152), "18, 34, 50, 101 or 152"),
+        "width": _AT_LEAST_1,
+        "head_width": _AT_LEAST_1,
+        "upsampling": (lambda n: 1 <= n <= 5, "1 to 5"),
+        "sigma": _POSITIVE,
+        "head": _one_of(*_HEADS),
+        "weights": (lambda file: file != "", "a file, or None"),
+    },
+    Mesh: {"data": _AT_LEAST_0},
+    Optim: {
+        "learning_rate": _POSITIVE,
+        "adam_learning_rate": _POSITIVE,
+        "pretrain_trunk_scale": _AT_LEAST_0,
+        "adapt_trunk_scale": _AT_LEAST_0,
+        "pretrain_rule": _one_of(*_RULES),
+        "adapt_rule": _one_of(*_RULES),
+        "momentum": (lambda x: 0 <= x < 1, "0 to less than 1"),
+        "weight_decay": _AT_LEAST_0,
+        "warmup": _SHARE,
+        "drops": (lambda values: all(0 <= x <= 1 for x in values), "fractions of 0 to 1"),
+        "adapt_decay": _AT_LEAST_0,
+    },
+    Augmentation: {
+        "rotation": (lambda x: 0 <= x <= 180, "0 to 180 degrees"),
+        "scale": (lambda pair: 0 < pair[0] <= pair[1], "two magnifications of more than 0, the smaller one first"),
+        "translation": _SHARE,
+        "mirror": _SHARE,
+        "brightness": _SHARE,
+        "contrast": _SHARE,
+        "saturation": _SHARE,
+        "blur": _AT_LEAST_0,
+        "noise": _AT_LEAST_0,
+    },
+}
 
 
 def validate(config: Config) -> None:
@@ -146,51 +233,61 @@ def validate(config: Config) -> None:
     Raises:
       ValueError: naming the field, what was found and what was expected.
     """
-    _check_types(config, "config")
-    size, stride = config.data.image_size, 32
-    rules = (
-        ("data.source", config.data.source, bool(config.data.source), "SCHEME:PATH, see jaxpose/data/schemes.py"),
-        ("data.target", config.data.target, bool(config.data.target), "SCHEME:PATH, see jaxpose/data/schemes.py"),
-        ("data.image_size", size, size > 0 and size % stride == 0, f"a positive multiple of {stride}"),
-        ("data.batch_size", config.data.batch_size, config.data.batch_size > 0, "at least 1"),
-        ("data.eval_batch_size", config.data.eval_batch_size, config.data.eval_batch_size > 0, "at least 1"),
-        ("data.workers", config.data.workers, config.data.workers >= 0, "at least 0"),
-        (
-            "data.cache",
-            config.data.cache,
-            config.data.cache is None or (isinstance(config.data.cache, str) and config.data.cache != ""),
-            "a folder, or None",
-        ),
-        ("data.margin", config.data.margin, config.data.margin > 0, "more than 0"),
-        (
-            "model.depth",
-            config.model.depth,
-            config.model.depth in (18, 34, 50, 101, 152),
-            "18, 34, 50, 101 or 152",
-        ),
-        ("model.width", config.model.width, config.model.width > 0, "at least 1"),
-        ("model.sigma", config.model.sigma, config.model.sigma > 0, "more than 0"),
-        ("model.upsampling", config.model.upsampling, 0 < config.model.upsampling <= 5, "1 to 5"),
-        ("optim.learning_rate", config.optim.learning_rate, config.optim.learning_rate > 0, "more than 0"),
-        ("mesh.data", config.mesh.data, config.mesh.data >= 0, "at least 0"),
-        ("eval_every", config.eval_every, config.eval_every > 0, "at least 1"),
-        ("checkpoint_every", config.checkpoint_every, config.checkpoint_every > 0, "at least 1"),
-        ("log_every", config.log_every, config.log_every > 0, "at least 1"),
-        ("model.head", config.model.head, config.model.head in _HEADS, f"one of {', '.join(_HEADS)}"),
-        ("dtype", config.dtype, config.dtype in _DTYPES, f"one of {', '.join(_DTYPES)}"),
-        *(
-            (f"optim.{name}", rule, rule in _RULES, f"one of {', '.join(_RULES)}")
-            for name, rule in (
-                ("pretrain_rule", config.optim.pretrain_rule),
-                ("adapt_rule", config.optim.adapt_rule),
+    _check(config, "config")
+    for name, count in config.steps.items():
+        if count < 0:
+            raise ValueError(f"config.steps.{name}: found {count}, expected at least 0")
+    rules = {config.optim.pretrain_rule, config.optim.adapt_rule}
+    for rule, unread, read in (
+        ("adam", "learning_rate", "adam_learning_rate"),
+        ("sgd", "adam_learning_rate", "learning_rate"),
+    ):
+        found, usual = getattr(config.optim, unread), getattr(Optim(), unread)
+        if rules == {rule} and found != usual:
+            raise ValueError(
+                f"config.optim.{unread}: found {found}, expected {usual} as it is by default: both rules are {rule}, "
+                f"which reads config.optim.{read}"
             )
-        ),
-        ("metrics", config.metrics, set(config.metrics) <= set(_METRICS), f"of {', '.join(_METRICS)}"),
-        *((f"steps.{name}", n, n >= 0, "at least 0") for name, n in config.steps.items()),
-    )
-    for field, found, good, expected in rules:
-        if not good:
-            raise ValueError(f"config.{field}: found {found!r}, expected {expected}")
+
+
+def _check(value: Any, name: str) -> None:
+    """Types of plain fields, and what `_FIELDS` says of them, in a dataclass and those within."""
+    hints = typing.get_type_hints(type(value))
+    for field in dataclasses.fields(value):
+        found, path = getattr(value, field.name), f"{name}.{field.name}"
+        if not _fits(found, hints[field.name]):
+            raise ValueError(f"{path}: found {found!r}, expected {_words(hints[field.name])}")
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"{path}: found {found!r}, expected a finite number")
+        good, expected = _FIELDS.get(type(value), {}).get(field.name, (lambda _: True, ""))
+        if not good(found):
+            raise ValueError(f"{path}: found {found!r}, expected {expected}")
+        if dataclasses.is_dataclass(found) and not isinstance(found, type):
+            _check(found, path)
+
+
+def _fits(found: Any, hint: Any) -> bool:
+    """Whether a value is of a type; of types that are not plain, everything is."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is float:
+        return isinstance(found, int | float) and not isinstance(found, bool)
+    if hint is int:
+        return isinstance(found, int) and not isinstance(found, bool)
+    if hint in (str, bool, types.NoneType):
+        return isinstance(found, hint)
+    if kind in (types.UnionType, typing.Union):
+        return any(_fits(found, one) for one in inner)
+    if kind is tuple:
+        repeated = inner[1:] == (...,)
+        same = isinstance(found, tuple | list) and (repeated or len(found) == len(inner))
+        return same and all(map(_fits, found, inner[:1] * len(found) if repeated else inner))
+    if kind is dict:
+        return isinstance(found, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in found.items())
+    return not dataclasses.is_dataclass(hint) or isinstance(found, typing.cast("type", hint))
+
+
+def _words(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -222,16 +319,3 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {
         k: v for key, item in value.items() for k, v in _flatten(item, f"{prefix}.{key}" if prefix else key).items()
     }
-
-
-def _check_types(value: Any, name: str) -> None:
-    """Checks the types of plain fields."""
-    for field in dataclasses.fields(value):
-        found, path = getattr(value, field.name), f"{name}.{field.name}"
-        if dataclasses.is_dataclass(found):
-            _check_types(found, path)
-            continue
-        accepted = {int: (int,), float: (int, float), str: (str,)}
-        for kind, types in accepted.items():
-            if field.type is kind and (not isinstance(found, types) or isinstance(found, bool)):
-                raise ValueError(f"{path}: found {found!r}, expected {kind.__name__}")

@@ -11,10 +11,11 @@ import pytest
 from jaxpose import config as configs
 from jaxpose import pairs
 from jaxpose.data import matching, schemes
+from jaxpose.data.augment import Augmentation
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
-from jaxpose.recipes import inputs, optimizers, regda, supervised
+from jaxpose.recipes import inputs, mean_teacher, optimizers, regda, supervised, views
 
 
 def example(**changes: Any) -> configs.Config:
@@ -50,6 +51,13 @@ def test_every_config_file_says_how_to_run_it(path: Path) -> None:
             configs.validate(config)
 
 
+def flagged(value: Any, **changes: Any) -> Any:
+    """With fields set as flags set them, after construction."""
+    for field, changed in changes.items():
+        setattr(value, field, changed)
+    return value
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -65,6 +73,63 @@ def test_every_config_file_says_how_to_run_it(path: Path) -> None:
         ({"dtype": "half"}, r"config.dtype: found 'half', expected one of auto, float32, bfloat16"),
         ({"metrics": ("iou",)}, r"config.metrics: found \('iou',\), expected of pck"),
         ({"steps": {"pretrain": -1}}, r"config.steps.pretrain: found -1, expected at least 0"),
+        ({"steps": {}}, r"config.steps: found \{\}, expected the updates of at least one stage"),
+        ({"steps": {"pretrain": 1.5}}, r"config.steps: found \{'pretrain': 1.5\}, expected dict\[str, int\]"),
+        ({"seed": -1}, r"config.seed: found -1, expected 0 to 4294967295"),
+        ({"seed": 2**32}, r"config.seed: found 4294967296, expected 0 to 4294967295"),
+        ({"metrics": ()}, r"config.metrics: found \(\), expected of pck"),
+        (
+            {"pck_thresholds": (0.1, 0.0)},
+            r"config.pck_thresholds: found \(0.1, 0.0\), expected fractions of more than 0",
+        ),
+        ({"data": configs.Data(memory=-1)}, r"config.data.memory: found -1, expected at least 0"),
+        ({"data": configs.Data(margin=float("inf"))}, r"config.data.margin: found inf, expected a finite number"),
+        ({"model": configs.Model(head_width=-8)}, r"config.model.head_width: found -8, expected at least 1"),
+        (
+            {"model": flagged(configs.Model(), target_statistics="false")},
+            r"config.model.target_statistics: found 'false', expected bool",
+        ),
+        ({"model": configs.Model(weights="")}, r"config.model.weights: found '', expected a file, or None"),
+        ({"augmentation": flagged(Augmentation(), mirror=7)}, r"config.augmentation.mirror: found 7, expected 0 to 1"),
+        (
+            {"augmentation": flagged(Augmentation(), scale=(0, 1))},
+            r"config.augmentation.scale: found \(0, 1\), expected two magni",
+        ),
+        (
+            {"augmentation": Augmentation(scale=(2.0, 1.0))},
+            r"config.augmentation.scale: found \(2.0, 1.0\), expected two",
+        ),
+        (
+            {"augmentation": flagged(Augmentation(), scale=(1.0,))},
+            r"config.augmentation.scale: found \(1.0,\), expected tuple\[float, float\]",
+        ),
+        ({"augmentation": Augmentation(blur=-1.0)}, r"config.augmentation.blur: found -1.0, expected at least 0"),
+        (
+            {"optim": optimizers.Optim(learning_rate=float("inf"))},
+            r"config.optim.learning_rate: found inf, expected a finite number",
+        ),
+        ({"optim": optimizers.Optim(momentum=1.0)}, r"config.optim.momentum: found 1.0, expected 0 to less than 1"),
+        (
+            {"optim": optimizers.Optim(drops=(2.0,))},
+            r"config.optim.drops: found \(2.0,\), expected fractions of 0 to 1",
+        ),
+        (
+            {"optim": optimizers.Optim(learning_rate=0.01, pretrain_rule="adam", adapt_rule="adam")},
+            r"config.optim.learning_rate: found 0.01, expected 0.1 as it is by default: both rules are adam",
+        ),
+        (
+            {"optim": optimizers.Optim(adam_learning_rate=0.01)},
+            r"config.optim.adam_learning_rate: found 0.01, expected 0.001 as it is by default: both rules are sgd",
+        ),
+        ({"method": regda.RegDA(margin=float("nan"))}, r"config.method.margin: found nan, expected a finite number"),
+        (
+            {"method": flagged(regda.RegDA(), clip_false="no")},
+            r"config.method.clip_false: found 'no', expected bool",
+        ),
+        (
+            {"method": mean_teacher.MeanTeacher(student_view=flagged(Augmentation(), mirror=-1))},
+            r"config.method.student_view.mirror: found -1, expected 0 to 1",
+        ),
     ],
 )
 def test_wrong_values_are_named(change: dict[str, Any], message: str) -> None:
@@ -73,6 +138,11 @@ def test_wrong_values_are_named(change: dict[str, Any], message: str) -> None:
         setattr(config, field, value)  # as flags do, after construction
     with pytest.raises(ValueError, match=message):
         configs.validate(config)
+
+
+def test_a_stage_without_steps_is_named() -> None:
+    with pytest.raises(ValueError, match=r"config.steps: found pretrain, expected steps of 'adapt', too"):
+        example(steps={"pretrain": 1}).steps_of("adapt")
 
 
 def test_what_a_resumed_run_may_change() -> None:
@@ -195,7 +265,8 @@ class Standin:
 def test_released_words_are_the_released_settings() -> None:
     source_only = get_config("source_only", "rhd_h3d,released")
     assert source_only.method.loss is heatmap.l2
-    assert source_only.method.label_maps is inputs.released_labels
+    assert source_only.method.maps is views.plain_maps
+    assert source_only.method.coding is inputs.RELEASED
     assert source_only.method.mean is heatmap.mean_with_zeros
     assert source_only.steps == {"pretrain": 35_000}
     optim = source_only.optim

@@ -30,7 +30,7 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     for seed in range(seeds):
         folder = workdir / f"seed{seed}"
         base = dataclasses.replace(config.base, seed=seed)
-        steps = {"pretrain": base.steps["pretrain"]}
+        steps = {"pretrain": base.steps_of("pretrain")}
         start = str(folder / SOURCE_ONLY)
         configs = {
             SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),

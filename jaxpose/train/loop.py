@@ -140,7 +140,13 @@ def fingerprint(state: State) -> str:
 
 
 def evaluate_all(run: Run, number: int, state: State) -> dict[tuple[str, str], Scores]:
-    """Evaluates a stage's detector on every split that is not for training."""
+    """Evaluates a stage's detector on every split that is not for training.
+
+    Raises:
+      ValueError: if the stage has none.
+    """
+    if run.stages[number].predict is None:
+        raise ValueError(f"{run.workdir}: found stage {run.stages[number].name!r}, expected one with a detector")
     return _evaluate(run, Evaluator(run.stages[number], run.task, run.measures, run.mesh, run.evaluation_rows), state)
 
 

@@ -104,6 +104,12 @@ def test_checkpoints_of_other_versions_are_read() -> None:
     assert (record.stage, record.wall_s, record.loop_s) == (1, 3.0, 0.0)
 
 
+def test_a_stage_without_a_detector_cannot_be_evaluated(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(ValueError, match="found stage 'second', expected one with a detector"):
+        loop.evaluate_all(run, 1, run.initial_state(0, None))
+
+
 def test_nothing_is_compiled_after_the_first_update(tmp_path: Path) -> None:
     compiled: list[str] = []
 
