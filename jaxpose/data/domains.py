@@ -90,7 +90,6 @@ def open_pair(
         raise ValueError(f"data.source={source}: found no labels in the training split, expected a labelled source")
     aliases = {**{theirs: ours for ours, theirs in opened["target"].aliases.items()}, **opened["source"].aliases}
     match = matching.match(first.skeleton, second.skeleton, aliases)
-    keep = memory * 2**20 // (3 * image_size**2)
     joints = {"source": match.source_indices, "target": match.target_indices}
     specs = {"source": source, "target": target}
     domains = {
@@ -102,7 +101,7 @@ def open_pair(
                     joints=joints[name],
                     size=image_size,
                     margin=margin,
-                    memory=keep,
+                    memory=memory * 2**20,
                     cache=_cache(cache, name, specs[name], root, part) if cache and split == "train" else None,
                 )
                 for split, part in found.splits.items()

@@ -183,6 +183,10 @@ class FileSource:
             record["frame"] = int(self.frames[index])
         return record
 
+    def name(self, index: int) -> str:
+        """The name of a record, without reading its image."""
+        return self.names[index]
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> "FileSource":
         """The records at `indices`, in that order."""
         index = np.asarray(indices, dtype=np.int64)

@@ -19,6 +19,7 @@ import numpy as np
 from jaxpose.data import files, seeds
 from jaxpose.data.cache import Cache, Element, Elements, cached, labels_of
 from jaxpose.data.records import BrokenImageError, Record, Source
+from jaxpose.data.views import name_of
 
 HostBatch = dict[str, Element]
 
@@ -40,7 +41,7 @@ class Crops:
       joints: which of the source's joints, in which order, (K,).
       size: side of the crop in pixels.
       margin: side of the square crop relative to the longer side of the record's box.
-      memory: how many elements are kept once they are made.
+      memory: bytes of pixels that are kept once they are made, in each process that reads.
       cache: where `training_batches` keeps all of them on disk.
     """
 
@@ -53,9 +54,10 @@ class Crops:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_kept", {})
+        object.__setattr__(self, "_after", {})  # of an element known to be broken: one such that all between are too
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": {}}
+        return self.__dict__ | {"_kept": {}, "_after": {}}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -70,7 +72,7 @@ class Crops:
         element = kept.get(index)
         if element is None:
             element = self._first_good(index)
-            if len(kept) < self.memory:
+            if (len(kept) + 1) * self.image_bytes <= self.memory:
                 kept[index] = element
         return element
 
@@ -86,21 +88,28 @@ class Crops:
     def name(self, index: int) -> str:
         """The name of a record, for messages; of a broken one, what is wrong with it."""
         try:
-            return self.source[index]["name"]
+            return name_of(self.source, index)
         except BrokenImageError as error:
             return str(error)
 
     def _first_good(self, index: int) -> Element:
-        for attempt in range(len(self)):
-            actual = (index + attempt) % len(self)
-            try:
-                element = self._crop(actual)
-            except BrokenImageError:
-                continue
-            return element | {
-                "index": np.array(actual, np.int32),
-                "broken": np.array(index if attempt else -1, np.int32),
-            }
+        """The element, or the next good one. No broken one is read twice, and no way over them is gone twice."""
+        after: dict[int, int] = self.__dict__["_after"]
+        actual, passed = index, []
+        while len(after) < len(self):
+            if actual not in after:
+                try:
+                    element = self._crop(actual)
+                except BrokenImageError:
+                    after[actual] = (actual + 1) % len(self)
+                else:
+                    after.update(dict.fromkeys(passed, actual))
+                    return element | {
+                        "index": np.array(actual, np.int32),
+                        "broken": np.array(index if passed else -1, np.int32),
+                    }
+            passed.append(actual)
+            actual = after[actual]
         raise ValueError(f"{self.source.skeleton.name}: none of {len(self)} images can be decoded")
 
     def _crop(self, index: int) -> Element:
@@ -277,8 +286,8 @@ def training_batches(
     A domain's order depends on the seed, its name and `order`, not on what else is read. Besides the fields asked for,
     each domain carries `position` (the row of the global batch), `index` and `broken`. `ahead` is how many bytes of
     images are read ahead, most of them while the update compiles. `workers` 0 reads in threads of this process; more
-    are processes of their own, which read a few batches ahead. A cache that a domain has and that is not yet made is
-    made first.
+    are processes of their own, which read a few batches ahead and share the memory of the crops. A cache that a domain
+    has and that is not yet made is made first.
 
     Raises:
       ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
@@ -346,9 +355,9 @@ def _read_options(batches: int) -> grain.ReadOptions:
 
 
 def _elements(crops: Crops, *, workers: int, show: bool) -> Elements:
-    """The crops, from their cache if they have one."""
+    """The crops, from their cache if they have one; each worker keeps its own share of them in memory."""
     if crops.cache is None:
-        return crops
+        return dataclasses.replace(crops, memory=crops.memory // workers) if workers else crops
     joints = crops.source.skeleton.joints
     asked: dict[str, Any] = {
         "image_size": crops.size,

@@ -35,6 +35,10 @@ class View:
     def __getitem__(self, index: int) -> Record:
         return self.source[index]
 
+    def name(self, index: int) -> str:
+        """The name of a record."""
+        return name_of(self.source, index)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Subset(View):
@@ -53,6 +57,10 @@ class Subset(View):
 
     def __getitem__(self, index: int) -> Record:
         return self.source[int(self.index[index])]
+
+    def name(self, index: int) -> str:
+        """The name of a record."""
+        return name_of(self.source, int(self.index[index]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +110,12 @@ def sequences_of(source: Source) -> tuple[str, ...] | None:
         source = source.source  # pyright: ignore[reportAttributeAccessIssue]
     found = getattr(source, "sequences", None)
     return None if found is None else tuple(found)
+
+
+def name_of(source: Source, index: int) -> str:
+    """The name of a record, without reading its image if the source can tell."""
+    known = getattr(source, "name", None)
+    return source[index]["name"] if known is None else known(index)
 
 
 def _around(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray | None:

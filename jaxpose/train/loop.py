@@ -164,7 +164,7 @@ def _train_stage(
         evaluator = Evaluator(stage, run.task, run.measures, run.mesh, run.evaluation_rows)
     step = int(state.step)
     if step < stage.steps:
-        noted = functools.partial(_note_broken, record)
+        noted = functools.partial(_note_broken, record, set(record.broken))
         first = stage.first_batch
         batches = run.batches(stage, start=first + step, stop=first + stage.steps, broken=noted)
         seed_key, alive = run.update_key(record.stage), jnp.asarray(True)
@@ -269,17 +269,20 @@ def _keep_final(run: Run, stage: Stage, step: int, found: Mapping[tuple[str, str
     if jax.process_index() == 0:
         folder.mkdir(exist_ok=True)
     for (domain, split), scores in found.items():
+        known = set(record.broken)
         for name in scores.broken:
-            _note_broken(record, domain, name)
+            _note_broken(record, known, domain, name)
         where = {"stage": stage.name, "step": step, "domain": domain, "split": split}
         record.evaluations += [where | row for row in scores.rows]
         if jax.process_index() == 0:
             np.save(folder / f"{stage.name}_{domain}_{split}.npy", scores.keypoints)
 
 
-def _note_broken(record: Record, domain: str, name: str) -> None:
+def _note_broken(record: Record, known: set[str], domain: str, name: str) -> None:
+    """Adds a broken record to those that are known already."""
     entry = f"{domain}: {name}"
-    if entry not in record.broken:
+    if entry not in known:
+        known.add(entry)
         record.broken.append(entry)
 
 

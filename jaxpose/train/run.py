@@ -135,7 +135,7 @@ class Run(Program):
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:
         """Batches on the devices, from step `start` on; `options` are those of `training_batches`.
 
-        `broken` is told domain and name of the broken records among them.
+        `broken` is told domain and name of the broken records among them, of each once.
         """
         reads = {
             domain: Read(
@@ -155,11 +155,13 @@ class Run(Program):
             processes=jax.process_count(),
             **options,
         )
+        told = set()
         for batch in batches:
             for domain, fields in batch.items():
-                for index in fields.pop("broken"):
-                    if index >= 0:
-                        broken(domain, reads[domain].crops.name(int(index)))
+                for index in fields.pop("broken").tolist():
+                    if index >= 0 and (domain, index) not in told:
+                        told.add((domain, index))
+                        broken(domain, reads[domain].crops.name(index))
                 if "index" not in reads[domain].fields:
                     del fields["index"]
             yield meshes.to_devices(self.mesh, batch)

@@ -172,12 +172,49 @@ def test_broken_images_are_replaced_by_the_next_good_one_and_named() -> None:
         crops(2, broken=(0, 1))[0]
 
 
-def test_memory_keeps_at_most_as_many_elements_and_changes_nothing() -> None:
-    plain, kept = crops(6), crops(6, memory=2)
+@pytest.mark.parametrize("broken", [(), (0,), (3,), (2, 3, 4), (6, 0, 1), (1, 3, 5), tuple(range(6))])
+def test_stand_ins_are_the_next_good_ones_in_whatever_order_they_are_asked_for(broken: tuple[int, ...]) -> None:
+    expected = [next(j % 7 for j in range(i, i + 7) if j % 7 not in broken) for i in range(7)]
+    for seed in range(20):
+        some = crops(7, broken=broken)
+        for i in np.random.default_rng(seed).integers(0, 7, 20).tolist():
+            element = some[i]
+            assert int(element["index"]) == int(element["image"][0, 0, 0]) == expected[i]
+            assert int(element["broken"]) == (i if i in broken else -1)
+
+
+def test_a_broken_image_is_read_once_however_many_lie_beside_it() -> None:
+    half = pipeline.Crops(source=Noted(count=200, broken=tuple(range(100))), joints=np.arange(2), size=8)
+    Noted.asked.clear()
+    for i in range(200):
+        half[i]
+    assert len(Noted.asked) == 300  # 100 broken ones, 100 stand-ins, 100 good ones
+    for i in range(200):
+        half[i]
+    assert len(Noted.asked) == 500
+
+
+def test_memory_keeps_at_most_as_many_bytes_and_changes_nothing() -> None:
+    plain, kept = crops(6), crops(6, memory=2 * 3 * 8 * 8)
     for i in (0, 1, 2, 0, 5):
         np.testing.assert_array_equal(plain[i]["image"], kept[i]["image"])
     assert len(kept.__dict__["_kept"]) == 2
     assert len(pickle.loads(pickle.dumps(kept)).__dict__["_kept"]) == 0
+
+
+def test_memory_counts_the_frames_of_clips() -> None:
+    windows = pipeline.windows_of(["a"] * 9, [(0, 1, 2)])
+    clips = pipeline.Clips(source=Numbers(count=9), joints=np.arange(2), size=8, memory=4 * 3 * 8 * 8, windows=windows)
+    for i in range(len(clips)):
+        clips[i]
+    kept = clips.__dict__["_kept"].values()
+    assert sum(element["image"].nbytes for element in kept) == 3 * 3 * 8 * 8
+
+
+def test_worker_processes_share_the_memory() -> None:
+    part = pipeline._elements(crops(6, memory=600), workers=3, show=False)
+    assert isinstance(part, pipeline.Crops)
+    assert part.memory == 200
 
 
 def test_evaluation_sees_every_good_record_once() -> None:

@@ -39,7 +39,7 @@ class Slow:
 
 
 def crops(source: Slow) -> pipeline.Crops:
-    return pipeline.Crops(source=source, joints=np.arange(2), size=16, memory=100)
+    return pipeline.Crops(source=source, joints=np.arange(2), size=16, memory=2**20)
 
 
 def clips(source: Slow) -> pipeline.Crops:

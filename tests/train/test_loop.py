@@ -155,18 +155,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_state_before_it(tmp_pa
     assert 0 < float(kept.params["sum"]["value"]) < float(whole.params["sum"]["value"])
 
 
-def test_broken_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
-    folder = tmp_path / "labeled-data" / "video"
-    folder.mkdir(parents=True)
+def with_a_broken_image(run: Run, folder: Path) -> Run:
+    images = folder / "labeled-data" / "video"
+    images.mkdir(parents=True)
     lines = ["scorer,me,me", "bodyparts,left_knee,left_knee", "coords,x,y"]
     for i in range(10):
         image = cv2.imencode(".jpg", np.full((40, 40, 3), 20 * i, np.uint8))[1].tobytes()
-        (folder / f"img{i}.jpg").write_bytes(image[: len(image) // 2] if i == 3 else image)
+        (images / f"img{i}.jpg").write_bytes(image[: len(image) // 2] if i == 3 else image)
         lines.append(f"labeled-data/video/img{i}.jpg,5,6")
-    (folder / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
-    run = make_run(tmp_path / "run")
+    (images / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
     pair = domains.open_pair(
-        source=f"deeplabcut:{tmp_path}",
+        source=f"deeplabcut:{folder}",
         target=run.config.data.target,
         root=".",
         image_size=32,
@@ -174,11 +173,24 @@ def test_broken_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
         memory=1,
         seed=0,
     )
-    state, record = loop.train(dataclasses.replace(run, pair=pair))
+    return dataclasses.replace(run, pair=pair)
+
+
+def test_broken_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
+    run = with_a_broken_image(make_run(tmp_path / "run"), tmp_path)
+    state, record = loop.train(run)
     assert (record.stage, int(state.step)) == (1, 4)
     (name,) = record.broken
     assert name.startswith("source: ")
     assert name.endswith("img3.jpg")
+
+
+def test_a_broken_image_is_told_once_however_often_it_is_read(tmp_path: Path) -> None:
+    run = with_a_broken_image(make_run(tmp_path / "run"), tmp_path)
+    told = []
+    for _ in run.batches(run.stages[0], start=0, stop=20, broken=lambda *found: told.append(found)):
+        pass
+    assert told == [("source", "labeled-data/video/img3.jpg")]
 
 
 def test_fingerprints_see_names_and_values() -> None:

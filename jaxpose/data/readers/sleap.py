@@ -55,13 +55,17 @@ class SleapSource:
             image=self.recordings[sequence].image(frame),
             keypoints=self.keypoints[index],
             visible=self.visible[index],
-            name=f"{sequence} frame {frame}",
+            name=self.name(index),
             sequence=sequence,
             frame=frame,
         )
         if self.bboxes is not None:
             record["bbox"] = self.bboxes[index]
         return record
+
+    def name(self, index: int) -> str:
+        """The name of a record, without reading its image."""
+        return f"{self.sequences[index]} frame {self.frames[index]}"
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "SleapSource":
         """The records at `indices`, in that order."""

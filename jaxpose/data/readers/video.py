@@ -132,10 +132,14 @@ class VideoSource:
             image=image,
             keypoints=np.zeros((len(self.skeleton), 2), np.float32),
             visible=np.full(len(self.skeleton), records.MISSING, np.uint8),
-            name=f"{self.names[video]} frame {frame}",
+            name=self.name(index),
             sequence=self.names[video],
             frame=frame,
         )
+
+    def name(self, index: int) -> str:
+        """The name of a record, without reading its image."""
+        return f"{self.names[self.video[index]]} frame {self.frames[index]}"
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "VideoSource":
         """The records at `indices`, in that order."""
