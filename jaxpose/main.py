@@ -137,8 +137,10 @@ def _browse() -> None:
         path = session.browse(_config(), _workdir())
     else:
         spec = _DATASET.value if ":" in _DATASET.value else f"tfds:{_DATASET.value}"
-        splits = schemes.open_data(spec, root=str(_DATA_DIR.value or ".")).splits
-        path = browse.write_page(_workdir(), spec, {"data set": browse.Browsed(spec=spec, splits=splits)})
+        opened = schemes.open_data(spec, root=str(_DATA_DIR.value or "."))
+        print("\n".join([spec, *(f"  {note}" for note in opened.notes)]))
+        shown = browse.Browsed(spec=spec, splits=opened.splits, notes=opened.notes)
+        path = browse.write_page(_workdir(), spec, {"data set": shown})
     print(f"Look at {path}")
 
 

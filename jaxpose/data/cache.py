@@ -130,6 +130,8 @@ def labels_of(source: Source) -> str:
     for part in _chain(source):
         digest.update(type(part).__name__.encode())
         for field in dataclasses.fields(part) if dataclasses.is_dataclass(part) else ():
+            if field.name == "notes":  # are about the data, but none
+                continue
             value = getattr(part, field.name)
             if isinstance(value, np.ndarray) and not value.dtype.hasobject:
                 digest.update(f"{field.name}{value.dtype.str}{value.shape}".encode())

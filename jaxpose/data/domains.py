@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from jaxpose.data import matching, schemes, skeletons, sprites, views
 from jaxpose.data.cache import Cache, files_of
 from jaxpose.data.pipeline import Clips, Crops, windows_of
-from jaxpose.data.records import Source
+from jaxpose.data.records import Note, Source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Domain:
-    """A domain's splits, with the joints that it shares with the other domain."""
+    """A domain's splits, with the joints that it shares with the other domain, and what its readers had to say."""
 
     spec: str
     splits: Mapping[str, Crops]
+    notes: tuple[Note, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ def open_pair(
                 )
                 for split, part in found.splits.items()
             },
+            notes=found.notes,
         )
         for name, found in opened.items()
     }

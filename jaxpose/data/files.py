@@ -134,6 +134,7 @@ class FileSource:
       bboxes: float32 (N, 4) x, y, width, height, or None for whole images.
       sequences: the clip of each record, or None.
       frames: int (N,) numbers in the clips, or None.
+      notes: what the reader left out.
     """
 
     files: Files
@@ -144,6 +145,7 @@ class FileSource:
     bboxes: np.ndarray | None = None
     sequences: tuple[str, ...] | None = None
     frames: np.ndarray | None = None
+    notes: tuple[records.Note, ...] = ()
 
     def __post_init__(self) -> None:
         n, k = len(self.names), len(self.skeleton)

@@ -1,6 +1,7 @@
 """The record: one example of a data set, as every reader and generator yields it."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -49,6 +50,38 @@ class Motion:
     positions: np.ndarray
     rate: float
     subject: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Note:
+    """What a user should know about data that were read: what was left out, or what to be careful with.
+
+    Attributes:
+      what: a kind, in words.
+      count: how many.
+      example: one of them; what cannot be printed in it is escaped.
+    """
+
+    what: str
+    count: int
+    example: str = ""
+
+    def __post_init__(self) -> None:
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.example)
+        object.__setattr__(self, "example", shown)
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > 1 else ""
+        return f"{self.what}: {self.count:,}" + (f" ({self.example}{more})" if self.example else "")
+
+
+def merged(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """The notes of one kind as one."""
+    found: dict[str, Note] = {}
+    for note in notes:
+        first = found.setdefault(note.what, dataclasses.replace(note, count=0))
+        found[note.what] = dataclasses.replace(first, count=first.count + note.count)
+    return tuple(found.values())
 
 
 @runtime_checkable

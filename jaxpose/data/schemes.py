@@ -17,8 +17,8 @@
 
 What is read from files also takes
 
-- `train`, `validation`, `test`: patterns of clips or, where there are none, of names, separated by commas. Without them
-  every fifth clip is for testing, or every fifth image where there is one clip only, or none.
+- `train`, `validation`, `test`: patterns of clips, folders or files, separated by commas; see `splits.divide`, also for
+  what stands without them.
 - `skeleton`: a TOML file (see `skeleton_file`).
 - `boxes`: `labels`, `whole`, or a JSON file of x, y, width, height by name.
 - `joints`: a joint set, `common12`, `mpii16`, `union21`, `flexpose15`, `face68` or `animal14`, with `head`: what stands
@@ -27,20 +27,20 @@ What is read from files also takes
 """
 
 import dataclasses
-import fnmatch
 import functools
 import json
 import os
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jaxpose.data import embedded, joint_sets, skeleton_file, sprites, views
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
-from jaxpose.data.records import Source
+from jaxpose.data.records import Note, Source
 from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.splits import divide
 from jaxpose.data.tfds_source import TfdsSource, open_preset, split_lengths
 
 SPLITS = ("train", "validation", "test")
@@ -58,6 +58,11 @@ class Opened:
 
     splits: Splits
     aliases: Mapping[str, str]
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What was left out, and what to be careful with."""
+        return views.notes_of(*self.splits.values())
 
 
 _EMBEDDED_SIZES = {"train": 4096, "validation": 512, "test": 1024}
@@ -219,25 +224,25 @@ def _prepared_folder(place: _Place) -> Path:
 def _coco(place: _Place, options: _Options) -> Splits:
     named = {key: options.take(key) for key in ("annotations", "images", "category")}
     given = {key: text for key, text in named.items() if text is not None}
-    return _divide(coco.read(place.full, **given), options)
+    return divide(coco.read(place.full, **given), options.splits())
 
 
 def _deeplabcut(place: _Place, options: _Options) -> Splits:
-    return _divide(deeplabcut.read(place.full), options)
+    return divide(deeplabcut.read(place.full), options.splits())
 
 
 def _lightning(place: _Place, options: _Options) -> Splits:
     table = options.take("csv")
     found = lightning.read(place.full) if table is None else lightning.read(place.full, csv=table)
-    return dict(found) if "test" in found else _divide(found["train"], options)
+    return dict(found) if "test" in found else divide(found["train"], options.splits())
 
 
 def _sleap(place: _Place, options: _Options) -> Splits:
-    return _divide(sleap.read(place.full, video=options.take("video")), options)
+    return divide(sleap.read(place.full, video=options.take("video")), options.splits())
 
 
 def _images(place: _Place, options: _Options) -> Splits:
-    return _divide(images.read(place.full, skeleton=place.unlabelled_skeleton()), options, keep_all=True)
+    return divide(images.read(place.full, skeleton=place.unlabelled_skeleton()), options.splits())
 
 
 def _video(place: _Place, options: _Options) -> Splits:
@@ -248,11 +253,11 @@ def _video(place: _Place, options: _Options) -> Splits:
     }
     chosen = {key: value for key, value in given.items() if value is not None}
     source = video.read(place.full, skeleton=place.unlabelled_skeleton(), seed=place.seed, **chosen)
-    return _divide(source, options, keep_all=True)
+    return divide(source, options.splits())
 
 
 def _lsp(place: _Place, options: _Options) -> Splits:
-    return _divide(lsp.read(place.full), options)
+    return divide(lsp.read(place.full), options.splits())
 
 
 _SCHEMES: dict[str, Callable[[_Place, _Options], Splits]] = {
@@ -271,34 +276,6 @@ _SCHEMES: dict[str, Callable[[_Place, _Options], Splits]] = {
 
 
 _GENERATORS = ("bodies", "hands", "sprites")
-
-
-def _divide(whole: Source, options: _Options, *, keep_all: bool = False) -> Splits:
-    """The splits that the options name; else every fifth clip or image is for testing, unless all are for training."""
-    names = views.sequences_of(whole)
-    patterns = options.splits()
-    if patterns:
-        names = names if names is not None else [whole[i]["name"] for i in range(len(whole))]
-        parts = {split: _matching(names, text) for split, text in patterns.items()}
-    elif keep_all:
-        parts = {"train": np.arange(len(whole))}
-    else:
-        clips = {name: i for i, name in enumerate(sorted(set(names or ())))}
-        group = np.array([clips[name] for name in names or ()]) if len(clips) > 1 else np.arange(len(whole))
-        parts = {"train": np.flatnonzero(group % 5 != 4), "test": np.flatnonzero(group % 5 == 4)}
-    return {split: views.Subset(source=whole, index=index) for split, index in parts.items()}
-
-
-def _matching(names: Sequence[str], patterns: str) -> np.ndarray:
-    chosen = np.zeros(len(names), bool)
-    for pattern in patterns.split(","):
-        found = np.array([fnmatch.fnmatchcase(name, pattern) for name in names], bool)
-        if pattern and not found.any():
-            some = sorted(set(names))
-            listed = ", ".join(some[:20]) + (", ..." if len(some) > 20 else "")
-            raise ValueError(f"no clip matches {pattern!r}, found {listed}")
-        chosen |= found
-    return np.flatnonzero(chosen)
 
 
 def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.SkeletonFile | None) -> Source:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxpose.data.readers import boxes
-from jaxpose.data.records import Record, Source
+from jaxpose.data.records import Note, Record, Source
 from jaxpose.data.skeletons import Skeleton
 
 _EXTENT = 1.3  # side of a box relative to the extent of its joints
@@ -42,9 +42,10 @@ class View:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Subset(View):
-    """Some records, in the order of `index`."""
+    """Some records, in the order of `index`; `notes` are on the choice."""
 
     index: np.ndarray
+    notes: tuple[Note, ...] = ()
 
     @property
     def sequences(self) -> tuple[str, ...] | None:
@@ -116,6 +117,16 @@ def name_of(source: Source, index: int) -> str:
     """The name of a record, without reading its image if the source can tell."""
     known = getattr(source, "name", None)
     return source[index]["name"] if known is None else known(index)
+
+
+def notes_of(*sources: Source) -> tuple[Note, ...]:
+    """The notes on sources and, before them, on those that they show, each once."""
+    found: dict[Note, None] = {}
+    for source in sources:
+        below = getattr(source, "source", None)
+        found |= dict.fromkeys(() if below is None else notes_of(below))
+        found |= dict.fromkeys(getattr(source, "notes", ()))
+    return tuple(found)
 
 
 def _around(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray | None:

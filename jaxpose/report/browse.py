@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxpose.data import files
 from jaxpose.data.pipeline import crop
-from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Source
+from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Source
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.report import draw, pages
 
@@ -21,10 +21,11 @@ _MARGIN = 1.25
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Browsed:
-    """A data set to look at: its specification and its splits."""
+    """A data set to look at: its specification, its splits and the notes on them."""
 
     spec: str
     splits: Mapping[str, Source]
+    notes: Sequence[Note] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ class _Set:
     name: str
     spec: str
     sizes: str
+    notes: list[str]
     legend: str
     pictures: list[tuple[str, str]]
     joints: list[tuple[int, str, str, str]]
@@ -112,6 +114,7 @@ def _describe(name: str, found: Browsed) -> _Set:
         name=name,
         spec=found.spec,
         sizes=", ".join(f"{len(part):,} {split}" for split, part in found.splits.items()),
+        notes=[str(note) for note in found.notes],
         legend=pages.image_uri(_numbered(*best[1:], source.skeleton)),
         pictures=pictures,
         joints=[

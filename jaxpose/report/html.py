@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose.data.records import Note
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.report import draw, figures, pages, text
 
@@ -49,7 +50,7 @@ def write_report(
       workdir: created if missing.
       results: the content of results.json: `evaluations` (the last row of each stage, see
         `text.tables`), `recipe`, `pair`, `seed`, `fingerprint`, `timing`, `devices`, `versions`,
-        `skipped_records`, `config`, and `source` and `target`, the names of the data sets. Any of them
+        `skipped_records`, `data_notes`, `config`, and `source` and `target`, the names of the data sets. Any of them
         may be missing.
       history: the lines of metrics.jsonl, see `figures.learning_curves`.
       cases: pictures to choose from; at most 24 are shown.
@@ -85,6 +86,7 @@ def write_report(
         summary=_summary(cases),
         sections=_gallery(cases, skeleton, text.stage_titles(results)),
         sides=sides if skeleton.flips else {},
+        data_notes=[f"{note.pop('domain')}: {Note(**note)}" for note in map(dict, results.get("data_notes", ()))],
         skipped=[str(r) for r in results.get("skipped_records", ())],
         config=json.dumps(results["config"], indent=2, default=str) if results.get("config") else "",
         versions=results.get("versions", {}),

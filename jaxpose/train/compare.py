@@ -26,6 +26,7 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     Raises:
       ValueError: if a work directory holds another configuration.
     """
+    print(session.describe(session.open_data(config.base)))
     found: dict[str, list[report.Run]] = {}
     for seed in range(seeds):
         folder = workdir / f"seed{seed}"

@@ -56,7 +56,8 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "config.json", configs.to_json(config))
     if show:
-        print(_describe(run))
+        print(describe(run.pair))
+        print(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {run.workdir}")
     state, record = loop.train(run)
     results = _results(run, state, record)
     if first:
@@ -126,12 +127,14 @@ def compile_for(
     Raises:
       ValueError: if the topology or the data are not there.
     """
-    found = topologies.find(topology)
+    found, notes = topologies.find(topology), []
     if joints is None:
         try:
-            task = _task(config, _open(config))
+            pair = open_data(config)
         except ValueError as error:
             raise ValueError(f"{error}; --joints=21 (or as many as there are) compiles without the data") from None
+        task = _task(config, pair)
+        notes = [f"{name}: {note}" for name, domain in pair.domains.items() for note in domain.notes]
     else:
         skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
         task = _described(config, skeleton, sizes=dict.fromkeys(("source", "target", "target_clips"), _SOME_RECORDS))
@@ -142,11 +145,11 @@ def compile_for(
             raise ValueError(f"--stage: found {stage!r}, expected one of {', '.join(names)}")
         print(json.dumps(compiling.compiled(program, names.index(stage), found)))
         return
-    print(
+    title = (
         f"{config.method.name}, {config.pair}: {config.data.batch_size} rows of every domain, {task.image_size} px, "
-        f"{len(task.skeleton)} joints; {found.mesh.size} x {found.mesh.devices.flat[0].device_kind}",
-        flush=True,
+        f"{len(task.skeleton)} joints; {found.mesh.size} x {found.mesh.devices.flat[0].device_kind}"
     )
+    print("\n".join([*notes, title]), flush=True)
     if found.speed is None:  # what is here can belong to one process only
         results = (compiling.compiled(program, number, found) for number in range(len(names)))
     else:
@@ -160,9 +163,14 @@ def compile_for(
 
 def browse(config: Config, workdir: Path) -> Path:
     """Writes a page that shows the data of a pair and how its joints were matched."""
-    pair = _open(config)
+    pair = open_data(config)
+    print(describe(pair))
     browsed = {
-        name: Browsed(spec=domain.spec, splits={split: crops.source for split, crops in domain.splits.items()})
+        name: Browsed(
+            spec=domain.spec,
+            splits={split: crops.source for split, crops in domain.splits.items()},
+            notes=domain.notes,
+        )
         for name, domain in pair.domains.items()
     }
     joined = Joined(
@@ -172,7 +180,12 @@ def browse(config: Config, workdir: Path) -> Path:
     return write_page(workdir, config.pair, browsed, joined)
 
 
-def _open(config: Config) -> Pair:
+def open_data(config: Config) -> Pair:
+    """The pair of a configuration.
+
+    Raises:
+      ValueError: naming what is missing.
+    """
     data = config.data
     return open_pair(
         source=data.source,
@@ -187,7 +200,7 @@ def _open(config: Config) -> Pair:
 
 
 def _build(config: Config, workdir: Path) -> Run:
-    pair, mesh = _open(config), meshes.make_mesh(config.mesh.data)
+    pair, mesh = open_data(config), meshes.make_mesh(config.mesh.data)
     program = _program(config, _task(config, pair), mesh)
     if any("target_clips" in stage.reads for stage in program.stages):
         pair = with_clips(pair)
@@ -254,18 +267,19 @@ def _check_same_run(config: Config, workdir: Path) -> None:
             )
 
 
-def _describe(run: Run) -> str:
-    match = run.pair.match
-    if all(pair.how == "same name" for pair in match.pairs):
-        lines = [f"Joints ({len(run.task.skeleton)}): {', '.join(run.task.skeleton.joints)}"]
+def describe(pair: Pair) -> str:
+    """How the joints of a pair were matched, its splits, and the notes on them, to be printed."""
+    match = pair.match
+    if all(found.how == "same name" for found in match.pairs):
+        lines = [f"Joints ({len(pair.skeleton)}): {', '.join(pair.skeleton.joints)}"]
         left_out = {"source": match.unmatched_source, "target": match.unmatched_target}
         lines += [f"Only in the {name}: {', '.join(joints)}" for name, joints in left_out.items() if joints]
     else:
         lines = match.table()
-    for name, domain in run.pair.domains.items():
+    for name, domain in pair.domains.items():
         sizes = ", ".join(f"{len(crops)} {split}" for split, crops in domain.splits.items())
         lines.append(f"{name.capitalize()}: {domain.spec} ({sizes})")
-    lines.append(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {run.workdir}")
+        lines += [f"  {note}" for note in domain.notes]
     return "\n".join(lines)
 
 
@@ -289,6 +303,11 @@ def _results(run: Run, state: State, record: loop.Record) -> dict[str, Any]:
             "device_wait_fraction": record.device_wait_s / record.loop_s if record.loop_s else 0.0,
         },
         "skipped_records": meshes.gather_names(record.broken),
+        "data_notes": [
+            {"domain": name} | dataclasses.asdict(note)
+            for name, domain in run.pair.domains.items()
+            for note in domain.notes
+        ],
     } | _circumstances(run)
 
 

@@ -126,6 +126,8 @@ def test_multi_animal_has_a_record_per_individual(tmp_path):
     assert [n.rsplit("/", 1)[-1] for n in source.names] == ["img3.png", "img4.png", "img4.png"]
     np.testing.assert_array_equal(source.keypoints[2], [[60, 10], [70, 10], [80, 12]])
     np.testing.assert_array_equal(source.visible[0], [2, 2, 0])
+    note = "left out objects without two distinct labelled joints: 1 (labeled-data/vid1/img5.png)"
+    assert [str(note) for note in source.notes] == [note]
     # Squares of 1.3 times 20, 8 and 20 pixels about (20, 30), (2, 5) and (70, 11).
     expected = [[7, 17, 26, 26], [-3.2, -0.2, 10.4, 10.4], [57, -2, 26, 26]]
     np.testing.assert_allclose(source.bboxes, expected, atol=1e-5)
@@ -141,6 +143,7 @@ def test_body_parts_of_no_animal_are_left_out(tmp_path):
     source = deeplabcut.read(write(tmp_path / "p", project(text, ["img1.png"])))
     assert source.skeleton.joints == ("snout", "tail")
     np.testing.assert_array_equal(source.keypoints, [[[1, 2], [3, 4]]])
+    assert [str(note) for note in source.notes] == ["left out labels of body parts of no animal (`single`): 1"]
 
 
 def test_folders_are_selected_by_pattern(tmp_path):
@@ -175,6 +178,8 @@ def test_other_joints_are_an_error(tmp_path):
 def test_rows_without_an_image_are_left_out(tmp_path):
     source = deeplabcut.read(write(tmp_path / "p", project(table(ROWS), images=["img012.png"])))
     assert source.names == ("labeled-data/vid1/img012.png",)
+    note = "left out labelled images that do not exist: 2 (labeled-data/vid1/img007.png, ...)"
+    assert [str(note) for note in source.notes] == [note]
     with pytest.raises(ValueError, match=r"none of 3 labelled images exists.*vid1/img007\.png"):
         deeplabcut.read(write(tmp_path / "q", project(table(ROWS), images=[])))
 

@@ -50,7 +50,7 @@ def test_folder_and_tar_at_any_depth(tmp_path):
 
 
 @pytest.mark.parametrize("suffixes", [["new"], ["test"], ["new", "test"]])
-def test_new_and_test_tables_are_for_testing(tmp_path, caplog, suffixes):
+def test_new_and_test_tables_are_for_testing(tmp_path, suffixes):
     # Other column order than the training table: joints are matched by name.
     header = HEADER.replace("pawL,pawL,pawR,pawR", "pawR,pawR,pawL,pawL")
     images = [f"labeled-data/s2/img{i}.png" for i in range(len(suffixes))]
@@ -65,13 +65,14 @@ def test_new_and_test_tables_are_for_testing(tmp_path, caplog, suffixes):
     assert splits["test"].names == tuple(images)
     np.testing.assert_array_equal(splits["test"].keypoints, [[[7, i], [5, 6]] for i in range(len(images))])
     assert splits["test"].sequences == ("s2",) * len(images)
-    assert caplog.text == ""
+    assert splits["train"].notes == splits["test"].notes == ()
 
 
-def test_labels_in_training_and_test_are_logged(tmp_path, caplog):
+def test_labels_in_training_and_test_are_noted(tmp_path):
     splits = lightning.read(folder(tmp_path, {"CollectedData.csv": TRAIN, "CollectedData_new.csv": TRAIN}))
     check(splits["test"])
-    assert "2 test images are also in CollectedData.csv" in caplog.text
+    (note,) = splits["test"].notes
+    assert str(note) == "images that are for train and test: 2 (labeled-data/s1/img007.png, ...)"
 
 
 def test_views_are_chosen_by_name(tmp_path):
@@ -107,10 +108,11 @@ def test_images_named_alike_beside_the_table_are_not_taken(tmp_path):
     check(source)
 
 
-def test_images_that_do_not_exist(tmp_path, caplog):
+def test_images_that_do_not_exist(tmp_path):
     source = lightning.read(folder(tmp_path / "a", {"CollectedData.csv": TRAIN}, images=["s1/img012.png"]))["train"]
     assert source.names == ("labeled-data/s1/img012.png",)
-    assert "left out 1 labelled images" in caplog.text
+    (note,) = source.notes
+    assert str(note) == "left out labelled images that do not exist: 1 (labeled-data/s1/img007.png)"
     with pytest.raises(ValueError, match=r"none of 2 labelled images exists"):
         lightning.read(folder(tmp_path / "b", {"CollectedData.csv": TRAIN}, images=["s1/other.png"]))
 

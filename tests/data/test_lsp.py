@@ -60,6 +60,9 @@ def test_lspet_counts_from_zero_and_flags_use(tmp_path, npz, tar):
     people = [3, 1, 0] if npz else [0, 1, 3]
     assert [n.rsplit("/", 1)[-1] for n in source.names] == [f"im0000{i + 1}.jpg" for i in people]
     np.testing.assert_array_equal(source.visible > 0, flags[people] > 0)
+    assert [str(note) for note in source.notes] == [
+        "left out people with fewer than 6 usable joints: 1 (" + source.names[0][:-5] + "3.jpg)"
+    ]
     usable = flags[people] > 0
     np.testing.assert_allclose(source.keypoints[usable], POINTS[people][usable], atol=1e-4)
     np.testing.assert_array_equal(source.keypoints[~usable], 0)
@@ -73,6 +76,7 @@ def test_lspet_counts_from_zero_and_flags_use(tmp_path, npz, tar):
 def test_labels_without_image_are_left_out(tmp_path):
     source = lsp.read(write(tmp_path, with_flags(np.zeros((4, 14))).T, digits=4, images=(2, 3)))
     assert source.names == ("images/im0002.jpg", "images/im0003.jpg")
+    assert [str(note) for note in source.notes] == ["left out labels that have no image: 2 (number 1, ...)"]
     np.testing.assert_allclose(source.keypoints, POINTS[1:3] - 1, atol=1e-4)
     folder = write(tmp_path / "other", with_flags(np.zeros((4, 14))).T, digits=5, images=(7, 8))
     with pytest.raises(ValueError, match=r"none of 4 labelled images im00001\.jpg, \.\.\. exists"):

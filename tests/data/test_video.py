@@ -1,5 +1,4 @@
 import dataclasses
-import logging
 import pickle
 import threading
 from collections.abc import Callable
@@ -129,7 +128,7 @@ def jpeg_chunks(data):
     return chunks
 
 
-def test_damaged_frames_keep_their_numbers(tmp_path, caplog):
+def test_damaged_frames_keep_their_numbers(tmp_path):
     path = write(tmp_path / "a.avi", 60, code="MJPG")
     data = bytearray(path.read_bytes())
     for index in (20, 21, 50):
@@ -152,42 +151,44 @@ def test_damaged_frames_keep_their_numbers(tmp_path, caplog):
     assert chosen.tolist() == [i for i in range(60) if i not in (20, 21, 50)]
 
 
-def test_lost_packets_shift_no_frame(tmp_path, caplog):
+def test_lost_packets_shift_no_frame(tmp_path):
     """Where an AVI lost a packet, its index and its counted timestamps disagree."""
     path = write(tmp_path / "a.avi", 60, code="MJPG")
     data = bytearray(path.read_bytes())
     offset, size = jpeg_chunks(data)[30]
     data[offset - 8 : offset + size] = bytes(size + 8)
     path.write_bytes(data)
-    with caplog.at_level(logging.WARNING):
-        frames = VideoFrames(path)
+    frames = VideoFrames(path)
     expected = [i for i in range(60) if i != 30]
     assert frames.count == 59
-    assert "a.avi: the header states 60 frames, found 59" in caplog.text
+    (note,) = video.read(path, skeleton=SKELETON).notes
+    assert (note.count, note.example) == (1, f"{path}: 59 of 60")
+    assert note.what == "frames that headers state, but that are not there, as the video is cut or damaged"
     assert [shown(frames.frame(i)) for i in range(59)] == expected
     assert [shown(frames.frame(i)) for i in (58, 10, 29, 30, 57)] == [expected[i] for i in (58, 10, 29, 30, 57)]
 
 
-def test_packets_that_the_reader_drops_keep_their_place(caplog):
+def test_packets_that_the_reader_drops_keep_their_place():
     """As of H.264 in mp4 with damaged lengths, which OpenCV cannot write."""
     whole = np.round(1001 / 30 * np.arange(40), 3)  # milliseconds at 29.97 frames per second
-    with caplog.at_level(logging.WARNING):
-        found = video_frames._with_lost(np.delete(whole, [7, 8, 20]), 40.0, Path("a.mp4"))
+    found, (note,) = video_frames._with_lost(np.delete(whole, [7, 8, 20]), 40.0, Path("a.mp4"))
     np.testing.assert_allclose(found, whole, atol=1e-3)
-    assert "a.mp4: 3 of 40 frames are damaged" in caplog.text
+    assert str(note) == "damaged frames of videos: 3 (a.mp4: 3 of 40, ...)"
     cut, irregular = whole[:30], np.cumsum(np.random.default_rng(0).uniform(1, 50, 37))
     for stamps, name in ((cut, "a.mp4"), (irregular, "a.mp4"), (np.delete(whole, 7), "a.mkv"), (whole, "a.mp4")):
-        assert video_frames._with_lost(stamps, 40.0, Path(name)) is stamps
+        same, notes = video_frames._with_lost(stamps, 40.0, Path(name))
+        assert same is stamps
+        assert notes == ()
 
 
 @pytest.mark.parametrize(("name", "code"), [("a.avi", "MJPG"), ("a.mkv", "mp4v")])
-def test_truncated_video_yields_what_it_has(tmp_path, caplog, name, code):
+def test_truncated_video_yields_what_it_has(tmp_path, name, code):
     path = write(tmp_path / name, 80, code=code)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with caplog.at_level(logging.WARNING):
-        frames = VideoFrames(path)
+    frames = VideoFrames(path)
     assert 20 < frames.count < 60
-    assert f"{name}: the header states 80 frames, found {frames.count}: the video is cut or damaged" in caplog.text
+    assert [note.example for note in frames.notes] == [f"{path}: {frames.count} of 80"]
+    assert pickle.loads(pickle.dumps(frames)).notes == frames.notes
     whole = range(frames.count - 1)  # the last one may be half a picture
     assert [shown(frames.frame(i)) for i in whole] == list(whole)
     assert shown(frames.frame(frames.count // 2)) == frames.count // 2
@@ -225,15 +226,16 @@ def test_records_of_a_video(tmp_path):
     assert dataclasses.replace(subset, skeleton=SKELETON).sequences == ("a.mp4", "a.mp4")
 
 
-def test_folder_of_videos(tmp_path, caplog):
+def test_folder_of_videos(tmp_path):
     write(tmp_path / "b" / "x.avi", 4, code="MJPG", numbers=[100, 101, 102, 103])
     write(tmp_path / "a.MP4", 3)
     write(tmp_path / ".trash" / "x.mp4", 2)
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "notes.txt").write_bytes(b"no video")
-    with caplog.at_level(logging.WARNING):
-        source = video.read(tmp_path, skeleton=SKELETON)
-    assert "broken.mp4: cannot be opened as a video" in caplog.text
+    source = video.read(tmp_path, skeleton=SKELETON)
+    (note,) = source.notes
+    assert str(note).startswith("left out videos that cannot be opened: 1 (")
+    assert "broken.mp4: cannot be opened as a video" in note.example
     assert source.sequences == ("a.MP4",) * 3 + ("b/x.avi",) * 4
     assert [record.get("frame") for record in (source[i] for i in range(7))] == [0, 1, 2, 0, 1, 2, 3]
     images = [np.asarray(source[i]["image"]) for i in range(7)]

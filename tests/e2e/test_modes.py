@@ -56,6 +56,29 @@ def test_joints_are_matched_by_spelling_and_the_match_is_shown(tmp_path: Path) -
     assert "spelling" in printed
 
 
+def test_what_readers_leave_out_is_said_everywhere(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    (tmp_path / "project" / "labeled-data" / "one" / "img3.png").unlink()
+    left_out = "left out labelled images that do not exist: 1 (labeled-data/one/img3.png)"
+    alone = "test images of one clip, the shortest of 2; name others with ?test=PATTERN: 5 (labeled-data/one/img0.png"
+    flags = [f"--config.data.root={tmp_path}", "--config.data.source=deeplabcut:project"]
+    flags.append("--config.data.target=bodies:street?train=8&test=4&validation=0")
+    printed = run(tmp_path / "run", *SMALL, *flags, config="configs/regda.py:custom,quick")
+    notes = {note["what"]: (note["domain"], note["count"]) for note in results(tmp_path / "run")["data_notes"]}
+    assert notes.pop("left out labelled images that do not exist") == ("source", 1)
+    assert list(notes.values()) == [("source", 5)]
+    pages = [(tmp_path / "run" / "report.html").read_text()]
+    shown = run(tmp_path / "page", *flags, "--mode=browse", config="configs/regda.py:custom")
+    pages.append((tmp_path / "page" / "browse.html").read_text())
+    flag = f"--dataset=deeplabcut:{tmp_path / 'project'}"
+    alone_shown = run(tmp_path / "alone", flag, "--mode=browse")
+    pages.append((tmp_path / "alone" / "browse.html").read_text())
+    for text in (printed, shown, alone_shown, *pages):
+        assert left_out in text
+        assert alone in text
+    assert "Data notes" in pages[0]
+
+
 def test_own_data_has_to_be_given(tmp_path: Path) -> None:
     message = fails(tmp_path, config="configs/regda.py:custom")
     assert "config.data.source: found '', expected SCHEME:PATH" in message
@@ -67,6 +90,7 @@ def test_methods_are_compared_from_one_source_model(tmp_path: Path) -> None:
     config = "configs/compare.py:quick,adabn"
     printed = run(tmp_path / "all", *flags, "--mode=compare", "--seeds=1", config=config)
     assert "source-only" in printed
+    assert "Source: bodies:studio" in printed
     found = json.loads((tmp_path / "all" / "compare.json").read_text())["methods"]
     assert set(found) == {"source-only", "oracle", "adabn"}
     adapted = results(tmp_path / "all" / "seed0" / "adabn")

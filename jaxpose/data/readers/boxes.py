@@ -1,6 +1,10 @@
 """Boxes of objects that have keypoints but no box."""
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from jaxpose.data.records import Note
 
 
 def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -> np.ndarray:
@@ -21,6 +25,19 @@ def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -
     side = factor * (high - low).max(axis=1, keepdims=True)
     found = np.concatenate([(low + high - side) / 2, side, side], axis=1)
     return np.clip(found, *_RANGE).astype(np.float32)  # of joints at the end of the range
+
+
+def without_extent(names: Sequence[str], visible: np.ndarray, bboxes: np.ndarray) -> tuple[Note, ...]:
+    """A note on the objects that have a labelled joint, but no box: those are left out.
+
+    Args:
+      names: N records.
+      visible: (N, K), labelled where > 0.
+      bboxes: (N, 4) of `square_boxes`.
+    """
+    lost = np.flatnonzero((visible > 0).any(axis=1) & (bboxes[:, 2] == 0))
+    what = "left out objects without two distinct labelled joints"
+    return (Note(what=what, count=len(lost), example=names[lost[0]]),) if len(lost) else ()
 
 
 _RANGE = (np.finfo(np.float32).min, np.finfo(np.float32).max)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from absl import logging
 
 from jaxpose.data import records
 from jaxpose.data.files import Files, FileSource
@@ -56,7 +55,7 @@ def read(
     that count from 0. Boxes are x, y, width, height as stated, or a square of 1.3 times the joints' extent where none
     is. A joint without a finite coordinate is missing.
 
-    Left out are crowds and objects without a labelled joint; left out and logged are objects whose category or image
+    Left out are crowds and objects without a labelled joint; left out and noted are objects whose category or image
     is unknown, whose image does not exist, or whose box is empty or unusable.
 
     Args:
@@ -76,37 +75,39 @@ def read(
     files, name, data = _find_json(Path(path), annotations)
     where = f"{path}: {name}" if Path(path).suffix.lower() != ".json" else str(path)
     content = _parse(data, where)
-    skeleton, categories = _skeleton(content["categories"], category, where)
+    notes: list[records.Note] = []
+    skeleton, categories = _skeleton(content["categories"], category, where, notes)
     finder = _Finder(files, posixpath.dirname(name), images)
     stated = _image_names(content["images"], where)
     known = {_identifier(c, "id", where) for c in content["categories"]}
-    counts = dict.fromkeys(("category is unknown", "image is unknown", "image does not exist", "box is unusable"), 0)
-    rows, absent = [], ""
+    unusable: dict[str, list[str]] = {}
+    rows = []
     for found in _labelled(content["annotations"], where):
         own = _identifier(found, "category_id", where) if "category_id" in found else None
         if own is not None and own not in categories:
-            counts["category is unknown"] += own not in known
+            if own not in known:
+                unusable.setdefault("category is unknown", []).append(f"category {own}")
             continue
         points, visible = _keypoints(found, len(skeleton), where)
         if not visible.any():
             continue
-        file_name = stated.get(_identifier(found, "image_id", where))
+        image_id = _identifier(found, "image_id", where)
+        file_name = stated.get(image_id)
         image = None if file_name is None else finder.find(file_name, where)
         box = _box(found, points, visible)
         if file_name is None:
-            counts["image is unknown"] += 1
+            unusable.setdefault("image is unknown", []).append(f"image {image_id}")
         elif image is None:
-            counts["image does not exist"] += 1
-            absent = absent or f" ({file_name})"
+            unusable.setdefault("image does not exist", []).append(file_name)
         elif box is None:
-            counts["box is unusable"] += 1
+            unusable.setdefault("box is unusable", []).append(file_name)
         else:
             rows.append((image, points, visible, box, _area(found)))
-    summary = "; ".join(f"{n} whose {what}{absent * what.startswith('image does')}" for what, n in counts.items() if n)
     if not rows:
-        raise ValueError(f"{where}: found no object with labelled joints to use, left out: {summary or 'none'}")
-    if summary:
-        logging.warning("%s: left out objects: %s", where, summary)
+        summary = "; ".join(f"{len(those)} whose {what} ({those[0]})" for what, those in unusable.items()) or "none"
+        raise ValueError(f"{where}: found no object with labelled joints to use, left out: {summary}")
+    for what, those in unusable.items():
+        notes.append(records.Note(what=f"left out objects whose {what}", count=len(those), example=those[0]))
     names, keypoints, visible, bboxes, areas = zip(*rows, strict=True)
     return CocoSource(
         files=finder.files,
@@ -116,6 +117,7 @@ def read(
         visible=np.stack(visible),
         bboxes=np.stack(bboxes),
         areas=np.array(areas, dtype=np.float64),
+        notes=tuple(notes),
     )
 
 
@@ -158,7 +160,9 @@ def _parse(data: bytes, where: str) -> dict[str, list[dict[str, Any]]]:
     return parts
 
 
-def _skeleton(categories: list[dict[str, Any]], wanted: str | None, where: str) -> tuple[Skeleton, set[_Id]]:
+def _skeleton(
+    categories: list[dict[str, Any]], wanted: str | None, where: str, notes: list[records.Note]
+) -> tuple[Skeleton, set[_Id]]:
     """The joints, and the ids of the categories that have them."""
     named = {}
     for category in categories:
@@ -179,7 +183,7 @@ def _skeleton(categories: list[dict[str, Any]], wanted: str | None, where: str) 
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     pairs = chosen[0].get("skeleton")
-    bones = _bones(pairs, joints, where) if pairs else ()
+    bones = _bones(pairs, joints, notes) if pairs else ()
     if set(joints) == set(COCO17.joints):
         known = COCO17.restrict(joints)
         skeleton = dataclasses.replace(skeleton, groups=known.groups, sigmas=known.sigmas)
@@ -187,13 +191,13 @@ def _skeleton(categories: list[dict[str, Any]], wanted: str | None, where: str) 
     return dataclasses.replace(skeleton, bones=bones), {_identifier(c, "id", where) for c in chosen}
 
 
-def _bones(pairs: object, joints: tuple[str, ...], where: str) -> tuple[tuple[str, str], ...]:
+def _bones(pairs: object, joints: tuple[str, ...], notes: list[records.Note]) -> tuple[tuple[str, str], ...]:
     pairs = pairs if isinstance(pairs, list) else [pairs]
     good = [p for p in pairs if isinstance(p, list) and len(p) == 2 and all(isinstance(j, int) and j >= 0 for j in p)]
     first = 0 if any(0 in pair for pair in good) else 1
     good = [(a - first, b - first) for a, b in good if a != b and max(a, b) - first < len(joints)]
     if len(good) < len(pairs):
-        logging.warning("%s: left out %d bones that are no pair of joints", where, len(pairs) - len(good))
+        notes.append(records.Note(what="left out bones that are no pair of joints", count=len(pairs) - len(good)))
     return tuple((joints[a], joints[b]) for a, b in good)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 
 from jaxpose.data import records
 from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
@@ -27,7 +26,7 @@ def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSou
     A record is a frame, or an individual of a multi-animal project: that needs two distinct labelled joints
     and gets a square box about them; the body parts of the individual `single` belong to no animal and are
     left out. `sequence` is the folder of the video, `frame` the last number in the image's name. Rows without
-    an image are left out and logged; an image that was converted to another format keeps its labels.
+    an image are left out; an image that was converted to another format keeps its labels.
 
     Args:
       path: a project, its `labeled-data` folder, or a tar that holds one at any depth. Every video's folder
@@ -42,12 +41,15 @@ def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSou
     files = Files(path)
     tables = [read_table(files, name) for name in _table_names(files)]
     tables = [align(table, tables[0]) for table in tables]
-    rows = _select(rows_with_image(files, tables), folders, path)
-    source = assemble(files, tables[0].joints, rows, bones=_bones(_config(files, tables[0].name), tables[0].joints))
+    rows, notes = rows_with_image(files, tables)
+    rows = _select(rows, folders, path)
+    bones = _bones(_config(files, tables[0].name), tables[0].joints)
+    source = assemble(files, tables[0].joints, rows, bones=bones, notes=notes)
     if all(table.individuals == _NAMELESS for table in tables):
         return source
     bboxes = boxes.square_boxes(source.keypoints, source.visible, factor=BOX_FACTOR)
-    return dataclasses.replace(source, bboxes=bboxes).subset(np.flatnonzero(bboxes[:, 2] > 0))
+    notes += boxes.without_extent(source.names, source.visible, bboxes)
+    return dataclasses.replace(source, bboxes=bboxes, notes=notes).subset(np.flatnonzero(bboxes[:, 2] > 0))
 
 
 _NAMELESS = ("",)
@@ -62,6 +64,7 @@ class Table(NamedTuple):
     images: tuple[str, ...]  # (R,) posix paths, as stated
     keypoints: np.ndarray  # float32 (R, I, K, 2), 0 where missing
     visible: np.ndarray  # uint8 (R, I, K)
+    of_none: int  # labels of body parts of `single`, left out
 
 
 class Row(NamedTuple):
@@ -74,7 +77,12 @@ class Row(NamedTuple):
 
 
 def assemble(
-    files: Files, joints: tuple[str, ...], rows: Sequence[Row], *, bones: tuple[tuple[str, str], ...] = ()
+    files: Files,
+    joints: tuple[str, ...],
+    rows: Sequence[Row],
+    *,
+    bones: tuple[tuple[str, str], ...] = (),
+    notes: tuple[records.Note, ...] = (),
 ) -> FileSource:
     """The source of the rows, one record each; left and right follow from the joints' names."""
     try:
@@ -91,6 +99,7 @@ def assemble(
         visible=np.stack([row.visible for row in rows]),
         sequences=tuple(_folder(row.image) for row in rows),
         frames=np.array([row.frame for row in rows], dtype=np.int64),
+        notes=notes,
     )
 
 
@@ -131,6 +140,7 @@ def read_table(files: Files, name: str) -> Table:
         if not joint or not {(individual, joint, "x"), (individual, joint, "y")} <= present:
             raise ValueError(f"{where}: body part {joint!r} has no column x or no column y, expected both")
     individuals = tuple(dict.fromkeys(individual for individual, _, _ in columns if individual != "single"))
+    of_none = [i for i, (individual, _, coord) in enumerate(columns) if individual == "single" and coord == "x"]
     joints = tuple(dict.fromkeys(joint for individual, joint, _ in columns if individual in individuals))
     shape = (len(images), len(individuals), len(joints))
     points, flags = np.full((*shape, 2), np.nan), np.full(shape, records.VISIBLE, dtype=np.float64)
@@ -154,6 +164,7 @@ def read_table(files: Files, name: str) -> Table:
         images=images,
         keypoints=np.where(visible[..., None] > 0, points, np.float32(0)),
         visible=visible,
+        of_none=int(np.isfinite(values[:, of_none]).sum()),
     )
 
 
@@ -224,8 +235,8 @@ def align(table: Table, first: Table) -> Table:
     )
 
 
-def rows_with_image(files: Files, tables: Sequence[Table]) -> list[Row]:
-    """One row per labelled individual whose image exists."""
+def rows_with_image(files: Files, tables: Sequence[Table]) -> tuple[list[Row], tuple[records.Note, ...]]:
+    """One row per labelled individual whose image exists, and a note on the others."""
     stems = {}
     for name in files.names:
         stem, suffix = posixpath.splitext(name)
@@ -236,7 +247,7 @@ def rows_with_image(files: Files, tables: Sequence[Table]) -> list[Row]:
         for index, stated in enumerate(table.images):
             image = next((i for i in _candidates(table.name, stated, stems) if i in files), None)
             if image is None:
-                absent.append(f"{posixpath.dirname(table.name)}/{posixpath.basename(stated)}")
+                absent.append(stated)
                 continue
             for number, individual in enumerate(table.individuals):
                 if (image, individual) in rows:
@@ -249,9 +260,13 @@ def rows_with_image(files: Files, tables: Sequence[Table]) -> list[Row]:
                 )
     if not rows:
         raise ValueError(f"{files.path}: none of {len(absent)} labelled images exists, the first is {absent[:1]}")
+    notes = []
     if absent:
-        logging.warning("%s: left out %d labelled images that do not exist, as %s", files.path, len(absent), absent[0])
-    return list(rows.values())
+        what = "left out labelled images that do not exist"
+        notes.append(records.Note(what=what, count=len(absent), example=absent[0]))
+    if of_none := sum(table.of_none for table in tables):
+        notes.append(records.Note(what="left out labels of body parts of no animal (`single`)", count=of_none))
+    return list(rows.values()), tuple(notes)
 
 
 def _frame(image: str, index: int) -> int:

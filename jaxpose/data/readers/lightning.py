@@ -3,11 +3,9 @@
 import os
 import posixpath
 
-import numpy as np
-from absl import logging
-
 from jaxpose.data.files import Files, FileSource
 from jaxpose.data.readers import deeplabcut
+from jaxpose.data.records import Note
 
 _TEST_SUFFIXES = ("_new", "_test")  # tables of recordings that training does not see
 
@@ -17,8 +15,7 @@ def read(path: str | os.PathLike, *, csv: str | None = None) -> dict[str, FileSo
 
     A table has the columns of DeepLabCut and optionally `visible` (0 missing, 1 occluded, 2 visible); its paths start
     at the data folder. What `<table>_new.csv` and `<table>_test.csv` label is for testing, in the joint order of the
-    table. `sequence` is the image's folder, `frame` the last number in its name. Rows without an image are left out
-    and logged.
+    table. `sequence` is the image's folder, `frame` the last number in its name. Rows without an image are left out.
 
     Args:
       path: a folder or tar that holds `labeled-data` and tables beside it, at any depth.
@@ -32,15 +29,17 @@ def read(path: str | os.PathLike, *, csv: str | None = None) -> dict[str, FileSo
     files = Files(path)
     name = _choose(files, csv)
     table = deeplabcut.read_table(files, name)
-    splits = {"train": deeplabcut.assemble(files, table.joints, deeplabcut.rows_with_image(files, [table]))}
+    rows, notes = deeplabcut.rows_with_image(files, [table])
+    splits = {"train": deeplabcut.assemble(files, table.joints, rows, notes=notes)}
     stem = name.removesuffix(".csv")
     others = [deeplabcut.read_table(files, test) for end in _TEST_SUFFIXES if (test := f"{stem}{end}.csv") in files]
     if others:
         others = [deeplabcut.align(other, table) for other in others]
-        splits["test"] = deeplabcut.assemble(files, table.joints, deeplabcut.rows_with_image(files, others))
-        both = np.isin(splits["test"].names, splits["train"].names)
-        if both.any():
-            logging.warning("%s: %d test images are also in %s", path, np.count_nonzero(both), name)
+        test_rows, notes = deeplabcut.rows_with_image(files, others)
+        trained = {row.image for row in rows}
+        if both := [row.image for row in test_rows if row.image in trained]:
+            notes += (Note(what="images that are for train and test", count=len(both), example=both[0]),)
+        splits["test"] = deeplabcut.assemble(files, table.joints, test_rows, notes=notes)
     return splits
 
 

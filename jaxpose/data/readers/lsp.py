@@ -6,7 +6,6 @@ import posixpath
 import re
 
 import numpy as np
-from absl import logging
 
 from jaxpose.data import matlab, records
 from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
@@ -24,7 +23,7 @@ def read(path: str | os.PathLike) -> FileSource:
     (MATLAB), its flag means occluded. `im00001.jpg` is LSPet: its coordinates count from 0 (unusable joints,
     which annotators left at the origin of their tool, lie at exactly 0), its flag means usable. The box is a
     square of 1.2 times the joints' extent and may leave the image. People with fewer than 6 usable joints are
-    left out, and labels without an image, which is logged.
+    left out, and labels without an image.
 
     Args:
       path: a folder or tar that holds, at any depth, `images/` and beside it `joints.mat` with joints
@@ -39,8 +38,10 @@ def read(path: str | os.PathLike) -> FileSource:
     kept = np.array([int(i) in numbers for i in ids], dtype=bool)
     if not kept.any():
         raise ValueError(f"{path}: none of {len(ids)} labelled images im{'0' * (digits - 1)}1.jpg, ... exists")
+    notes = []
     if not kept.all():
-        logging.warning("%s: left out %d labels that have no image", path, np.count_nonzero(~kept))
+        what, example = "left out labels that have no image", f"number {ids[~kept][0]}"
+        notes.append(records.Note(what=what, count=int((~kept).sum()), example=example))
     ids, points, flags = ids[kept], joints[kept, :, :2], joints[kept, :, 2]
     if digits == 4:
         points, flags = points - 1, np.where(flags > 0, records.OCCLUDED, records.VISIBLE)
@@ -50,15 +51,21 @@ def read(path: str | os.PathLike) -> FileSource:
         points = points.astype(np.float32)
     visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
     keypoints = np.where(visible[..., None] > 0, points, np.float32(0))
+    names = tuple(numbers[int(i)] for i in ids)
+    enough = (visible > 0).sum(axis=1) >= MIN_JOINTS
+    if not enough.all():
+        what, example = f"left out people with fewer than {MIN_JOINTS} usable joints", names[np.argmin(enough)]
+        notes.append(records.Note(what=what, count=int((~enough).sum()), example=example))
     source = FileSource(
         files=files,
         skeleton=LSP14,
-        names=tuple(numbers[int(i)] for i in ids),
+        names=names,
         keypoints=keypoints,
         visible=visible,
         bboxes=boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR),
+        notes=tuple(notes),
     )
-    return source.subset(np.flatnonzero((visible > 0).sum(axis=1) >= MIN_JOINTS))
+    return source.subset(np.flatnonzero(enough))
 
 
 def _labels(files: Files) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from jaxpose.data import records
 from jaxpose.data.readers import boxes, sides, sleap_images
@@ -31,6 +30,7 @@ class SleapSource:
       keypoints: float32 (N, K, 2) pixels.
       visible: uint8 (N, K).
       bboxes: float32 (N, 4) x, y, width, height; None with a single joint.
+      notes: what was left out.
     """
 
     skeleton: Skeleton
@@ -40,6 +40,7 @@ class SleapSource:
     keypoints: np.ndarray
     visible: np.ndarray
     bboxes: np.ndarray | None
+    notes: tuple[records.Note, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -91,7 +92,7 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
 
     Images come from the file itself (`.pkg.slp`), from another HDF5 file, or from the videos and images that it names.
     These are looked for at `video`, where the file states, and beside the file. Instances without an image are left
-    out and logged. `sequence` is the video's name, `frame` the number in the video.
+    out. `sequence` is the video's name, `frame` the number in the video.
 
     Args:
       path: a `.slp`, `.pkg.slp` or analysis `.h5` file; needs the extra `jaxpose[sleap]`.
@@ -110,11 +111,12 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
         raise FileNotFoundError(f"{path}: no such file, expected .slp or .h5 of SLEAP")
     if video is not None and not Path(video).exists():
         raise FileNotFoundError(f"{video}: no such file or folder, expected the videos of {path.name}")
+    notes: list[records.Note] = []
     with hdf5.open_file(path) as file:
         if "metadata" in file and "instances" in file:
-            labels = _read_project(file, path, video)
+            labels = _read_project(file, path, video, notes)
         elif "tracks" in file and "node_names" in file:
-            labels = _read_analysis(file, path, video)
+            labels = _read_analysis(file, path, video, notes)
         else:
             raise ValueError(
                 f"{path}: holds {', '.join(map(str, file)) or 'nothing'}; expected labels or tracks of SLEAP"
@@ -123,9 +125,12 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
     if not available.any():
         stated = ", ".join(name for name, _ in labels.recordings[:5])
         raise ValueError(f"{path}: found no image of {len(available)} instances in {stated}; see the option video")
-    if not available.all():
-        logging.warning("%s: left out %d instances whose image is absent", path, np.count_nonzero(~available))
     names = _unique([name for name, _ in labels.recordings])
+    if not available.all():
+        recording, frame = labels.place[np.argmin(available)]
+        stated = names[recording] if recording < len(names) else f"video {recording}"
+        what, example = "left out instances whose image is absent", f"{stated} frame {frame}"
+        notes.append(records.Note(what=what, count=int((~available).sum()), example=example))
     place = [labels.place[i] for i in np.flatnonzero(available)]
     keypoints, visible = labels.keypoints[available], labels.visible[available]
     source = SleapSource(
@@ -136,11 +141,13 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
         keypoints=keypoints,
         visible=visible,
         bboxes=None,
+        notes=records.merged(notes),
     )
     if len(labels.skeleton) == 1:
         return source.subset(np.flatnonzero(visible[:, 0] > 0))
     bboxes = boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR)
-    return dataclasses.replace(source, bboxes=bboxes).subset(np.flatnonzero(bboxes[:, 2] > 0))
+    kept = source.notes + boxes.without_extent([source.name(i) for i in range(len(source))], visible, bboxes)
+    return dataclasses.replace(source, bboxes=bboxes, notes=kept).subset(np.flatnonzero(bboxes[:, 2] > 0))
 
 
 class _Labels(NamedTuple):
@@ -155,7 +162,7 @@ _FIRST_CENTRED = 1.1  # format whose pixel centres are at integers
 _FIRST_UNKNOWN = 3.0
 
 
-def _read_project(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
+def _read_project(file: Any, path: Path, video: str | os.PathLike | None, notes: list[records.Note]) -> _Labels:
     stated = file["metadata"].attrs.get("format_id", 1.0)
     if np.ndim(stated) or np.asarray(stated).dtype.kind not in "fiu":
         raise ValueError(f"{path}: format_id is {hdf5.line(repr(stated))}, expected a number")
@@ -171,20 +178,21 @@ def _read_project(file: Any, path: Path, video: str | os.PathLike | None) -> _La
     user = np.flatnonzero((instances["instance_type"] == 0) & (owner >= 0))
     if not len(user):
         raise ValueError(f"{path}: found {len(instances)} instances, none of a user; expected labels")
-    skeleton = _skeleton_of(hdf5.parsed(file["metadata"].attrs.get("json"), path, "metadata"), instances[user], path)
+    metadata = hdf5.parsed(file["metadata"].attrs.get("json"), path, "metadata")
+    skeleton = _skeleton_of(metadata, instances[user], path, notes)
     first, last = (instances[field][user].astype(np.int64) for field in ("point_id_start", "point_id_end"))
     if (last - first != len(skeleton)).any() or (first < 0).any() or (last > len(points)).any():
         raise ValueError(f"{path}: instances do not have {len(skeleton)} of {len(points)} points each")
     chosen = points[first[:, None] + np.arange(len(skeleton))]
     xy = np.stack([chosen["x"], chosen["y"]], axis=-1) - (0.5 if version < _FIRST_CENTRED else 0.0)
     keypoints, visible = _split(xy, chosen["visible"].astype(bool))
-    recordings = list(sleap_images.recordings(file, path, video, version))
+    recordings = list(sleap_images.recordings(file, path, video, version, notes))
     position = _positions(file, path, frames["video"], len(recordings))
     place = [(position(int(frames["video"][row])), int(frames["frame_idx"][row])) for row in owner[user]]
     return _Labels(skeleton, recordings, place, keypoints, visible)
 
 
-def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None) -> _Labels:
+def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None, notes: list[records.Note]) -> _Labels:
     joints = hdf5.texts(hdf5.vector(file, path, "node_names"), path, "node_names")
     tracks = hdf5.array(file, path, "tracks")
     axes = ["track", "xy", "node", "frame"]
@@ -208,7 +216,7 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None) -> _L
     name = hdf5.texts(stated.reshape(-1)[:1], path, "video_path")
     if video is None and not any(name):
         raise ValueError(f"{path}: states no video, expected the option video")
-    images = sleap_images.external([*name, ""][0] or str(video), path, video)
+    images = sleap_images.external([*name, ""][0] or str(video), path, video, notes)
     recording = (sleap_images.basename(name[0] if any(name) else str(video)), images)
     place = [(0, int(number)) for number in frame]
     return _Labels(
@@ -224,7 +232,7 @@ def _split(points: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.where(visible[..., None] > 0, points, np.float32(0)), visible
 
 
-def _skeleton_of(metadata: Any, instances: np.ndarray, path: Path) -> Skeleton:
+def _skeleton_of(metadata: Any, instances: np.ndarray, path: Path, notes: list[records.Note]) -> Skeleton:
     """The skeleton that all the instances share."""
     used = sorted({int(number) for number in instances["skeleton"]})
     try:
@@ -239,7 +247,7 @@ def _skeleton_of(metadata: Any, instances: np.ndarray, path: Path) -> Skeleton:
     if any(names != joints[0] for names in joints):
         raise ValueError(f"{path}: skeletons differ: {'; '.join(', '.join(names) for names in joints)}; expected one")
     bones, symmetries = [], []
-    for kind, source, target in _links(graphs[0], path):
+    for kind, source, target in _links(graphs[0], notes):
         if source in indices[0] and target in indices[0] and source != target:
             pair = joints[0][indices[0].index(source)], joints[0][indices[0].index(target)]
             (bones if kind == _BONE else symmetries).append(pair)
@@ -249,7 +257,7 @@ def _skeleton_of(metadata: Any, instances: np.ndarray, path: Path) -> Skeleton:
 _BONE, _SYMMETRY = 1, 2  # of a link; stated as a pickled enumeration at its first occurrence, then by a number
 
 
-def _links(graph: dict[str, Any], path: Path) -> Iterator[tuple[int, Any, Any]]:
+def _links(graph: dict[str, Any], notes: list[records.Note]) -> Iterator[tuple[int, Any, Any]]:
     kinds = []
     for link in graph.get("links") or ():
         try:
@@ -264,7 +272,8 @@ def _links(graph: dict[str, Any], path: Path) -> Iterator[tuple[int, Any, Any]]:
                 raise ValueError(kind)
             yield kind, link["source"], link["target"]
         except (IndexError, KeyError, TypeError, ValueError):
-            logging.warning("%s: left out a link of the skeleton that is neither a bone nor a symmetry", path)
+            what = "left out links of the skeleton that are neither a bone nor a symmetry"
+            notes.append(records.Note(what=what, count=1))
 
 
 def _skeleton(

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from absl import logging
 
 from jaxpose.data import records
 from jaxpose.data.files import decode_image
 from jaxpose.data.readers import sleap_hdf5 as hdf5
-from jaxpose.data.readers.video_frames import VideoFrames
+from jaxpose.data.readers.video_frames import VideoFrames, unusable
 
 _FIRST_WITH_ORDER = 1.4  # format that states the order of embedded images' channels
 
@@ -30,13 +29,16 @@ class Images(Protocol):
         ...
 
 
-def recordings(file: Any, path: Path, video: str | os.PathLike | None, version: float) -> Iterator[tuple[str, Images]]:
+def recordings(
+    file: Any, path: Path, video: str | os.PathLike | None, version: float, notes: list[records.Note]
+) -> Iterator[tuple[str, Images]]:
     """Names and images of the recordings of a project, in its order.
 
     Args:
       file, path: the project, open.
       video: where videos and images may be besides what the file states.
       version: of the project's format.
+      notes: is added to.
     """
     for number, text in enumerate(hdf5.vector(file, path, "videos_json")):
         stated = hdf5.parsed(text, path, f"video {number}")
@@ -58,7 +60,7 @@ def recordings(file: Any, path: Path, video: str | os.PathLike | None, version: 
             with contextlib.nullcontext(file) if name == "." else hdf5.open_file(holder) as other:
                 yield _embedded(other, holder, dataset, number, version, str(backend.get("input_format")))
         else:
-            yield basename(name), external(name, path, video)
+            yield basename(name), external(name, path, video, notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,16 +177,18 @@ def _first(input_format: str) -> bool:
     return input_format == "channels_first"
 
 
-def external(name: str, path: Path, video: str | os.PathLike | None) -> Images:
-    """A video that a file at `path` names."""
+def external(name: str, path: Path, video: str | os.PathLike | None, notes: list[records.Note]) -> Images:
+    """A video that a file at `path` names; what is wrong with it is added to the notes."""
     found = _find(name, path, video)
     if found is None:
         return _Absent()
     try:
-        return _Video(VideoFrames(found))
+        frames = VideoFrames(found)
     except ValueError as error:
-        logging.warning("%s; left out of %s", error, path)
+        notes.append(unusable(error))
         return _Absent()
+    notes += frames.notes
+    return _Video(frames)
 
 
 def _find(stated: str, path: Path, given: str | os.PathLike | None) -> Path | None:

@@ -11,10 +11,9 @@ from typing import Literal
 import cv2
 import numpy as np
 import scipy.cluster.vq
-from absl import logging
 
 from jaxpose.data import records
-from jaxpose.data.readers.video_frames import VideoFrames
+from jaxpose.data.readers.video_frames import VideoFrames, unusable
 from jaxpose.data.skeletons import Skeleton
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
@@ -31,7 +30,7 @@ def read(
 ) -> "VideoSource":
     """Frames of a video, or of all videos below a folder, without labels.
 
-    Without `every` and `frames`, all of them. What cannot be opened in a folder is left out and logged.
+    Without `every` and `frames`, all of them. What cannot be opened in a folder is left out.
 
     Args:
       path: a video or a folder, searched recursively.
@@ -54,7 +53,7 @@ def read(
         raise ValueError(f"found frames={frames}, expected at least 1")
     if method not in ("time", "kmeans") or (method == "kmeans" and frames is None):
         raise ValueError(f"found method={method} with frames={frames}; expected time, or kmeans with frames")
-    names, videos = _open_all(pathlib.Path(path))
+    names, videos, notes = _open_all(pathlib.Path(path))
     chosen = []
     for video in videos:
         if every is not None:
@@ -73,6 +72,7 @@ def read(
         names=tuple(names),
         video=np.repeat(np.arange(len(videos)), [len(numbers) for numbers in chosen]),
         frames=np.concatenate(chosen).astype(np.int64),
+        notes=notes,
     )
 
 
@@ -89,6 +89,7 @@ class VideoSource:
       names: their sequences' names.
       video: int (N,), which video a record is of.
       frames: int (N,), its number in it.
+      notes: on videos that are left out, cut or damaged.
     """
 
     skeleton: Skeleton
@@ -96,6 +97,7 @@ class VideoSource:
     names: tuple[str, ...]
     video: np.ndarray
     frames: np.ndarray
+    notes: tuple[records.Note, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_opened", {})  # videos with an open decoder, the latest last
@@ -163,9 +165,10 @@ _THUMBNAIL = 30  # pixels of width
 _CANDIDATES = 1000  # thumbnails per video, or ten per frame that is wanted
 
 
-def _open_all(path: pathlib.Path) -> tuple[list[str], list[VideoFrames]]:
+def _open_all(path: pathlib.Path) -> tuple[list[str], list[VideoFrames], tuple[records.Note, ...]]:
     if path.is_file():
-        return [path.name], [VideoFrames(path)]
+        video = VideoFrames(path)
+        return [path.name], [video], video.notes
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or folder, expected a video or a folder of videos")
     found = sorted(
@@ -176,18 +179,19 @@ def _open_all(path: pathlib.Path) -> tuple[list[str], list[VideoFrames]]:
     )
     if not found:
         raise ValueError(f"{path}: holds no video ({' '.join(sorted(VIDEO_SUFFIXES))})")
-    names, videos = [], []
+    names, videos, notes = [], [], []
     for file in found:
         try:
             videos.append(VideoFrames(file))
         except ValueError as error:
-            logging.warning("%s; left out", error)
+            notes.append(unusable(error))
             continue
         videos[-1].close()
+        notes += videos[-1].notes
         names.append(file.relative_to(path).as_posix())
     if not videos:
         raise ValueError(f"{path}: none of {len(found)} videos can be decoded, the first is {found[0].name}")
-    return names, videos
+    return names, videos, records.merged(notes)
 
 
 def _at_intervals(times: np.ndarray, every: float) -> np.ndarray:

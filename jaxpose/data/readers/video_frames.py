@@ -6,7 +6,6 @@ import threading
 
 import cv2
 import numpy as np
-from absl import logging
 
 from jaxpose.data import records
 
@@ -26,6 +25,7 @@ class VideoFrames:
       count: number of frames.
       rate: frames per second, on average.
       times: float64 (count,) seconds since the first frame.
+      notes: on frames that are lost.
 
     Raises:
       FileNotFoundError: if `path` does not exist.
@@ -41,7 +41,7 @@ class VideoFrames:
         stated, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         capture.release()
         found = np.sort(_scan(_open(self.path, packets=True)))
-        self._stamps = _with_lost(found, stated, self.path)  # milliseconds; what identifies a frame
+        self._stamps, self.notes = _with_lost(found, stated, self.path)  # milliseconds; what identifies a frame
         self._exact = self._plausible()
         if not self._exact:
             self._stamps = _scan(_open(self.path))
@@ -54,9 +54,9 @@ class VideoFrames:
         self.times = (self._stamps - self._stamps[0]) / 1000 if self._exact else np.arange(self.count) / rate
         # Some headers state the frames of a constant rate, so a variable rate alone is no loss.
         if stated - max(self.count, round(self.times[-1] * rate) + 1) >= 1:
-            logging.warning(
-                "%s: the header states %d frames, found %d: the video is cut or damaged", path, stated, self.count
-            )
+            what = "frames that headers state, but that are not there, as the video is cut or damaged"
+            example = f"{path}: {self.count} of {stated:.0f}"
+            self.notes += (records.Note(what=what, count=int(stated) - self.count, example=example),)
         measured = (self.count - 1) / self.times[-1] if self.count > 1 else rate
         self.rate = float(rate if np.isclose(measured, rate, rtol=0.01) else measured)
 
@@ -86,7 +86,7 @@ class VideoFrames:
             self._close()
 
     def __getstate__(self) -> dict:
-        return {name: self.__dict__[name] for name in ("path", "count", "rate", "times", "_stamps", "_exact")}
+        return {name: self.__dict__[name] for name in ("path", "count", "rate", "times", "notes", "_stamps", "_exact")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -162,6 +162,11 @@ class VideoFrames:
         self._position = -1
 
 
+def unusable(error: ValueError) -> records.Note:
+    """The note on a video that `VideoFrames` cannot open."""
+    return records.Note(what="left out videos that cannot be opened", count=1, example=str(error))
+
+
 _FAILURES = 1000  # damaged frames in a row that are passed over
 _FORWARD = 32  # so many frames are decoded on the way rather than sought
 _TOLERANCE = 1e-3  # milliseconds
@@ -193,19 +198,20 @@ def _scan(capture: cv2.VideoCapture) -> np.ndarray:
     return np.array(stamps, dtype=np.float64)
 
 
-def _with_lost(stamps: np.ndarray, stated: float, path: pathlib.Path) -> np.ndarray:
-    """The timestamps with those of damaged packets, which the reader drops, where the header proves the loss.
+def _with_lost(stamps: np.ndarray, stated: float, path: pathlib.Path) -> tuple[np.ndarray, tuple[records.Note, ...]]:
+    """The timestamps with those of damaged packets, which the reader drops, where the header proves the loss; and a
+    note on them.
 
     That is where it counts frames instead of estimating them, and the gaps in a constant rate make up the difference.
     """
     lost = stated - len(stamps)
     if path.suffix.lower() not in (".mp4", ".m4v", ".mov") or len(stamps) < 2 or lost < 1 or stamps[-1] <= stamps[0]:
-        return stamps
+        return stamps, ()
     step = (stamps[-1] - stamps[0]) / (stated - 1)
     places = np.round((stamps - stamps[0]) / step).astype(np.int64)
     if len(set(places)) < len(places) or np.abs(stamps - stamps[0] - places * step).max() > step / 10:
-        return stamps
-    logging.warning("%s: %d of %d frames are damaged", path, lost, stated)
+        return stamps, ()
     whole = stamps[0] + step * np.arange(int(stated))
     whole[places] = stamps
-    return whole
+    what, example = "damaged frames of videos", f"{path}: {lost:.0f} of {stated:.0f}"
+    return whole, (records.Note(what=what, count=int(lost), example=example),)
