@@ -20,7 +20,8 @@ What is read from files also takes
 - `train`, `validation`, `test`: patterns of clips, folders or files, separated by commas; see `splits.divide`, also for
   what stands without them.
 - `skeleton`: a TOML file (see `skeleton_file`).
-- `boxes`: `labels`, `whole`, or a JSON file of x, y, width, height by name.
+- `boxes`: `labels`, `whole`, or a JSON file of [x, y, width, height] by name, or a list of such where several records
+  have one image.
 - `joints`: a joint set, `common12`, `mpii16`, `union21`, `flexpose15`, `face68` or `animal14`, with `head`: what stands
   for the head there.
 - `shoulder`: `collar` or `glenohumeral` where a skeleton has both.
@@ -37,6 +38,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxpose.data import embedded, joint_sets, skeleton_file, sprites, views
+from jaxpose.data.given_boxes import boxes_of
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
 from jaxpose.data.records import Note, Source
 from jaxpose.data.skeletons import Skeleton
@@ -280,6 +282,7 @@ _GENERATORS = ("bodies", "hands", "sprites")
 
 def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.SkeletonFile | None) -> Source:
     """The source as the options that every data set of files has want it."""
+    whole = source
     if file is not None:
         source = views.Renamed(source=source, renamed=skeleton_file.apply(source.skeleton, file))
     if (shoulder := options.take("shoulder")) is not None:
@@ -290,8 +293,10 @@ def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.
             raise ValueError(f"found joints={joints}, expected one of {', '.join(_JOINT_SETS)}")
         source = _JOINT_SETS[joints](source) if head is None else _JOINT_SETS[joints](source, head_mode=head)
     if (boxes := options.take("boxes")) is not None:
-        given = boxes if boxes in ("labels", "whole") else _read_boxes(place.root / boxes)
-        source = views.Boxed(source=source, boxes=given)
+        if boxes in ("labels", "whole"):
+            return views.Boxed(source=source, boxes=boxes)
+        given, notes = boxes_of(whole, _read_boxes(place.root / boxes), boxes)
+        source = views.Boxed(source=source, boxes=given, notes=notes)
     return source
 
 
@@ -320,12 +325,19 @@ def _with_shoulders(source: Source, wanted: str) -> Source:
     return views.Renamed(source=source, renamed=source.skeleton.rename(swapped))
 
 
-def _read_boxes(path: Path) -> dict[str, list[float]]:
+def _read_boxes(path: Path) -> dict[str, np.ndarray]:
+    """The boxes (M, 4) of each name."""
     found = json.loads(path.read_text())
     good = isinstance(found, dict) and all(
-        isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and np.isfinite(v) for v in box)
-        for box in found.values()
+        _is_box(value) or (isinstance(value, list) and value and all(map(_is_box, value))) for value in found.values()
     )
     if not good:
-        raise ValueError(f"{path}: expected a JSON object of [x, y, width, height] by image name")
-    return found
+        raise ValueError(f"{path}: expected a JSON object of [x, y, width, height], or lists of such, by image name")
+    return {name: np.array(value, np.float32).reshape(-1, 4) for name, value in found.items()}
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) and abs(v) < _FAR for v in value)
+
+
+_FAR = 1e9  # pixels

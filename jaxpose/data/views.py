@@ -1,7 +1,6 @@
 """Sources seen differently: a part of one, other boxes, another skeleton."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,11 +86,13 @@ class Boxed(View):
     """Boxes other than the data's own.
 
     Attributes:
-      boxes: `labels`: around the labelled joints; `whole`: the whole image; a mapping from records' names to x, y,
-        width, height: those, and the whole image where a name is absent.
+      boxes: `labels`: around the labelled joints; `whole`: the whole image; or x, y, width, height of each record,
+        float32 (N, 4), the whole image where they are NaN.
+      notes: on the boxes.
     """
 
-    boxes: str | Mapping[str, Sequence[float]]
+    boxes: str | np.ndarray
+    notes: tuple[Note, ...] = ()
 
     def __getitem__(self, index: int) -> Record:
         fields: dict[str, Any] = dict(self.source[index])
@@ -99,7 +100,7 @@ class Boxed(View):
         if isinstance(self.boxes, str):
             box = None if self.boxes == "whole" else _around(fields["keypoints"], fields["visible"])
         else:
-            box = self.boxes.get(fields["name"])
+            box = self.boxes[index] if np.isfinite(self.boxes[index]).all() else None
         if box is not None:
             fields["bbox"] = np.asarray(box, np.float32)
         return Record(**fields)
