@@ -34,7 +34,7 @@ class Data:
       batch_size: rows of each domain in a global batch, over all devices and processes.
       eval_batch_size: rows of an evaluation batch.
       workers: reading processes; 0 reads in threads of the training process.
-      memory: decoded crops kept per split, in MiB.
+      memory: decoded crops kept per split, in MiB; reading processes share it.
       cache: a folder where the decoded crops of the training splits are kept from one run to the next; None for none.
       margin: side of the square crop relative to the longer side of a box.
     """

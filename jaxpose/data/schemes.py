@@ -56,15 +56,12 @@ class Opened:
     Attributes:
       splits: sources by split, none empty; `train` is always there.
       aliases: joint -> its name in the other domain, from a skeleton file.
+      notes: what was left out, and what to be careful with.
     """
 
     splits: Splits
     aliases: Mapping[str, str]
-
-    @property
-    def notes(self) -> tuple[Note, ...]:
-        """What was left out, and what to be careful with."""
-        return views.notes_of(*self.splits.values())
+    notes: tuple[Note, ...]
 
 
 _EMBEDDED_SIZES = {"train": 4096, "validation": 512, "test": 1024}
@@ -99,10 +96,13 @@ def open_data(
         options.reject_rest()
         if not len(found.get("train", ())):
             raise ValueError("found 0 training records, expected at least 1")
+        notes = views.notes_of(*found.values())
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(f"{spec}: {error}") from error
     return Opened(
-        splits={split: part for split, part in found.items() if len(part)}, aliases=file.aliases if file else {}
+        splits={split: part for split, part in found.items() if len(part)},
+        aliases=file.aliases if file else {},
+        notes=notes,
     )
 
 

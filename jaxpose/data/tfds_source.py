@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxpose.data.records import Record, Source
+from jaxpose.data.records import Note, Record, Source
 from jaxpose.data.skeletons import Skeleton
 
 
@@ -63,6 +63,19 @@ class TfdsSource:
         if not any(names):
             return None
         return tuple(names if self.index is None else (names[i] for i in self.index))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What was left out of all splits when the data were prepared."""
+        path = self.folder / "skipped.json"
+        try:
+            found = json.loads(path.read_text()) if path.exists() else {}
+            return tuple(
+                Note(what=f"left out when it was prepared, as {reason}", count=int(count), example=str(names[0]))
+                for reason, (count, names) in found.items()
+            )
+        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}, expected what was left out") from None
 
     def __len__(self) -> int:
         return len(self._records) if self.index is None else len(self.index)

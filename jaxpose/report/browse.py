@@ -109,7 +109,10 @@ def _describe(name: str, found: Browsed) -> _Set:
         if (visible > 0).sum() > best[0]:
             best = (int((visible > 0).sum()), element["image"], points, visible)
     counted = np.unique(np.linspace(0, len(source) - 1, min(len(source), _COUNTED)).astype(int))
-    states = np.stack([source[int(i)]["visible"] for i in counted])
+    if source.labelled:
+        states = np.stack([source[int(i)]["visible"] for i in counted])
+    else:
+        states = np.zeros((len(counted), len(source.skeleton)), np.uint8)
     return _Set(
         name=name,
         spec=found.spec,

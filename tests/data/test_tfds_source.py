@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from invented import SKELETON
 
-from jaxpose.data import shards, tfds_source
+from jaxpose.data import schemes, shards, tfds_source
 from jaxpose.data.records import Record
 
 
@@ -29,6 +29,22 @@ def prepare(folder: Path) -> Path:
     written = shards.write_shards(folder, parts, features=features, name="invented")
     shards.finish(folder, shards.describe(folder, "invented", SKELETON, features), written)
     return folder
+
+
+def test_what_was_left_out_when_preparing_is_noted(tmp_path: Path) -> None:
+    def some() -> Iterator[Record | shards.Skipped]:
+        yield from records(0, 2)
+        yield shards.Skipped("7.png", "the image is missing")
+        yield shards.Skipped("9.png", "the image is missing")
+
+    features = shards.record_features(SKELETON, ("sequence",))
+    written = shards.write_shards(tmp_path, {"train": [some]}, features=features, name="invented")
+    shards.finish(tmp_path, shards.describe(tmp_path, "invented", SKELETON, features), written)
+    (note,) = schemes.open_data(f"tfds:{tmp_path}", root=".").notes
+    assert str(note) == "left out when it was prepared, as the image is missing: 2 (7.png, ...)"
+    (tmp_path / "skipped.json").write_text('{"the image is missing": 2}')
+    with pytest.raises(ValueError, match=r"^tfds:.*skipped\.json: .*, expected what was left out$"):
+        schemes.open_data(f"tfds:{tmp_path}", root=".")
 
 
 def test_metadata_holds_the_whole_skeleton() -> None:

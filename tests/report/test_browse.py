@@ -1,8 +1,12 @@
 """Contact sheets."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 
 from jaxpose.data.embedded import EmbeddedSource
+from jaxpose.data.records import Note, Record
 from jaxpose.report import browse
 
 
@@ -14,3 +18,33 @@ def test_a_contact_sheet_shows_the_chosen_records_in_rows() -> None:
     alone = browse.contact_sheet(source, [7], columns=1, size=64)
     np.testing.assert_array_equal(sheet[:64, 64:], alone)
     assert (sheet[:64, :64] != alone).any()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Photographs:
+    """Pictures without labels, and how many were read."""
+
+    read: list[int]
+    skeleton = EmbeddedSource(kind="body", style="studio", split="train", size=1, image_size=32, seed=0).skeleton
+    labelled = False
+
+    def __len__(self) -> int:
+        return 500
+
+    def __getitem__(self, index: int) -> Record:
+        self.read.append(index)
+        return Record(
+            image=np.zeros((20, 20, 3), np.uint8),
+            keypoints=np.zeros((16, 2), np.float32),
+            visible=np.zeros(16, np.uint8),
+            name=f"{index}.png",
+        )
+
+
+def test_only_what_is_shown_is_read_where_there_are_no_labels(tmp_path: Path) -> None:
+    source = Photographs(read=[])
+    note = Note(what="left out <some>", count=2, example="a.png")
+    shown = browse.Browsed(spec="images:x", splits={"train": source}, notes=(note,))
+    page = browse.write_page(tmp_path, "photographs", {"target": shown}).read_text()
+    assert len(source.read) == 24
+    assert "left out &lt;some&gt;: 2 (a.png, ...)" in page
