@@ -2,6 +2,7 @@
 
 import collections
 import fnmatch
+import itertools
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
@@ -64,17 +65,18 @@ def _matching(names: Sequence[str], clips: Sequence[str] | None, patterns: str) 
 
 
 def _default(names: Sequence[str], clips: Sequence[str] | None) -> dict[str, np.ndarray]:
-    counts = collections.Counter(clips or ())
+    groups = clips or ()
+    counts = collections.Counter(groups)
     there = sorted(counts)
     if len(there) < 2:
-        clips = names
+        groups = names
         testing = list(dict.fromkeys(names))[_EVERY - 1 :: _EVERY]
     elif len(there) < _EVERY:
         testing = [min(reversed(there), key=lambda clip: counts[clip])]
     else:
         testing = there[_EVERY - 1 :: _EVERY]
     chosen = set(testing)
-    mask = np.array([clip in chosen for clip in clips], bool)
+    mask = np.array([group in chosen for group in groups], bool)
     return {"train": np.flatnonzero(~mask), "test": np.flatnonzero(mask)}
 
 
@@ -91,36 +93,40 @@ def _notes(
     if labelled and not len(parts.get("test", ())):
         what = "labelled images, none of which is for testing; name some with ?test=PATTERN"
         notes.append(Note(what=what, count=len(parts["train"])))
-    series = _series(names, clips) if labelled else [None] * len(names)
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if first not in parts or second not in parts:
-            continue
+    for first, second in itertools.combinations(parts, 2):
         both = np.intersect1d(parts[first], parts[second])
         if len(both):
-            notes.append(
-                Note(what=f"images that are for {first} and {second}", count=len(both), example=names[both[0]])
-            )
-        beside = {series[i] for i in parts[first]} - {None}
-        near = [i for i in np.setdiff1d(parts[second], both) if series[i] in beside]
+            what = f"images that are for {first} and {second}"
+            notes.append(Note(what=what, count=len(both), example=names[int(both[0])]))
+    series = _series(names, clips) if labelled else [None] * len(names)
+    trained = {series[i] for i in parts["train"]} - {None}
+    for split in (split for split in parts if split != "train"):
+        near = [i for i in np.setdiff1d(parts[split], parts["train"]) if series[i] in trained]
         if near:
-            what = f"{second} images of the same series as {first} images, whose errors are too small to be"
-            what += f" those of a new recording; name others with ?{second}=PATTERN"
-            notes.append(Note(what=what, count=len(near), example=names[near[0]]))
+            what = (
+                f"{split} images of a recording, individual or folder that train images are of too: on new ones errors"
+            )
+            what += f" are larger; name others with ?{split}=PATTERN"
+            notes.append(Note(what=what, count=len(near), example=names[int(near[0])]))
     few = len(set(clips or ()))
     if labelled and not chosen and 1 < few < _EVERY:
         what = f"test images of one clip, the shortest of {few}; name others with ?test=PATTERN"
-        notes.append(Note(what=what, count=len(parts["test"]), example=names[parts["test"][0]]))
+        notes.append(Note(what=what, count=len(parts["test"]), example=names[int(parts["test"][0])]))
     return tuple(notes)
 
 
 def _series(names: Sequence[str], clips: Sequence[str] | None) -> Sequence[str | None]:
-    """What each image is a frame of, None if it may be of nothing: individuals and recordings have images whose names
-    differ in the last number. Photographs have too, so one such series in all says nothing without a clip."""
+    """What each image is a frame of, None if it may be of nothing.
+
+    Images of individuals and recordings have names that differ in the last number. Those of photographs may too, so
+    without clips one such series of all says nothing.
+    """
     places = [posixpath.dirname(name) for name in names] if clips is None else clips
     found = [f"{place}/{_without_number(name)}" for place, name in zip(places, names, strict=True)]
-    if 2 * len(set(found)) > len(set(names)):  # names of chance
-        found = places
-    return [None] * len(names) if clips is None and len(set(found)) == 1 else found
+    several = len(set(found))
+    if 2 * several > len(set(names)) or (clips is None and several == 1):  # names of chance, or all alike
+        return [None] * len(names) if clips is None else clips
+    return found
 
 
 def _without_number(name: str) -> str:

@@ -125,7 +125,7 @@ def test_without_labels_all_is_for_training() -> None:
 
 def test_frames_of_one_recording_on_both_sides_are_noted() -> None:
     (note,) = notes(frames(v=20))
-    assert note.startswith("test images of the same series as train images")
+    assert note.startswith("test images of a recording, individual or folder that train images are of too")
     assert note.endswith("name others with ?test=PATTERN: 4 (labeled-data/v/img004.png, ...)")
 
 
@@ -149,6 +149,8 @@ def test_individuals_in_folders_of_their_own_are_noted_too() -> None:
 def test_photographs_and_whole_clips_need_no_note() -> None:
     assert notes(photographs(50)) == []
     assert notes(Named(names=[f"{np.random.default_rng(i).bytes(6).hex()}.jpg" for i in range(50)])) == []
+    apart = [f"{folder}/{np.random.default_rng(i).bytes(6).hex()}.jpg" for i, folder in enumerate("ab" * 25)]
+    assert notes(Named(names=apart)) == []
     assert notes(frames(**{f"v{i}": 3 for i in range(7)})) == []
     assert notes(frames(a=3, b=3, c=3), train="a", validation="b", test="c") == []
 

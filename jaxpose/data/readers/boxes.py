@@ -37,7 +37,7 @@ def without_extent(names: Sequence[str], visible: np.ndarray, bboxes: np.ndarray
     """
     lost = np.flatnonzero((visible > 0).any(axis=1) & (bboxes[:, 2] == 0))
     what = "left out objects without two distinct labelled joints"
-    return (Note(what=what, count=len(lost), example=names[lost[0]]),) if len(lost) else ()
+    return (Note(what=what, count=len(lost), example=names[int(lost[0])]),) if len(lost) else ()
 
 
 _RANGE = (np.finfo(np.float32).min, np.finfo(np.float32).max)
