@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from jaxpose.data.joint_sets import FACE68
 from jaxpose.data.records import VISIBLE, Record
@@ -51,29 +50,26 @@ class ThreehundredVw(RecordBuilder):
     )
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
-        """A video per shard, by number. Videos that are not there are left out and logged."""
-        found = {
-            split: [folder for number in videos if (folder := root / f"{number:03d}").is_dir()]
-            for split, videos in _VIDEOS.items()
-        }
+        """A video per shard, by number; those that are not there are skipped with the first that is."""
+        named = {split: [root / f"{number:03d}" for number in videos] for split, videos in _VIDEOS.items()}
+        found = {split: [folder for folder in folders if folder.is_dir()] for split, folders in named.items()}
         if not any(found.values()):
             raise FileNotFoundError(f"{root}: found no folder 001, 002 ..., expected the videos of 300-VW")
-        for split, folders in found.items():
-            if len(folders) < len(_VIDEOS[split]):
-                logging.warning("%s: found %d of %d videos of %s", root, len(folders), len(_VIDEOS[split]), split)
-            for folder in folders:
-                _flat.require(folder / "annot", "a folder of .pts")
-                if not (folder / "imgs").is_dir():
-                    _flat.require(folder / "vid.avi", "the video, or extracted frames in imgs/")
-        return {
-            split: [functools.partial(_clip, folder) for folder in folders]
-            for split, folders in found.items()
-            if folders
-        }
+        for folder in (folder for folders in found.values() for folder in folders):
+            _flat.require(folder / "annot", "a folder of .pts")
+            if not (folder / "imgs").is_dir():
+                _flat.require(folder / "vid.avi", "the video, or extracted frames in imgs/")
+        shards: dict[str, list[Shard]] = {}
+        for split, (first, *others) in ((split, folders) for split, folders in found.items() if folders):
+            absent = [f"{split} {folder.name}" for folder in named[split] if folder not in found[split]]
+            shards[split] = [functools.partial(_clip, first, absent)]
+            shards[split] += [functools.partial(_clip, folder, []) for folder in others]
+        return shards
 
 
-def _clip(folder: Path) -> Iterator[Record | Skipped]:
-    """The labelled frames of one video, in order."""
+def _clip(folder: Path, absent: Sequence[str]) -> Iterator[Record | Skipped]:
+    """The labelled frames of one video, in order, and videos that are not there."""
+    yield from (Skipped(name, "the video is missing") for name in absent)
     labels = {int(path.stem): path for path in sorted((folder / "annot").glob("*.pts")) if path.stem.isdecimal()}
     frames = _extracted(folder / "imgs") if (folder / "imgs").is_dir() else _decoded(folder / "vid.avi")
     for number, image in frames:
