@@ -97,6 +97,9 @@ def open_data(
         if not len(found.get("train", ())):
             raise ValueError("found 0 training records, expected at least 1")
         notes = views.notes_of(*found.values())
+        if found["train"].labelled and not len(found.get("test", ())):
+            what = "labelled images, none of which is for testing; name some with ?test="
+            notes += (Note(what=what, count=len(found["train"])),)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(f"{spec}: {error}") from error
     return Opened(

@@ -88,11 +88,8 @@ def _notes(
     labelled: bool,
     chosen: bool,
 ) -> tuple[Note, ...]:
-    """What makes errors look smaller than they are, or leaves nothing to measure them on."""
+    """What makes errors look smaller than they are."""
     notes = []
-    if labelled and not len(parts.get("test", ())):
-        what = "labelled images, none of which is for testing; name some with ?test=PATTERN"
-        notes.append(Note(what=what, count=len(parts["train"])))
     for first, second in itertools.combinations(parts, 2):
         both = np.intersect1d(parts[first], parts[second])
         if len(both):

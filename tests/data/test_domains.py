@@ -62,6 +62,18 @@ def test_splits_by_video_patterns(tmp_path: Path) -> None:
     assert sizes == {"source": {"train": 7, "test": 2}, "target": {"train": 5, "test": 4}}
 
 
+@pytest.mark.parametrize(("options", "noted"), [("", False), ("?train=*", True), ("?train=one&test=two", False)])
+def test_labels_of_which_none_are_for_testing_are_noted(tmp_path: Path, options: str, noted: bool) -> None:
+    write_project(tmp_path / "a", {"one": 3, "two": 4})
+    write_project(tmp_path / "b", {"v": 4}, labels=False)
+    pair = open_pair(f"deeplabcut:a{options}", "deeplabcut:b", tmp_path)
+    none = "labelled images, none of which is for testing; name some with ?test=: 7"
+    assert (none in map(str, pair.domains["source"].notes)) == noted
+    assert pair.domains["target"].notes == ()
+    (note,) = open_pair("bodies:studio?train=2", "bodies:street?train=5&test=0").domains["target"].notes
+    assert str(note).endswith("none of which is for testing; name some with ?test=: 5")
+
+
 def test_default_split_keeps_videos_together_and_single_videos_apart(tmp_path: Path) -> None:
     write_project(tmp_path / "many", {f"v{i}": 2 for i in range(6)})
     write_project(tmp_path / "one", {"v": 11})

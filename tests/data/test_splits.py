@@ -155,12 +155,6 @@ def test_photographs_and_whole_clips_need_no_note() -> None:
     assert notes(frames(a=3, b=3, c=3), train="a", validation="b", test="c") == []
 
 
-def test_no_images_for_testing_are_noted() -> None:
-    none = "labelled images, none of which is for testing; name some with ?test=PATTERN"
-    assert notes(frames(v=4)) == [f"{none}: 4"]
-    assert notes(frames(a=4, b=4), train="a") == [f"{none}: 4"]
-
-
 def test_images_in_two_splits_are_noted() -> None:
     assert notes(frames(a=2, b=3), train="*", test="b") == [
         "images that are for train and test: 3 (labeled-data/b/img000.png, ...)"

@@ -40,7 +40,8 @@ def test_what_was_left_out_when_preparing_is_noted(tmp_path: Path) -> None:
     features = shards.record_features(SKELETON, ("sequence",))
     written = shards.write_shards(tmp_path, {"train": [some]}, features=features, name="invented")
     shards.finish(tmp_path, shards.describe(tmp_path, "invented", SKELETON, features), written)
-    (note,) = schemes.open_data(f"tfds:{tmp_path}", root=".").notes
+    note, none = schemes.open_data(f"tfds:{tmp_path}", root=".").notes
+    assert "none of which is for testing" in none.what
     assert str(note) == "left out when it was prepared, as the image is missing: 2 (7.png, ...)"
     (tmp_path / "skipped.json").write_text('{"the image is missing": 2}')
     with pytest.raises(ValueError, match=r"^tfds:.*skipped\.json: .*, expected what was left out$"):
