@@ -217,6 +217,8 @@ _FIELDS: dict[type, dict[str, Rule]] = {
         "rotation": (lambda x: 0 <= x <= 180, "0 to 180 degrees"),
         "scale": (lambda pair: 0 < pair[0] <= pair[1], "two magnifications of more than 0, the smaller one first"),
         "translation": _SHARE,
+        "shear": (lambda x: 0 <= x < 90, "0 to less than 90 degrees"),
+        "area": (lambda x: 0 < x <= 1, "a fraction of more than 0, 1 at most"),
         "mirror": _SHARE,
         "brightness": _SHARE,
         "contrast": _SHARE,

@@ -24,6 +24,9 @@ class Augmentation:
       rotation: degrees.
       scale: smallest and largest magnification.
       translation: fraction of the image side.
+      shear: degrees by which columns lean, before the rotation.
+      area: the least share of the image's area that is cut out as a square, anywhere, and magnified to the whole,
+        before all else; 1 cuts nothing.
       mirror: probability of a left-right flip; flips exchange left and right joints.
       brightness, contrast, saturation: relative.
       blur: largest standard deviation in pixels.
@@ -33,6 +36,8 @@ class Augmentation:
     rotation: float = 30.0
     scale: tuple[float, float] = (0.8, 1.25)
     translation: float = 0.05
+    shear: float = 0.0
+    area: float = 1.0
     mirror: float = 0.0
     brightness: float = 0.25
     contrast: float = 0.25
@@ -51,18 +56,21 @@ def augment(
     images: UInt8[Array, "b h w 3"],
     positions: Int[Array, " b"],
     settings: Augmentation,
+    cuts: affine.Affine | None = None,
 ) -> tuple[Images, Float[Array, "b 2 3"], Bool[Array, " b"]]:
     """Augments a batch.
 
     Every image draws from `fold_in(key, position)`, its place in the global batch, so that the result does not
     depend on how the batch is spread over devices and processes.
 
+    `cuts` are what `random_cuts` makes, for views that share them; without, every call cuts anew.
+
     Returns:
       normalised images; the affine maps from the given to the augmented images, (B, 2, 3); which were mirrored.
     """
     size = images.shape[1]
     own = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(key, position)))(positions)
-    draws = jax.vmap(lambda k: jax.random.uniform(k, (10,)))(own[:, 0])
+    draws = jax.vmap(lambda k: jax.random.uniform(k, (14,)))(own[:, 0])
     signed = 2 * draws - 1
     mirrored = draws[:, 0] < settings.mirror
     low, high = np.log(np.asarray(settings.scale, np.float32))
@@ -73,8 +81,14 @@ def augment(
         mirror=jnp.where(mirrored, -1.0, 1.0),
         size=size,
     )
+    if settings.shear:
+        matrix = affine.compose(matrix, affine.shear(signed[:, 10] * float(np.deg2rad(settings.shear)), size))
+    if cuts is None and settings.area < 1:
+        cuts = _cuts(draws[:, 11:], size, settings.area)
+    if cuts is not None:
+        matrix = affine.compose(matrix, cuts)
     # The barriers here and below keep XLA from computing pixels, from the warp on, anew for every use.
-    pixels = jax.lax.optimization_barrier(warp.warp(images, matrix))
+    pixels = jax.lax.optimization_barrier(warp.warp(images, matrix, similar=not settings.shear))
     if settings.brightness or settings.contrast or settings.saturation:
         pixels = _colour(pixels, signed[:, 5:8], settings)
     if settings.blur:
@@ -83,6 +97,14 @@ def augment(
         noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(own[:, 1])
         pixels += noise * (draws[:, 9] * settings.noise)[:, None, None, None]
     return normalize(jnp.clip(pixels, 0.0, 255.0)), matrix, mirrored
+
+
+def random_cuts(key: Array, positions: Int[Array, " b"], size: int, area: float) -> affine.Affine | None:
+    """Squares of `area` of an image's area or more, as affine maps to the whole image; None where nothing is cut."""
+    if area >= 1:
+        return None
+    draws = jax.vmap(lambda position: jax.random.uniform(jax.random.fold_in(key, position), (3,)))(positions)
+    return _cuts(draws, size, area)
 
 
 def move_keypoints(
@@ -94,6 +116,14 @@ def move_keypoints(
     """The keypoints of augmented images, with left and right exchanged in mirrored ones."""
     moved = affine.apply(matrix, keypoints)
     return jnp.where(mirrored[:, None, None], moved[:, flip_permutation], moved)
+
+
+def _cuts(draws: Float[Array, "b 3"], size: int, area: float) -> affine.Affine:
+    side = jnp.sqrt(area + (1 - area) * draws[:, 0])
+    corner = (1 - side)[:, None] * draws[:, 1:] * size  # the middle of its first pixel is half a pixel further
+    linear = jnp.eye(2, dtype=jnp.float32)[None] / side[:, None, None]
+    offset = (0.5 - corner) / side[:, None] - 0.5
+    return jnp.concatenate([linear, offset[..., None]], axis=-1)
 
 
 def _colour(pixels: Images, signed: Float[Array, "b 3"], settings: Augmentation) -> Images:

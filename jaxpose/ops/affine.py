@@ -19,9 +19,20 @@ def similarity(
     """Mirrors (where -1, not 1), rotates (radians) and scales about the image centre, then translates (pixels)."""
     cos, sin = jnp.cos(rotation) * scale, jnp.sin(rotation) * scale
     linear = jnp.stack([jnp.stack([cos * mirror, -sin], -1), jnp.stack([sin * mirror, cos], -1)], axis=-2)
-    centre = jnp.full((2,), (size - 1) / 2, jnp.float32)
-    offset = centre[None, :] + translation - _product(linear, centre)
-    return jnp.concatenate([linear, offset[..., None]], axis=-1)
+    return about_middle(linear, size).at[:, :, 2].add(translation)
+
+
+def shear(angle: Float[Array, " b"], size: int) -> Affine:
+    """Leans columns by an angle (radians), so that what lies below the image's middle moves left."""
+    none, one = jnp.zeros_like(angle), jnp.ones_like(angle)
+    rows = (jnp.stack([one, -jnp.tan(angle)], -1), jnp.stack([none, one], -1))
+    return about_middle(jnp.stack(rows, axis=-2), size)
+
+
+def about_middle(linear: Float[Array, "b 2 2"], size: int) -> Affine:
+    """A linear map that leaves the image's middle where it is."""
+    middle = jnp.full((2, 1), (size - 1) / 2, jnp.float32)
+    return jnp.concatenate([linear, middle[None] - _product(linear, middle)], axis=-1)
 
 
 def invert(matrix: Affine) -> Affine:

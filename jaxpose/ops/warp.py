@@ -10,14 +10,14 @@ from jaxpose.ops import affine
 from jaxpose.ops.platform import platform
 
 
-def warp(images: UInt8[Array, "b h w 3"], matrix: affine.Affine) -> Float[Array, "b h w 3"]:
+def warp(images: UInt8[Array, "b h w 3"], matrix: affine.Affine, *, similar: bool = True) -> Float[Array, "b h w 3"]:
     """Warps images to images of the same size, values 0-255, black outside.
 
     `matrix` maps input to output pixels. Carries no gradient to the images. Bilinear, and exact; on TPU, where gathers
     are dear, by `shears`, in bfloat16: half a grey level off on average, and as sharp as cubic interpolation leaves
-    them.
+    them; unless the matrix is not `similar`, that is sheared.
     """
-    if platform() == "tpu":
+    if platform() == "tpu" and similar:
         return shears(images.astype(jnp.bfloat16), matrix)
     b, h, w, _ = images.shape
     # The three channels travel through the gathers as one 32-bit word, which is what makes this cheap on CPU.
@@ -42,6 +42,16 @@ def warp_maps(maps: Float[Array, "b h w k"], matrix: affine.Affine) -> Float[Arr
         return jnp.take_along_axis(flat, index[..., None], axis=1, mode="promise_in_bounds")
 
     return _bilinear(pixels, maps.shape, matrix)
+
+
+def nearest_maps(maps: Float[Array, "b h w k"], matrix: affine.Affine) -> Float[Array, "b h w k"]:
+    """As `warp_maps`, but of the nearest pixel, so that peaks keep their height; gathers everywhere."""
+    b, h, w, k = maps.shape
+    x, y = (jnp.round(place) for place in _places(h, w, matrix))
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    index = jnp.clip(y, 0, h - 1).astype(jnp.int32) * w + jnp.clip(x, 0, w - 1).astype(jnp.int32)
+    found = jnp.take_along_axis(maps.reshape(b, h * w, k), index.reshape(b, h * w, 1), axis=1, mode="promise_in_bounds")
+    return jnp.where(inside[..., None], found.reshape(maps.shape), 0.0)
 
 
 def shears(images: Float[Array, "b s s c"], matrix: affine.Affine) -> Float[Array, "b s s c"]:
@@ -114,12 +124,7 @@ def _catmull_rom(t: jax.Array) -> tuple[jax.Array, ...]:
 def _bilinear(pixels, shape, matrix):
     """Bilinear interpolation of `pixels`, which finds (B, N, C) at N places, by row in the image, of each image."""
     b, h, w, c = shape
-    inverse = affine.invert(matrix)
-    x = jnp.arange(w, dtype=jnp.float32)[None, None, :]
-    y = jnp.arange(h, dtype=jnp.float32)[None, :, None]
-    row, column = (inverse[:, i, :, None, None] for i in (0, 1))
-    source_x = row[:, 0] * x + row[:, 1] * y + row[:, 2]
-    source_y = column[:, 0] * x + column[:, 1] * y + column[:, 2]
+    source_x, source_y = _places(h, w, matrix)
     x0, y0 = jnp.floor(source_x), jnp.floor(source_y)
     total = jnp.zeros(shape, jnp.float32)
     for corner_y, corner_x in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -130,3 +135,12 @@ def _bilinear(pixels, shape, matrix):
         found = pixels(index.reshape(b, h * w)).reshape(b, h, w, c)
         total += jnp.where(inside, weight, 0.0)[..., None] * found
     return total
+
+
+def _places(h: int, w: int, matrix: affine.Affine) -> tuple[jax.Array, jax.Array]:
+    """Where in the input every pixel of the output lies, x and y, each (B, H, W)."""
+    inverse = affine.invert(matrix)
+    x = jnp.arange(w, dtype=jnp.float32)[None, None, :]
+    y = jnp.arange(h, dtype=jnp.float32)[None, :, None]
+    row, column = (inverse[:, i, :, None, None] for i in (0, 1))
+    return row[:, 0] * x + row[:, 1] * y + row[:, 2], column[:, 0] * x + column[:, 1] * y + column[:, 2]

@@ -46,3 +46,9 @@ def test_maps_on_heatmaps_are_maps_of_image_pixels() -> None:
     expected = heatmaps.image_to_heatmap(affine.apply(example(), points), 4.0)
     found = affine.apply(affine.on_heatmaps(example(), 4.0), heatmaps.image_to_heatmap(points, 4.0))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_shear_moves_what_lies_below_the_middle_left() -> None:
+    matrix = affine.shear(jnp.deg2rad(jnp.asarray([45.0])), 11)
+    moved = affine.apply(matrix, jnp.asarray([[[5.0, 5.0], [5.0, 8.0], [2.0, 1.0]]]))
+    np.testing.assert_allclose(moved[0], [[5, 5], [2, 8], [6, 1]], atol=1e-5)

@@ -96,6 +96,32 @@ def test_shears_in_bfloat16_are_off_by_less_than_a_grey_level_on_average() -> No
     assert error.max() < 4
 
 
+def test_sheared_images_are_bilinear_on_every_platform() -> None:
+    image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (1, 24, 24, 3), np.uint8))
+    matrix = affine.compose(similarity(40.0, size=24), affine.shear(jnp.deg2rad(jnp.asarray([30.0])), 24))
+    found = []
+    for platform in ("cpu", "tpu"):
+        with traced_for(platform):
+            found.append(warp.warp(image, matrix, similar=False))
+    np.testing.assert_array_equal(*found)
+
+
+def test_nearest_maps_take_the_nearest_pixel() -> None:
+    maps = np.random.default_rng(2).normal(size=(2, 20, 24, 2)).astype(np.float32)
+    matrix = example(24)
+    found = np.asarray(warp.nearest_maps(jnp.asarray(maps), matrix))
+    for i in range(2):
+        inverse = np.linalg.inv(np.vstack([matrix[i], [0, 0, 1]]))
+        for y in range(20):
+            for x in range(24):
+                column, row = np.rint(inverse @ [x, y, 1])[:2].astype(int)
+                expected = maps[i, row, column] if 0 <= row < 20 and 0 <= column < 24 else 0
+                np.testing.assert_array_equal(found[i, y, x], expected)
+    gradient = jax.grad(lambda m: jnp.sum(warp.nearest_maps(m, matrix)))(jnp.asarray(maps))
+    np.testing.assert_array_equal(gradient, np.rint(gradient))
+    assert float(gradient.sum()) == (found != 0).sum()
+
+
 def test_warped_maps_carry_gradients_on_every_platform() -> None:
     maps = jnp.asarray(np.random.default_rng(2).random((1, 16, 16, 2)), jnp.float32)
     matrix = similarity(20.0, size=16)
