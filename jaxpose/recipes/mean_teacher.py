@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.data import augment
 from jaxpose.data.augment import Augmentation
 from jaxpose.losses import heatmap
-from jaxpose.ops import heatmaps
-from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, views
+from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, teaching, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
 
@@ -29,17 +29,20 @@ class MeanTeacher:
     Attributes:
       loss, mean: of maps against labels and pseudo-labels, and the mean over joints.
       maps: makes maps whose peak is the confidence out of the network's; belongs to the loss.
+      coding: how labels are drawn and predictions read.
+      teach: makes pseudo-labels out of the teacher's maps.
       schedule: of the adaptation's learning rate.
       weight: of the loss on pseudo-labels, lambda_c.
       decay: of the teacher's moving average.
       average: how the decay comes up.
       share: of the joints of a batch that become pseudo-labels, those of the highest confidence.
-      teacher_view, student_view: augmentation of target images; None: as the source's.
+      teacher_view, student_view: augmentation of target images; None: as the source's. Both are views of one part of
+        the image, of the student's `area`.
       transfer: what styles source images like the target, and the teacher's images like the source.
       style_network: trains the networks of the transfer `style.adain` before adapting, for `config.steps["style"]`.
       style_probability: of each of the two.
       cover_probability: per image, that a pseudo-labelled keypoint is covered.
-      cover_confidence: the least confidence of a keypoint that may be covered.
+      cover_confidence: the least confidence of a keypoint that may be covered; which may at all, `teach` says.
       cover_side: side of the patch, as a fraction of the image's.
       evaluated: which network predicts.
     """
@@ -48,6 +51,8 @@ class MeanTeacher:
     loss: supervised.Loss = heatmap.spatial_kl
     mean: supervised.Mean = heatmap.masked_mean
     maps: views.Normal = views.softmax_maps
+    coding: inputs.Coding = inputs.CLEAN
+    teach: teaching.Teaching = teaching.in_the_students_view
     schedule: MakeSchedule = optimizers.inverse_schedule
     weight: float = 1.0
     decay: float = 0.999
@@ -74,7 +79,9 @@ class MeanTeacher:
             if not 0 <= value <= 1:
                 raise ValueError(f"config.method.{field}: found {value}, expected 0 to 1")
         networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
+        first = supervised.pretrain(
+            task, config, networks, loss=self.loss, maps=self.maps, coding=self.coding, mean=self.mean
+        )
         last = adapt(task, config, networks, self)
         if self.style_network is None:
             return first, last
@@ -84,14 +91,28 @@ class MeanTeacher:
 def released_settings(*, rotation: float = 60.0) -> MeanTeacher:
     """The released code's settings for bodies and animals; for hands, with a rotation of 180 degrees.
 
-    Three things differ: views are not sheared (there: up to 30 degrees); one warp from the crop replaces the two of a
-    crop that both views share and of each view's own affine map; and images are styled while adapting only (there:
-    while pretraining, too).
+    What differs:
+      - One warp makes a view of the crop, so that it shows what lies around the part that was cut out; there it is
+        black. Scales are uniform in their logarithm, and colours change in one order.
+      - Keypoints are turned about the image's middle; there about a point half a pixel beside it, which puts labels up
+        to one and a half pixels off.
+      - A covered image is only patched; there it is warped back and again by nearest pixels, and the patch, which is
+        square in the crop and not in the view, lies off its keypoint by three quarters of the view's translation.
+      - Images are styled while adapting only; there while pretraining, too. `adain` takes the biased variance.
+      - Adam starts anew with the adaptation, and the last states go on and are reported; there those that are best on
+        the target's test labels.
+
+    On TPUs it is slow, because sheared views and nearest pixels are gathered.
+
+    Source: VisionLearningGroup/UDA_PoseEstimation, `train_human.py`; the loss on pseudo-labels is of whole squares
+    there, hence the weight of 2.
     """
     view = Augmentation(
         rotation=rotation,
         scale=(0.6, 1.3),
         translation=0.05,
+        shear=30.0,
+        area=0.6,
         brightness=0.25,
         contrast=0.25,
         saturation=0.25,
@@ -99,8 +120,12 @@ def released_settings(*, rotation: float = 60.0) -> MeanTeacher:
     )
     return MeanTeacher(
         loss=heatmap.l2,
-        maps=views.plain_maps,
+        mean=heatmap.mean_with_zeros,
+        maps=views.raw_maps,
+        coding=inputs.RELEASED,
+        teach=teaching.in_the_crop,
         schedule=released_schedule,
+        weight=2.0,
         average=views.constant,
         teacher_view=view,
         student_view=view,
@@ -142,30 +167,29 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         return dataclasses.replace(state, params=params, extra={"teacher": copies})
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        source_key, seen_key, shown_key, style_key, back_key, cover_key = jax.random.split(key, 6)
+        source_key, seen_key, shown_key, style_key, back_key, cover_key, cut_key = jax.random.split(key, 7)
         target, positions = batch["target"], batch["target"]["position"]
-        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
-        seen = views.view(seen_key, target, settings.teacher_view or task.augmentation)
-        shown = views.view(shown_key, target, settings.student_view or task.augmentation)
+        labels = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
+        teacher_view, student_view = (v or task.augmentation for v in (settings.teacher_view, settings.student_view))
+        cuts = augment.random_cuts(cut_key, positions, task.image_size, student_view.area)
+        seen = views.view(seen_key, target, teacher_view, cuts)
+        shown = views.view(shown_key, target, student_view, cuts)
 
         # The teacher's labels.
         images = stylised(back_key, state, seen.images, labels.images)
         teacher = state.extra["teacher"]
         maps, teacher_stats = networks.maps(teacher["params"], teacher["stats"], images, train=True)
-        points, confidence = views.read(settings.maps(jax.lax.stop_gradient(maps)), task)
-        points, confidence, inside = views.carried(points, confidence, seen, shown, task)
-        chosen = (confidence > views.share_threshold(confidence, settings.share)) & inside
-        size = (task.heatmap_size, task.heatmap_size)
-        truth = heatmaps.gaussian_maps(heatmaps.image_to_heatmap(points, task.stride), size, sigma=task.sigma)
+        maps = settings.maps(jax.lax.stop_gradient(maps))
+        lesson = settings.teach(maps, seen, shown, settings.share, settings.coding, task)
 
         # The student.
-        source_images = stylised(style_key, state, labels.images, shown.images)
+        source_images = stylised(style_key, state, labels.images, seen.images)
         target_images = views.covered(
             cover_key,
             shown.images,
             positions,
-            points,
-            chosen & (confidence >= settings.cover_confidence),
+            lesson.points,
+            lesson.known & (lesson.confidence >= settings.cover_confidence),
             side=side,
             probability=settings.cover_probability,
         )
@@ -175,10 +199,11 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
             {name: state.params[name] for name in WHOLE},
             state.stats,
             dataclasses.replace(labels, images=source_images),
-            inputs.Labelled(images=target_images, maps=truth, mask=chosen),
+            inputs.Labelled(images=target_images, maps=lesson.maps, mask=lesson.mask),
             loss=settings.loss,
             mean=settings.mean,
             weight=settings.weight,
+            align=lesson.align,
         )
         state = descend(state, grads)
         followed = views.moved_average(
@@ -189,9 +214,12 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         state = dataclasses.replace(
             state, stats=stats, extra=state.extra | {"teacher": {"params": followed, "stats": teacher_stats}}
         )
-        return state, metrics | {"pseudo_labels": jnp.mean(chosen), "confidence": jnp.mean(confidence)}
+        return state, metrics | {
+            "pseudo_labels": jnp.mean(lesson.mask),
+            "confidence": jnp.mean(lesson.confidence),
+        }
 
-    find = networks.finder(task, normal=settings.maps)
+    find = networks.finder(task, coding=settings.coding, normal=settings.maps)
 
     def stylised(key: jax.Array, state: State, images: jax.Array, like: jax.Array) -> jax.Array:
         return style.stylised(key, settings.transfer, state.params, images, like, settings.style_probability)

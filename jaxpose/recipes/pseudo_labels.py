@@ -1,5 +1,7 @@
 """Training on labels and on pseudo-labels together, however these were found."""
 
+from collections.abc import Callable
+
 import jax
 
 from jaxpose.recipes import supervised
@@ -18,6 +20,7 @@ def gradients(
     loss: supervised.Loss,
     mean: supervised.Mean,
     weight: float,
+    align: Callable[[jax.Array], jax.Array] = lambda maps: maps,
 ) -> tuple[Trees, Trees, Metrics]:
     """Gradients by network, statistics and metrics of one batch of each.
 
@@ -28,6 +31,7 @@ def gradients(
       pseudo_labels: of the target.
       loss, mean: of maps against labels, and the mean over joints.
       weight: of the loss on pseudo-labels.
+      align: brings the target's maps to where the pseudo-labels lie.
     """
 
     def objective(params: Trees) -> tuple[jax.Array, tuple[Trees, Metrics]]:
@@ -36,7 +40,7 @@ def gradients(
         source = mean(loss(labels.maps, maps), labels.mask)
         updated |= {"head": networks.before_target(stats["head"], after["head"])}
         maps, updated = networks.head("head", params["head"], updated, second.up, train=True)
-        target = mean(loss(pseudo_labels.maps, maps), pseudo_labels.mask)
+        target = mean(loss(pseudo_labels.maps, align(maps)), pseudo_labels.mask)
         return source + weight * target, (updated, {"loss/source": source, "loss/target": target})
 
     grads, (updated, metrics) = jax.grad(objective, has_aux=True)(params)

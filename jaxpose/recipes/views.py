@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.data import augment
-from jaxpose.ops import affine
+from jaxpose.ops import affine, warp
 from jaxpose.recipes import inputs
 from jaxpose.recipes.inputs import Fields
 from jaxpose.recipes.stage import State, Task
@@ -26,16 +26,21 @@ Evaluated = Callable[[State], State]  # a state -> the same with the parameters 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class View:
-    """Augmented images: normalised (B, S, S, 3), the affine maps from the crops (B, 2, 3), which are mirrored (B,)."""
+    """Augmented images: normalised (B, S, S, 3), the affine maps from the crops (B, 2, 3), which are mirrored (B,).
+
+    Where views share cuts (`augment.random_cuts`), crops are what was cut out.
+    """
 
     images: Any  # Any: JAX also fills pytrees with shapes and placeholders
     matrix: Any
     mirrored: Any
 
 
-def view(key: jax.Array, fields: Fields, settings: augment.Augmentation) -> View:
+def view(key: jax.Array, fields: Fields, settings: augment.Augmentation, cuts: affine.Affine | None = None) -> View:
     """A view of a domain's images, made from the crops by one warp."""
-    images, matrix, mirrored = augment.augment(key, fields["image"], fields["position"], settings)
+    images, matrix, mirrored = augment.augment(key, fields["image"], fields["position"], settings, cuts)
+    if cuts is not None:
+        matrix = affine.compose(matrix, affine.invert(cuts))
     return View(images=images, matrix=matrix, mirrored=mirrored)
 
 
@@ -80,12 +85,43 @@ def plain_maps(maps: Maps) -> Maps:
     return jnp.maximum(maps.astype(jnp.float32), 0.0)
 
 
-def share_threshold(confidence: Float[Array, "n k"], share: float) -> Float[Array, ""]:
-    """The value >= 0 above which the share of the largest confidences lies; ties with the largest one below are out."""
-    kept = round(share * confidence.size)
-    if kept == confidence.size:
-        return jnp.zeros(())
-    return jnp.maximum(jnp.sort(confidence.ravel())[confidence.size - kept - 1], 0.0)
+def raw_maps(maps: Maps) -> Maps:
+    """As `plain_maps`, but with what is negative, as released codes average and compare them."""
+    return maps.astype(jnp.float32)
+
+
+def on_crop(maps: Maps, view: View, task: Task) -> Maps:
+    """A view's maps brought back to the crop by nearest pixels, 0 where the view does not show it.
+
+    First shifted, then turned and scaled, then sheared: three steps, each of which rounds, are those of UniFrame's
+    released code. Joints of mirrored views get their names of the crop.
+    """
+    matrix, size = affine.on_heatmaps(view.matrix, task.stride), task.heatmap_size
+    linear = matrix[:, :, :2]
+    # The first column of the linear part is that of the rotation; a negative determinant is a mirror's.
+    x, y = linear[:, 0, 0], linear[:, 1, 0]
+    mirror = jnp.sign(x * linear[:, 1, 1] - y * linear[:, 0, 1])
+    turn = affine.about_middle(
+        jnp.stack([jnp.stack([x, -mirror * y], -1), jnp.stack([y, mirror * x], -1)], axis=-2), size
+    )
+    still = affine.about_middle(linear, size)
+    eye = jnp.broadcast_to(jnp.eye(2, dtype=jnp.float32)[None], linear.shape)
+    shift = jnp.concatenate([eye, (still - matrix)[:, :, 2:]], axis=-1)
+    for step in (shift, affine.invert(turn), affine.compose(affine.invert(still), turn)):
+        maps = warp.nearest_maps(maps, step)
+    return jnp.where(view.mirrored[:, None, None, None], maps[..., task.skeleton.flip_permutation], maps)
+
+
+def share_threshold(confidence: Float[Array, "n k"], share: float, *, least: float = 0.0) -> Float[Array, ""]:
+    """The value above which the share of the largest confidences lies; ties with the largest one below are out.
+
+    Of n k confidences the smallest int((1 - share) n k) are below, as in UniFrame's released code. The value is `least`
+    at least: a joint without any confidence is none of the surest.
+    """
+    below = int((1 - share) * confidence.size + 1e-9)  # a share is no binary fraction
+    if below == 0:
+        return jnp.full((), least)
+    return jnp.maximum(jnp.sort(confidence.ravel())[below - 1], least)
 
 
 def rising(step: jax.Array, decay: float) -> jax.Array:
@@ -133,23 +169,28 @@ def covered(
       key: of the draws; every image draws from its place in the global batch.
       images: (B, S, S, 3).
       positions: places in the global batch.
-      points: in pixels.
+      points: in pixels; of a patch that reaches out of the image, the part inside is drawn.
       candidates: which may be covered; an image without any is left alone.
       side: of the square patch in pixels.
       probability: that an image loses a keypoint.
 
     Source: UniFrame, arXiv:2204.00172, adaptive keypoint occlusion.
     """
-    last = images.shape[1] - side
+    size = images.shape[1]
 
     def one(key: jax.Array, image: jax.Array, points: jax.Array, candidates: jax.Array) -> jax.Array:
         coin, choice, place = jax.random.split(key, 3)
         joint = jax.random.categorical(choice, jnp.where(candidates, 0.0, -jnp.inf))
-        x, y = jnp.clip(jnp.round(points[joint]).astype(jnp.int32) - side // 2, 0, last)
-        from_x, from_y = jax.random.randint(place, (2,), 0, last + 1)
-        patch = jax.lax.dynamic_slice(image, (from_y, from_x, jnp.int32(0)), (side, side, 3))
+        corner = jnp.round(points[joint]).astype(jnp.int32) - side // 2  # x, y
+        low, high = (jnp.clip(edge, 0, size) for edge in (corner, corner + side))
+        from_low = jax.random.randint(place, (2,), 0, size - (high - low) + 1, jnp.int32)
+        # The patch is cut and put whole, with a border to reach into; only its part inside is seen.
+        bordered = jnp.pad(image, ((side, side), (side, side), (0, 0)))
+        (from_x, from_y), (x, y) = from_low - (low - corner) + side, jnp.clip(corner, -side, size) + side
+        patch = jax.lax.dynamic_slice(bordered, (from_y, from_x, jnp.int32(0)), (side, side, 3))
+        patched = jax.lax.dynamic_update_slice(bordered, patch, (y, x, jnp.int32(0)))[side:-side, side:-side]
         wanted = jax.random.bernoulli(coin, probability) & jnp.any(candidates)
-        return jnp.where(wanted, jax.lax.dynamic_update_slice(image, patch, (y, x, jnp.int32(0))), image)
+        return jnp.where(wanted, patched, image)
 
     keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
     return jax.vmap(one)(keys, images, points, candidates)

@@ -114,14 +114,25 @@ def test_a_candidate_is_covered_by_a_patch_of_its_image() -> None:
     for i in np.flatnonzero(changed):
         rows, columns = (np.flatnonzero((found[i] != images[i]).any((axis, 2))) for axis in (1, 0))
         x, y = np.round(points[i, 1]).astype(int)
-        top, left = (int(np.clip(v - side // 2, 0, 20 - side)) for v in (y, x))
-        assert top <= y < top + side
-        assert left <= x < left + side
-        assert left <= columns[0] <= columns[-1] < left + side
-        assert top <= rows[0] <= rows[-1] < top + side
-        patch = found[i, top : top + side, left : left + side]
-        windows = np.lib.stride_tricks.sliding_window_view(images[i], (side, side, 3))[:, :, 0]
+        (left, right), (top, bottom) = (np.clip([v - side // 2, v - side // 2 + side], 0, 20) for v in (x, y))
+        assert top <= y < bottom
+        assert left <= x < right
+        assert (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1) == (left, right, top, bottom)
+        patch = found[i, top:bottom, left:right]
+        windows = np.lib.stride_tricks.sliding_window_view(images[i], patch.shape)[:, :, 0]
         assert (windows == patch).all((2, 3, 4)).any()
+
+
+def test_a_point_outside_covers_what_reaches_in() -> None:
+    images = RNG.normal(size=(4, 20, 20, 3)).astype(np.float32)
+    points = jnp.asarray([[[-2.0, 10]], [[40, 10]], [[-1e6, 3]], [[10, 21]]])
+    found = views.covered(
+        jax.random.key(0), jnp.asarray(images), jnp.arange(4), points, jnp.ones((4, 1), bool), side=6, probability=1.0
+    )
+    changed = (np.asarray(found) != images).any(-1)
+    np.testing.assert_array_equal(changed.sum((1, 2)), [6, 0, 0, 12])
+    assert changed[0, 7:13, :1].all()
+    assert changed[3, 18:, 7:13].all()
 
 
 def test_the_average_rises_to_its_decay() -> None:

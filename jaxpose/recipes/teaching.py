@@ -1,0 +1,72 @@
+"""Labels for a student's view of images, from the maps that a teacher made of its own view of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxpose.data.records import VISIBLE
+from jaxpose.ops import affine, heatmaps
+from jaxpose.recipes import inputs, views
+from jaxpose.recipes.stage import Task
+from jaxpose.recipes.views import Maps, View
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What a teacher says.
+
+    Attributes:
+      maps: label maps (B, H, W, K).
+      mask: which of them count (B, K).
+      confidence: of all joints (B, K).
+      points: (B, K, 2) in pixels of the student's view.
+      known: which points may be hidden from the student (B, K).
+      align: brings the student's maps to where the label maps lie.
+    """
+
+    maps: Any
+    mask: Any
+    confidence: Any
+    points: Any
+    known: Any
+    align: Callable[[Maps], Maps]
+
+
+# (the teacher's maps, its view, the student's view, share of the joints that become labels, coding of labels, task)
+Teaching = Callable[[Maps, View, View, float, inputs.Coding, Task], Lesson]
+
+
+def in_the_students_view(
+    maps: Maps, seen: View, shown: View, share: float, coding: inputs.Coding, task: Task
+) -> Lesson:
+    """Points are carried into the student's view and drawn there; those that it does not show are no labels."""
+    points, confidence = views.read(maps, task, coding)
+    points, confidence, inside = views.carried(points, confidence, seen, shown, task)
+    chosen = (confidence > views.share_threshold(confidence, share)) & inside
+    truth, mask = coding.draw(points, chosen.astype(jnp.uint8) * VISIBLE, task)
+    return Lesson(maps=truth, mask=mask, confidence=confidence, points=points, known=chosen, align=lambda maps: maps)
+
+
+def in_the_crop(maps: Maps, seen: View, shown: View, share: float, coding: inputs.Coding, task: Task) -> Lesson:
+    """The released form: the maps of both views are brought back to the crop, and compared there.
+
+    Confidences and points, whole pixels, are those of the maps that were brought back; a joint whose maximum is not
+    positive lies in the corner. What the student's view does not show is zero where its maps are brought back, so that
+    the loss of such a joint has a value but no gradient.
+
+    Source: UniFrame's released code, `train` and `rectify`.
+    """
+    del coding
+    back = views.on_crop(maps, seen, task)
+    confidence, peaks = jnp.max(back, axis=(1, 2)), heatmaps.argmax_points_released(back)
+    size = (task.heatmap_size, task.heatmap_size)
+    return Lesson(
+        maps=heatmaps.gaussian_maps(peaks, size, sigma=task.sigma, support="square"),
+        mask=confidence > views.share_threshold(confidence, share, least=-jnp.inf),
+        confidence=confidence,
+        points=affine.apply(shown.matrix, peaks * task.stride),
+        known=jnp.ones(confidence.shape, bool),
+        align=lambda maps: views.on_crop(maps, shown, task),
+    )
