@@ -91,6 +91,8 @@ def flagged(value: Any, **changes: Any) -> Any:
         ),
         ({"model": configs.Model(weights="")}, r"config.model.weights: found '', expected a file, or None"),
         ({"augmentation": flagged(Augmentation(), mirror=7)}, r"config.augmentation.mirror: found 7, expected 0 to 1"),
+        ({"augmentation": Augmentation(area=0.0)}, r"config.augmentation.area: found 0.0, expected a fraction of more"),
+        ({"augmentation": Augmentation(shear=90.0)}, r"config.augmentation.shear: found 90.0, expected 0 to less than"),
         (
             {"augmentation": flagged(Augmentation(), scale=(0, 1))},
             r"config.augmentation.scale: found \(0, 1\), expected two magni",
@@ -281,6 +283,9 @@ def test_released_words_are_the_released_settings() -> None:
         teacher = get_config("mean_teacher", f"{pair},released")
         view = teacher.method.student_view
         assert (view.rotation, view.scale, view.translation, view.blur) == (rotation, (0.6, 1.3), 0.05, 0.0)
+        assert (view.shear, view.area) == (30.0, 0.6)
+        method = teacher.method
+        assert (method.coding, method.mean, method.weight) == (inputs.RELEASED, heatmap.mean_with_zeros, 2.0)
         optim = teacher.optim
         assert (optim.pretrain_rule, optim.adapt_rule, optim.adam_learning_rate) == ("adam", "adam", 1e-4)
         assert (optim.pretrain_trunk_scale, optim.adapt_trunk_scale, optim.drops) == (1.0, 1.0, ())
@@ -289,6 +294,7 @@ def test_released_words_are_the_released_settings() -> None:
             assert teacher.augmentation == view
     tracked = get_config("cc_ssl", "bodies,released,temporal")
     assert (tracked.method.temporal_ratio, tracked.method.rounds, tracked.model.sigma) == (0.9, 6, 1.0)
+    assert (tracked.method.mean, tracked.method.weight) == (heatmap.mean_with_zeros, 10.0)
     assert (tracked.optim.adam_learning_rate, tracked.optim.adapt_decay) == (2.5e-4, 0.0)
     assert get_config("cc_ssl", "bodies").method.temporal_ratio is None
 

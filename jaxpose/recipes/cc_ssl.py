@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
-from jaxpose.data.records import VISIBLE
+from jaxpose.data.records import MISSING, VISIBLE
 from jaxpose.losses import heatmap
+from jaxpose.ops import heatmaps
 from jaxpose.recipes import consensus, detector, inputs, pseudo_labels, supervised, temporal, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
@@ -37,6 +38,8 @@ class CCSSL:
       loss, mean: of maps against labels and pseudo-labels, and the mean over joints.
       maps: makes maps that can be averaged, and whose peak is the confidence, out of the network's; belongs to the
         loss.
+      coding: how labels are drawn and predictions read.
+      read: reads pseudo-labels off averaged maps.
     """
 
     name: str = "cc_ssl"
@@ -50,6 +53,8 @@ class CCSSL:
     loss: supervised.Loss = heatmap.spatial_kl
     mean: supervised.Mean = heatmap.masked_mean
     maps: views.Normal = views.softmax_maps
+    coding: inputs.Coding = inputs.CLEAN
+    read: consensus.Read = views.read
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source; then `relabel_1`, `adapt_1`, `relabel_2`, ..., the last of them `adapt`.
@@ -67,7 +72,9 @@ class CCSSL:
         if not task.sizes.get("target"):
             raise ValueError(f"task.sizes: found {dict(task.sizes)}, expected the number of target images")
         networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
+        first = supervised.pretrain(
+            task, config, networks, loss=self.loss, maps=self.maps, coding=self.coding, mean=self.mean
+        )
         rounds = (
             make(task, config, networks, self, number) for number in range(self.rounds) for make in (relabel, adapt)
         )
@@ -84,8 +91,41 @@ class CCSSL:
 
 
 def released_settings() -> CCSSL:
-    """The released code's settings; it has stacked hourglasses and RMSprop."""
-    return CCSSL(rounds=6, weight=10.0, loss=heatmap.l2, maps=views.plain_maps)
+    """The released code's settings.
+
+    What differs: there, networks are stacked hourglasses with a loss of each stack, images are stretched to full
+    contrast and not divided by their deviation, and RMSprop trains. Views are brought back there by turning maps about
+    (32, 32), half a pixel beside their middle, and by scaling them to whole sides, which puts a point up to half a
+    pixel off; here by one exact warp. A round may take one joint more or less of all, and never one without anything
+    positive. Labels from the frame before, `temporal_ratio`, are left to the user; `consensus.of_frames` says how they
+    differ.
+
+    Source: JitengMu/Learning-from-Synthetic-Animals, `CCSSL.py`, `consistency.py`.
+    """
+    return CCSSL(
+        rounds=6,
+        weight=10.0,
+        loss=heatmap.l2,
+        mean=heatmap.mean_with_zeros,
+        maps=views.raw_maps,
+        coding=dataclasses.replace(inputs.CLEAN, draw=pixel_labels),
+        read=consensus.read_quarters,
+    )
+
+
+def pixel_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+    """The released code's label maps: Gaussians around the pixels that keypoints fall into, cut to a square.
+
+    A joint counts if it is labelled, occluded or not, and its square touches the map.
+
+    Source: CC-SSL's released `transform` and `draw_labelmap`.
+    """
+    centre = jnp.trunc((keypoints + 0.5) / task.stride)
+    reach = 3 * task.sigma
+    touches = jnp.all((centre - reach < task.heatmap_size) & (centre + reach + 1 >= 0), axis=-1)
+    size = (task.heatmap_size, task.heatmap_size)
+    maps = heatmaps.gaussian_maps(centre, size, sigma=task.sigma, support="square")
+    return maps, (visible > MISSING) & touches
 
 
 def relabel(task: Task, config: Config, networks: detector.Detector, settings: CCSSL, number: int) -> Stage:
@@ -117,7 +157,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
         def predict(images: jax.Array) -> jax.Array:
             return settings.maps(networks.predict(state, images))
 
-        given = key, fields["image"], fields["index"], task, settings.random_views, predict
+        given = key, fields["image"], fields["index"], task, settings.random_views, predict, settings.read
         if settings.temporal_ratio is None:
             points, confidence = consensus.of_views(*given)
         else:
@@ -161,8 +201,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
-        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
-        found = inputs.labelled(target_key, remembered(state, batch[settings.domain]), task, inputs.clean_labels)
+        labels = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
+        found = inputs.labelled(target_key, remembered(state, batch[settings.domain]), task, settings.coding.draw)
         grads, stats, metrics = pseudo_labels.gradients(
             networks,
             state.params,
@@ -182,7 +222,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
         reads={"source": inputs.LABELLED, settings.domain: MEMORY},
         init=init,
         step=step,
-        predict=networks.finder(task, normal=settings.maps),
+        predict=networks.finder(task, coding=settings.coding, normal=settings.maps),
         descend=descend,
         order="adapt",
         first_batch=start,

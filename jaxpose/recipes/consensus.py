@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.data import augment
-from jaxpose.ops import affine, flow, warp
+from jaxpose.ops import affine, flow, heatmaps, warp
 from jaxpose.recipes import views
 from jaxpose.recipes.stage import Task
-from jaxpose.recipes.views import Points, Values
+from jaxpose.recipes.views import Maps, Points, Values
 
 Predict = Callable[[jax.Array], jax.Array]  # normalised images -> maps that can be averaged, see `views.Normal`
+Read = Callable[[Maps, Task], tuple[Points, Values]]  # averaged maps -> points in crop pixels, and confidences
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -25,7 +26,8 @@ class RandomViews:
 
     Attributes:
       count: how many.
-      scale_deviation, scale_limit: of a view's scale, normal around 1.
+      scale_deviation, scale_limit: of the part of the image that a view shows, normal around 1; what it shows is
+        magnified by the inverse.
       rotation_deviation, rotation_limit: of a view's rotation, in degrees.
     """
 
@@ -37,7 +39,13 @@ class RandomViews:
 
 
 def of_views(
-    key: Array, images: Array, records: Int[Array, " b"], task: Task, settings: RandomViews, predict: Predict
+    key: Array,
+    images: Array,
+    records: Int[Array, " b"],
+    task: Task,
+    settings: RandomViews,
+    predict: Predict,
+    read: Read = views.read,
 ) -> tuple[Points, Values]:
     """Points in crop pixels (B, K, 2) and confidences (B, K), from the mean of heatmaps of several views.
 
@@ -49,7 +57,7 @@ def of_views(
     repeated = jnp.broadcast_to(images[:, None], (b, count, s, s, 3)).reshape(b * count, s, s, 3)
     maps = predict(augment.normalize(warp.warp(repeated, matrix)))
     back = warp.warp_maps(maps, affine.invert(affine.on_heatmaps(matrix, task.stride)))
-    return views.read(jnp.mean(back.reshape(b, count, *back.shape[1:]), axis=1), task)
+    return read(jnp.mean(back.reshape(b, count, *back.shape[1:]), axis=1), task)
 
 
 def of_frames(
@@ -59,17 +67,19 @@ def of_frames(
     task: Task,
     settings: RandomViews,
     predict: Predict,
+    read: Read = views.read,
     *,
     ratio: float,
 ) -> tuple[Points, Values]:
     """As `of_views`, of the second frames of pairs (B, 2, S, S, 3), whose labels come from the first where sure there.
 
     Both frames are seen in the same views, so that their confidences compare. The released code lets a label travel on
-    from frame to frame, also into the next clip; here it travels by one frame.
+    from frame to frame, also into the next clip, also where the flow has lost it but not moved it far, and forgets the
+    label of a frame from which it moved far; here it travels by one frame, where the flow has found it.
     """
     b = pairs.shape[0]
     frames = pairs.reshape(2 * b, *pairs.shape[2:])
-    found = of_views(key, frames, jnp.repeat(records, 2), task, settings, predict)
+    found = of_views(key, frames, jnp.repeat(records, 2), task, settings, predict, read)
     points, confidence = (values.reshape(b, 2, *values.shape[1:]) for values in found)
     grey = jnp.sum(pairs.astype(jnp.float32) * jnp.asarray(_LUMA)[None, None, None, None], axis=-1)
     limit = _LONGEST_MOTION * task.image_size
@@ -94,11 +104,33 @@ def temporally_consistent(
       previous_confidence: of the previous frame.
       ratio: below that ratio of confidences the tracked point takes over, with the previous confidence times it.
     """
-    fallen = found & (confidence < ratio * previous_confidence)
+    fallen = found & (previous_confidence > 0) & (confidence < ratio * previous_confidence)
     return (
         jnp.where(fallen[..., None], tracked, points),
         jnp.where(fallen, ratio * previous_confidence, confidence),
     )
+
+
+def read_quarters(maps: Maps, task: Task) -> tuple[Points, Values]:
+    """The released code's reading: the largest pixel, moved a quarter of one towards the larger neighbour on each axis.
+
+    At the border of a map nothing is moved.
+
+    Source: CC-SSL's released `final_preds`.
+    """
+    b, h, w, k = maps.shape
+    peak = heatmaps.argmax_points(maps)
+    x, y = (peak[..., i].astype(jnp.int32) for i in (0, 1))
+    flat = maps.reshape(b, h * w, k)
+
+    def at(dx: int, dy: int) -> jax.Array:
+        index = jnp.clip((y + dy) * w + x + dx, 0, h * w - 1)
+        return jnp.take_along_axis(flat, index[:, None, :], axis=1)[:, 0]
+
+    inside = (x > 0) & (x < w - 1) & (y > 0) & (y < h - 1)
+    towards = jnp.stack([jnp.sign(at(1, 0) - at(-1, 0)), jnp.sign(at(0, 1) - at(0, -1))], axis=-1)
+    points = peak + jnp.where(inside[..., None], 0.25 * towards, 0.0)
+    return heatmaps.heatmap_to_image(points, task.stride), jnp.max(maps, axis=(1, 2))
 
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -118,7 +150,7 @@ def _views(key: Array, records: Int[Array, " b"], size: int, settings: RandomVie
     n = scale.size
     matrix = affine.similarity(
         rotation=jnp.deg2rad(rotation.ravel()),
-        scale=scale.ravel(),
+        scale=1 / scale.ravel(),
         translation=jnp.zeros((n, 2), jnp.float32),
         mirror=jnp.ones((n,), jnp.float32),
         size=size,

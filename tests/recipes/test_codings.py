@@ -102,11 +102,11 @@ def presets() -> dict[str, tuple[Any, inputs.Coding, bool]]:
             True,
         ),
         "mean_teacher": (teacher(mean_teacher.MeanTeacher()), clean, True),
-        "mean_teacher,released": (teacher(mean_teacher.released_settings()), clean, False),
+        "mean_teacher,released": (teacher(mean_teacher.released_settings()), released, False),
         "cc_ssl": (lambda task: cc_ssl.adapt(task, make_config(None), given, cc_ssl.CCSSL(), 0), clean, True),
         "cc_ssl,released": (
             lambda task: cc_ssl.adapt(task, make_config(None), given, cc_ssl.released_settings(), 0),
-            clean,
+            cc_ssl.released_settings().coding,
             False,
         ),
     }
