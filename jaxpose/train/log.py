@@ -2,18 +2,26 @@
 
 import json
 import math
+import os
 import statistics
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
-import tensorboardX
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+_BOARD_SECONDS = 30.0  # for which TensorBoard files may lag behind
+
+Window = list[dict[str, float]]  # metrics of the updates since a mean was last written
 
 
 class MetricLog:
     """Appends a JSON line per call to `metrics.jsonl`; on process 0 only.
 
-    Opening it for a run that resumes drops the lines that the resumed run will write again.
+    Opening it for a run that resumes drops the lines that the resumed run will write again, and those that are damaged.
     """
 
     def __init__(self, workdir: Path, *, resume_at: int, write: bool = True):
@@ -21,53 +29,67 @@ class MetricLog:
         self._path = workdir / "metrics.jsonl"
         if not write:
             return
-        kept = [line for line in read_metrics(workdir) if line["total_step"] <= resume_at]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self._path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_at + 1)
+        kept = b"".join(raw + b"\n" for raw, line in _lines(self._path) if line["total_step"] <= resume_at)
+        if not self._path.exists() or self._path.read_bytes() != kept:
+            temporary = self._path.with_suffix(".jsonl.tmp")
+            temporary.write_bytes(kept)
+            temporary.replace(self._path)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        self._board = _Board(workdir / "tensorboard", resume_at=resume_at)
 
     def write(self, stage: str, step: int, total_step: int, values: Mapping[str, float]) -> None:
-        """Logs scalars of a step: `step` counts in the stage, `total_step` over all of them."""
+        """Logs scalars of a step: `step` counts in the stage, `total_step` over all of them.
+
+        Raises:
+          OSError: if there is no room.
+        """
         if not self._write:
             return
-        self._file.write(json.dumps({"stage": stage, "step": step, "total_step": total_step} | dict(values)) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{stage}/{name}", value, total_step)
+        line = json.dumps({"stage": stage, "step": step, "total_step": total_step} | dict(values)) + "\n"
+        _append(self._file, line.encode(), self._path)
+        self._board.write({f"{stage}/{name}": value for name, value in values.items()}, total_step)
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Closes the files."""
         if self._write:
-            self._file.close()
+            os.close(self._file)
             self._board.close()
 
 
 class LateMetrics:
-    """A stage's metrics, fetched one step late so that the device never waits for the log."""
+    """A stage's metrics, fetched one step late so that the device never waits for the log.
 
-    def __init__(self, log: MetricLog, stage: str, steps_before: int):
-        self._log, self._stage, self._before = log, stage, steps_before
+    Args:
+      log: where means over updates go.
+      stage: its name.
+      steps_before: updates of the stages before it.
+      window: what was fetched since a mean was last written; kept up to date, so that whoever saves it with the state
+        goes on with the same means.
+    """
+
+    def __init__(self, log: MetricLog, stage: str, steps_before: int, window: Window):
+        self._log, self._stage, self._before, self._window = log, stage, steps_before, window
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._window: list[dict[str, float]] = []
         self._step = 0
         self.summary = ""
 
     def take(self, step: int, metrics: Mapping[str, jax.Array]) -> tuple[int, str, float] | None:
         """Keeps a step's metrics and fetches those of the step before; the first loss among them that is not finite."""
-        bad = self._fetch()
+        bad = self.fetch()
         self._pending = (step, metrics)
         return bad
 
     def flush(self) -> tuple[int, str, float] | None:
         """Fetches what is left and writes the mean since the last time."""
-        bad = self._fetch()
+        bad = self.fetch()
         if bad is None and self._window:
             mean = {name: statistics.fmean(values[name] for values in self._window) for name in self._window[0]}
             self._log.write(self._stage, self._step, self._before + self._step, mean)
-            self._window = []
+            self._window.clear()
         return bad
 
-    def _fetch(self) -> tuple[int, str, float] | None:
+    def fetch(self) -> tuple[int, str, float] | None:
+        """Waits for the metrics that were last taken and adds them to the window, unless a loss is not finite."""
         if self._pending is None:
             return None
         self._step, metrics = self._pending
@@ -81,14 +103,59 @@ class LateMetrics:
         return None
 
 
-def read_metrics(workdir: Path) -> list[dict]:
-    """The lines of `metrics.jsonl`; a last line that was cut off by a kill is left out."""
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    parsed = []
-    for line in lines:
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; those that a kill has cut off, or that are damaged otherwise, are left out."""
+    return [line for _, line in _lines(workdir / "metrics.jsonl")]
+
+
+class _Board:
+    """A TensorBoard file, written by the caller's own thread: one of its own would keep a full disk to itself."""
+
+    def __init__(self, folder: Path, *, resume_at: int):
+        folder.mkdir(exist_ok=True)
+        self._path, self._flushed = folder, time.monotonic()
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+        # What an earlier part of the run wrote after this step does not count.
+        self._add(Event(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._add(Event(step=step, summary=summary.scalar(name, value)))
+        if time.monotonic() - self._flushed > _BOARD_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
+
+    def _add(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _append(file: int, data: bytes, path: Path) -> None:
+    """Appends in one call, so that a kill leaves all of it or nothing."""
+    try:
+        written = os.write(file, data)
+        if written < len(data):  # there was room for a part; what is missing raises
+            os.write(file, data[written:])
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines that are what `MetricLog.write` wrote, as bytes and parsed."""
+    for raw in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            parsed.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return parsed
+            line = json.loads(raw.decode())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and line.keys() >= _WORDS.keys() and all(map(_sound, line.keys(), line.values())):
+            yield raw, line
+
+
+_WORDS = {"stage": str, "step": int, "total_step": int}
+
+
+def _sound(name: str, value: Any) -> bool:
+    return isinstance(value, _WORDS.get(name, int | float)) and not isinstance(value, bool)

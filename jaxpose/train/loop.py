@@ -21,7 +21,7 @@ from jaxpose.data.views import Subset
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.train.checkpoint import Checkpoints
 from jaxpose.train.evaluate import Evaluator, Scores
-from jaxpose.train.log import LateMetrics, MetricLog
+from jaxpose.train.log import LateMetrics, MetricLog, Window
 from jaxpose.train.run import Run, next_batch
 
 _EVALUATED_SPLITS = ("validation", "test")
@@ -48,6 +48,7 @@ class Record:
       data_wait_s, device_wait_s: seconds of waiting for batches, see `next_batch`.
       step_s: of the stages finished so far: median seconds of an update.
       loop_s: seconds in the loop over updates, compilation and evaluation excluded.
+      window: metrics of the updates that are not yet in the log, see `LateMetrics`.
     """
 
     stage: int = 0
@@ -59,6 +60,7 @@ class Record:
     device_wait_s: float = 0.0
     step_s: dict[str, float] = dataclasses.field(default_factory=dict)
     loop_s: float = 0.0
+    window: Window = dataclasses.field(default_factory=list)
 
     @classmethod
     def read(cls, checkpoints: Checkpoints, step: int) -> "Record":
@@ -173,7 +175,7 @@ def _train_stage(
         update = run.update(stage).lower(state, batch, seed_key, alive).compile()
         record.compile_s += time.perf_counter() - clock
         images = run.images_per_step(stage)
-        late = LateMetrics(log, stage.name, before)
+        late = LateMetrics(log, stage.name, before, record.window)
         durations: list[float] = []
         with tqdm.tqdm(
             total=stage.steps,
@@ -206,6 +208,9 @@ def _train_stage(
                 interrupted = stop.raised(before + step)
                 # After the last step the stage is evaluated first; then it is saved in any case.
                 if step < stage.steps and (interrupted or step % config.checkpoint_every == 0):
+                    bad = late.fetch()  # what is saved is the whole step, with its metrics
+                    if bad is not None:
+                        raise _non_finite(run, stage, state, *bad)
                     save(state)
                     if interrupted:
                         raise Interrupted(f"saved at step {step} of {stage.name}; the same command goes on from there")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,37 @@ def test_fingerprints_see_names_and_values() -> None:
     assert same == loop.fingerprint(state(b=2.0, a=1.0))
     assert same != loop.fingerprint(state(a=1.0, b=2.0000002))
     assert same != loop.fingerprint(state(a=1.0, c=2.0))
+
+
+class Stopped(Exception):
+    """What stops a run in a test."""
+
+
+class StoppedRun(Run):
+    """A run whose batches end too early."""
+
+    stop_at = 3
+
+    def batches(self, stage: Stage, *, start: int, **options: Any) -> Iterator[Any]:
+        for step, batch in enumerate(super().batches(stage, start=start, **options), start):
+            if (stage.name, step) == ("second", self.stop_at):
+                raise Stopped
+            yield batch
+
+
+@pytest.mark.parametrize("log_every", [1, 3, 100])
+def test_the_log_is_the_same_after_a_resume(tmp_path: Path, log_every: int) -> None:
+    """Also where checkpoints do not fall on the ends of the log's windows."""
+
+    def configured(workdir: Path) -> Run:
+        run = make_run(workdir)
+        return dataclasses.replace(run, config=dataclasses.replace(run.config, log_every=log_every))
+
+    loop.train(configured(tmp_path / "whole"))
+    run = configured(tmp_path / "parts")
+    with pytest.raises(Stopped):
+        loop.train(StoppedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)}))
+    assert Checkpoints(tmp_path / "parts" / "checkpoints").latest() == 7
+    loop.train(run)
+    whole, parts = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts"))
+    assert parts == whole
