@@ -1,6 +1,12 @@
-"""Checkpoints: the state, the position in the data and the configuration, written atomically. All of Orbax is here."""
+"""Checkpoints: the state, the position in the data and the configuration, written atomically. All of Orbax is here.
 
+A checkpoint holds digests of its own files, so that one that was damaged afterwards is known before anything of it is
+read, whatever the damage would have done to the state.
+"""
+
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +25,14 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
-        self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            item_names=("state", "meta"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.LatestN(keep), enable_async_checkpointing=True
-            ),
+        self._folder, self._saving = folder, 0
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.LatestN(keep),
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
+        with _readable(folder, "whole ones"):
+            self._manager = ocp.CheckpointManager(folder.absolute(), item_names=("state", "meta"), options=options)
 
     def latest(self) -> int | None:
         """The newest complete checkpoint."""
@@ -53,6 +59,8 @@ class Checkpoints:
 
     def save(self, step: int, state: State, meta: Mapping[str, Any]) -> None:
         """Copies the state off the devices and returns; the files are written meanwhile."""
+        self._manager.wait_until_finished()
+        self._saving = step
         self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta))),
@@ -67,12 +75,94 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
+    def _write_digests(self) -> None:
+        """Runs in Orbax's thread of process 0 when all files are there and the checkpoint has not yet its name."""
+        (folder,) = self._folder.glob(f"{self._saving}{_UNFINISHED}*")
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+        (folder / _DIGESTS).write_text(json.dumps(digests, indent=1))
+
+
+def newest_whole(folder: Path) -> tuple[int | None, dict[int, str]]:
+    """The newest checkpoint that is as it was written, and what is wrong with each one after it.
+
+    Those of earlier versions, which hold no digests, are taken for whole. Changes nothing.
+
+    Raises:
+      ValueError: if there are checkpoints and all are damaged.
+    """
+    steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), reverse=True)
+    damaged: dict[int, str] = {}
+    for step in steps:
+        wrong = damage(folder / str(step))
+        if wrong is None:
+            return step, damaged
+        damaged[step] = wrong
+    if damaged:
+        found = "; ".join(f"{step}: {wrong}" for step, wrong in damaged.items())
+        raise ValueError(f"{folder}: found none that is whole ({found}), expected one; delete the folder to start anew")
+    return None, {}
+
+
+def set_aside_damaged(folder: Path) -> list[str]:
+    """Makes the newest whole checkpoint the newest, and says in a line each which ones were not.
+
+    They get another name; what a killed process left unfinished is removed. For the only process that uses the folder.
+
+    Raises:
+      ValueError: if there are checkpoints and all are damaged.
+    """
+    for left in folder.glob(f"*{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    step, damaged = newest_whole(folder)
+    lines = []
+    for number, wrong in damaged.items():
+        aside = folder / f"{number}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (folder / str(number)).rename(aside)
+        lines.append(f"{folder / str(number)}: {wrong}; it is now {aside.name}, and the run goes on from {step}")
+    return lines
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are as they were written, or if nobody knows."""
+    if not (checkpoint / _DIGESTS).exists():
+        return None
+    name = _DIGESTS
+    try:
+        for name, expected in json.loads((checkpoint / _DIGESTS).read_bytes().decode()).items():
+            if _digest(checkpoint / name) != expected:
+                return f"found {name} changed since it was written"
+    except FileNotFoundError:
+        return f"found no {name}"
+    except (OSError, ValueError, TypeError, AttributeError):
+        return f"found {name} unreadable"
+    return None
+
+
+_DIGESTS = "digests.json"
+_UNFINISHED = ocp.utils.TMP_DIR_SUFFIX
+_STEP_METADATA, _COMMITTED_AT = "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file. Orbax adds the time to one after the digests were written; there it does not count."""
+    if path.name != _STEP_METADATA:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    content = json.loads(path.read_bytes().decode())
+    if not isinstance(content.pop(_COMMITTED_AT, None), int | None):
+        raise ValueError(f"{path}: found another kind of time")
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
 
 class _readable:
     """Turns whatever a damaged checkpoint raises into one line that names it."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(
+        self, path: Path, expected: str = "a complete one; delete this folder to resume from the one before it"
+    ):
+        self._path, self._expected = path, expected
 
     def __enter__(self) -> None: ...
 
@@ -80,8 +170,7 @@ class _readable:
         if isinstance(error, Exception):
             first = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(
-                f"{self._path}: found a checkpoint that cannot be read ({first[0][:200]}), expected a complete one; "
-                "delete this folder to resume from the one before it"
+                f"{self._path}: found a checkpoint that cannot be read ({first[0][:200]}), expected {self._expected}"
             ) from error
 
 

@@ -19,7 +19,8 @@ from jaxpose.data.domains import Pair
 from jaxpose.data.pipeline import Crops
 from jaxpose.data.views import Subset
 from jaxpose.recipes.stage import Stage, State
-from jaxpose.train.checkpoint import Checkpoints
+from jaxpose.train import mesh as meshes
+from jaxpose.train.checkpoint import Checkpoints, damage, set_aside_damaged
 from jaxpose.train.evaluate import Evaluator, Scores
 from jaxpose.train.log import LateMetrics, MetricLog, Window
 from jaxpose.train.run import Run, next_batch
@@ -70,7 +71,7 @@ class Record:
 
 
 def train(run: Run) -> tuple[State, Record]:
-    """Trains all stages, from the newest checkpoint of the work directory if there is one.
+    """Trains all stages, from the newest whole checkpoint of the work directory if there is one.
 
     Returns the final state and what was recorded on the way. Evaluations of finished stages leave their predictions
     in `workdir/predictions`.
@@ -78,9 +79,13 @@ def train(run: Run) -> tuple[State, Record]:
     Raises:
       Interrupted: after SIGTERM; everything up to the last finished update is saved.
       NonFiniteError: naming the step and the loss; the state before that update lies in `workdir/nonfinite`.
-      ValueError: if the checkpoint cannot be read.
+      ValueError: if the checkpoint cannot be read, or all are damaged.
     """
-    checkpoints = Checkpoints(run.workdir / "checkpoints")
+    folder = run.workdir / "checkpoints"
+    for line in meshes.by_first(lambda: set_aside_damaged(folder)):
+        if jax.process_index() == 0:
+            tqdm.tqdm.write(line)
+    checkpoints = Checkpoints(folder)
     total = checkpoints.latest()
     if total is not None:
         record = Record.read(checkpoints, total)
@@ -121,6 +126,9 @@ def _start(run: Run, workdir: Path) -> tuple[State, Record]:
         step = checkpoints.latest()
         if step is None or not (workdir / "results.json").exists():
             raise ValueError(f"config.start: found no finished run in {workdir}, expected one")
+        last = workdir / "checkpoints" / str(step)
+        if wrong := meshes.by_first(lambda: damage(last)):
+            raise ValueError(f"config.start: {last}: {wrong}, expected the whole checkpoint of a finished run")
         before = checkpoints.restore(step, run.abstract_states()[0])
         rows = checkpoints.meta(step)["evaluations"]
     finally:

@@ -111,10 +111,35 @@ def gather_names(names: list[str]) -> list[str]:
     """The names that any process holds, on every process."""
     if jax.process_count() == 1:
         return names
-    data = np.frombuffer(json.dumps(names).encode(), np.uint8)
+    return sorted({name for found in _gathered(names) for name in found})
+
+
+def by_first(function: Callable[[], Any]) -> Any:
+    """What a function returns on process 0, on every process: plain JSON. The others do not call it.
+
+    Raises:
+      ValueError: on every process, if it raised that or an OSError there.
+    """
+    if jax.process_count() == 1:
+        return function()
+    told: dict[str, Any] = {}
+    if jax.process_index() == 0:
+        try:
+            told = {"value": function()}
+        except (ValueError, OSError) as error:
+            told = {"error": str(error)}
+    told = _gathered(told)[0]
+    if "error" in told:
+        raise ValueError(told["error"])
+    return told["value"]
+
+
+def _gathered(value: Any) -> list[Any]:
+    """The JSON values of all processes."""
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
     longest = int(np.max(to_host(np.array([data.size], np.int32))))
     rows = to_host(np.pad(data, (0, longest - data.size), constant_values=32)[None])
-    return sorted({name for row in rows for name in json.loads(row.tobytes().decode())})
+    return [json.loads(row.tobytes().decode()) for row in rows]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from jaxpose.report.browse import Browsed, Joined, write_page
 from jaxpose.train import benchmark, loop, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
-from jaxpose.train.checkpoint import Checkpoints, write_json
+from jaxpose.train.checkpoint import Checkpoints, newest_whole, write_json
 from jaxpose.train.evaluate import Measures
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
@@ -69,18 +69,21 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
 
 
 def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
-    """Evaluates the newest checkpoint of a work directory and prints what it finds.
+    """Evaluates the newest whole checkpoint of a work directory and prints what it finds.
 
     Raises:
-      ValueError: if there is no checkpoint.
+      ValueError: if there is no checkpoint, or all are damaged.
     """
     _check_same_run(config, workdir)
     run = _build(config, workdir)
     folder = workdir / "checkpoints"
-    checkpoints = Checkpoints(folder) if folder.exists() else None
-    step = checkpoints.latest() if checkpoints else None
-    if checkpoints is None or step is None:
+    step, damaged = meshes.by_first(lambda: newest_whole(folder))
+    if step is None:
         raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
+    if jax.process_index() == 0:
+        for number, wrong in damaged.items():
+            print(f"{folder / str(number)}: {wrong}, so {step} is evaluated")
+    checkpoints = Checkpoints(folder)
     record = loop.Record.read(checkpoints, step)
     state = checkpoints.restore(step, run.abstract_states()[record.stage])
     checkpoints.close()

@@ -155,17 +155,23 @@ def test_another_configuration_cannot_resume(finished: Path, tmp_path: Path) -> 
     assert "config.seed: found 1, expected 0" in fails(unfinished, *TINY, "--config.seed=1")
 
 
-def test_a_corrupt_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
-    workdir = tmp_path / "corrupt"
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before_it(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
     (workdir / "results.json").unlink()
-    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    for path in (newest / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    message = fails(workdir, *TINY)
-    assert str(newest) in message
-    assert "found a checkpoint that cannot be read" in message
+    newest = workdir / "checkpoints" / "7"
+    weights = max((newest / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    name = weights.relative_to(newest)
+    assert f"{newest}: found {name} changed since it was written, so 5 is evaluated" in run(
+        workdir, *TINY, "--mode=eval"
+    )
+    printed = run(workdir, *TINY)
+    assert f"{newest}: found {name} changed since it was written; it is now 7.damaged" in printed
+    assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 WRONG = {
