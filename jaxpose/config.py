@@ -303,6 +303,21 @@ def fixed_part(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in flat.items() if not any(k == free or k.startswith(free + ".") for free in _FREE)}
 
 
+def completed(config: dict[str, Any], like: Any) -> dict[str, Any]:
+    """A JSON configuration that an earlier version wrote, with the defaults of the fields that it did not have."""
+    found = dict(config)
+    for field in dataclasses.fields(like):
+        value = getattr(like, field.name)
+        if field.name in found:
+            if dataclasses.is_dataclass(value) and isinstance(found[field.name], dict):
+                found[field.name] = completed(found[field.name], value)
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = _plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = _plain(field.default_factory())
+    return found
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -7,15 +7,17 @@ Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `br
 `compile` (what a recipe would take on the devices of `--topology`, which need not be here).
 """
 
-from jaxpose import huge_pages
+from jaxpose import huge_pages, interruption
 
 if __name__ == "__main__":
+    interruption.hold()
     huge_pages.start_with()  # before the slow imports, as it starts the program anew
+    interruption.end_at_once()
 
 import datetime
+import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +31,11 @@ from ml_collections import config_flags
 from jaxpose import config as configs
 from jaxpose.data import schemes
 from jaxpose.datasets import catalogue, prepare
+from jaxpose.interruption import RUN_AGAIN
 from jaxpose.report import browse
 from jaxpose.synth.write import Synthesis, synthesize
 from jaxpose.train import compare, loop, mesh, session
-
-RUN_AGAIN = 75  # exit status of a run that SIGTERM stopped: the same command goes on (sysexits.h: EX_TEMPFAIL)
+from jaxpose.train.workdir import InUseError
 
 _Kind = TypeVar("_Kind")
 
@@ -57,6 +59,9 @@ _WORKERS = flags.DEFINE_integer(
 
 def main(arguments: Sequence[str]) -> None:
     """Runs what the flags ask for; errors of the user's making are one line."""
+    interruption.end_in_order()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     if len(arguments) > 1:
         _fail(f"found argument {arguments[1]!r}, expected flags only")
     for noisy in ("absl", "jax", "orbax"):
@@ -79,6 +84,8 @@ def main(arguments: Sequence[str]) -> None:
     except loop.Interrupted as stopped:
         print(stopped)
         raise SystemExit(RUN_AGAIN) from None
+    except InUseError as error:
+        _fail(str(error), RUN_AGAIN)
     except (ValueError, OSError, ImportError, loop.NonFiniteError) as error:
         _fail(" ".join(str(error).split()))
 
@@ -86,8 +93,6 @@ def main(arguments: Sequence[str]) -> None:
 def _run(mode: str) -> None:
     config = _config()
     _keep_compiled_programs()
-    if mode == "train":
-        _heed_sigterm()
     mesh.initialize_processes()
     if _WORKDIR.value is None and jax.process_count() > 1:
         raise ValueError("found no --workdir, expected one that all processes share")
@@ -113,7 +118,6 @@ def _compare() -> None:
     config = _config_of(configs.Comparison, "--mode=compare: expected --config=configs/compare.py")
     configs.validate(config.base)
     _keep_compiled_programs()
-    _heed_sigterm()
     print(f"\nLook at {compare.compare(config, _workdir(), seeds=_SEEDS.value)}")
 
 
@@ -168,15 +172,6 @@ def _data_dir() -> Path:
     return Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else schemes.default_data_dir()
 
 
-def _heed_sigterm() -> None:
-    """Where there is nothing to save, before the first update and after the last, SIGTERM ends a run at once."""
-
-    def stop(*_: object) -> NoReturn:
-        raise SystemExit(RUN_AGAIN)
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 def _keep_compiled_programs() -> None:
     """Compiled programs are kept between runs, where `JAX_COMPILATION_CACHE_DIR` says or in the user's cache folder."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -202,9 +197,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         _fail(f"--config: {error}")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 2) -> NoReturn:
     print(f"jaxpose: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def run() -> None:

@@ -299,6 +299,20 @@ def test_released_words_are_the_released_settings() -> None:
     assert get_config("cc_ssl", "bodies").method.temporal_ratio is None
 
 
+def test_what_an_earlier_version_did_not_know_has_its_default() -> None:
+    config = get_config("regda", "rhd_h3d")
+    whole = configs.to_json(config)
+    earlier = json.loads(json.dumps(whole))
+    del earlier["data"]["cache"], earlier["mesh"], earlier["method"]["clip_false"], earlier["start"]
+    assert configs.completed(earlier, config) == whole
+    assert "cache" not in earlier["data"]
+    assert configs.completed({**whole, "seed": 7, "of_later": 1}, config) == {**whole, "seed": 7, "of_later": 1}
+    del earlier["steps"]["adapt"], earlier["data"]["margin"]  # a stage is no field, and this run's margin may be any
+    margin = dataclasses.replace(config, data=dataclasses.replace(config.data, margin=2.0))
+    found = configs.completed(earlier, margin)
+    assert (found["steps"], found["data"]["margin"]) == ({"pretrain": whole["steps"]["pretrain"]}, 1.25)
+
+
 def get_config(recipe: str, words: str) -> configs.Config:
     path = Path(__file__).parents[1] / "configs" / f"{recipe}.py"
     module: dict[str, Any] = {}

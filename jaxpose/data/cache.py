@@ -15,7 +15,7 @@ import shutil
 import socket
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +26,7 @@ import numpy as np
 import tqdm
 from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportMissingImports]
 
+from jaxpose import interruption
 from jaxpose.data.records import Source
 
 Element = dict[str, np.ndarray]
@@ -100,8 +101,10 @@ def cached(elements: Elements, cache: Cache, *, workers: int = 0, show: bool = T
     return _open(path, _make(elements, path, temporary, holds, workers=workers, show=show))
 
 
-def files_of(spec: str, *, root: str, source: Source, leave_out: str) -> dict[str, list[Any]]:
-    """The files and folders behind a source: relative path -> number of files, bytes, and digest of names and times.
+def files_of(
+    spec: str, *, root: str, source: Source, leave_out: Sequence[str], times: bool = True
+) -> dict[str, list[Any]]:
+    """The files and folders behind a source: relative path -> number of files, bytes, and digest of names and sizes.
 
     They are what the specification names and what the source reads from, as far as that is known without opening
     files: the videos that a SLEAP project refers to are not among them.
@@ -110,7 +113,8 @@ def files_of(spec: str, *, root: str, source: Source, leave_out: str) -> dict[st
       spec: of the domain, `SCHEME:PATH?OPTION=VALUE&...`.
       root: where its relative paths start.
       source: opened.
-      leave_out: a folder that does not count, the cache itself.
+      leave_out: folders that do not count, such as the cache itself.
+      times: whether the digest is also one of when the files were changed.
     """
     named, _, options = spec.partition(":")[2].partition("?")
     texts = [named, *(value for _, value in urllib.parse.parse_qsl(options))]
@@ -120,8 +124,8 @@ def files_of(spec: str, *, root: str, source: Source, leave_out: str) -> dict[st
         below = getattr(part, "folder", None) or getattr(getattr(part, "files", None), "path", None)
         if below is not None and Path(below) not in found.values():
             found["files"] = Path(below)
-    ignored = Path(leave_out).expanduser().resolve()
-    return {name: _summary(path, ignored) for name, path in found.items() if os.path.exists(path)}
+    ignored = {Path(folder).expanduser().resolve() for folder in leave_out}
+    return {name: _summary(path, ignored, times) for name, path in found.items() if os.path.exists(path)}
 
 
 def labels_of(source: Source) -> str:
@@ -210,7 +214,8 @@ def _in_order(elements: Elements, workers: int) -> Iterator[Element]:
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     dataset = grain.MapDataset.source(elements).to_iter_dataset(options)
     if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=interruption.leave_to_parent)
     return itertools.islice(iter(dataset), len(elements))
 
 
@@ -300,23 +305,24 @@ def _chain(source: Any) -> Iterator[Any]:
         source = getattr(source, "source", None)
 
 
-def _summary(path: Path, ignored: Path) -> list[Any]:
+def _summary(path: Path, ignored: Collection[Path], times: bool) -> list[Any]:
     digest, count, size = hashlib.sha256(), 0, 0
     for file in _files(path, ignored):
         state = file.stat()
-        name = file.relative_to(path).as_posix()
-        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        name = os.fsencode(file.relative_to(path).as_posix())
+        changed = f"\0{state.st_mtime_ns}" if times else ""
+        digest.update(name + f"\0{state.st_size}{changed}\n".encode())
         count, size = count + 1, size + state.st_size
     return [count, size, digest.hexdigest()[:16]]
 
 
-def _files(path: Path, ignored: Path) -> Iterator[Path]:
+def _files(path: Path, ignored: Collection[Path]) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
     for root, folders, files in os.walk(path, followlinks=True):
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and Path(root, name).resolve() != ignored
+            name for name in folders if not name.startswith(".") and Path(root, name).resolve() not in ignored
         )
         for name in sorted(files):
             file = Path(root, name)

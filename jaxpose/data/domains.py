@@ -120,5 +120,5 @@ def open_pair(
 
 
 def _cache(folder: str, domain: str, spec: str, root: str, source: Source) -> Cache:
-    files = files_of(spec, root=root, source=source, leave_out=folder)
+    files = files_of(spec, root=root, source=source, leave_out=[folder])
     return Cache(folder=folder, name=f"{domain}_train", asked={"spec": spec}, found={"files": files})

@@ -8,6 +8,7 @@ happens on the device.
 
 import dataclasses
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +17,10 @@ import cv2
 import grain
 import numpy as np
 
+from jaxpose import interruption
 from jaxpose.data import files, seeds
 from jaxpose.data.cache import Cache, Element, Elements, cached, labels_of
-from jaxpose.data.records import BrokenImageError, Record, Source
+from jaxpose.data.records import BrokenImageError, Record, Source, printable
 from jaxpose.data.views import name_of
 
 HostBatch = dict[str, Element]
@@ -88,9 +90,9 @@ class Crops:
     def name(self, index: int) -> str:
         """The name of a record, for messages; of a broken one, what is wrong with it."""
         try:
-            return name_of(self.source, index)
+            return printable(name_of(self.source, index))
         except BrokenImageError as error:
-            return str(error)
+            return printable(str(error))
 
     def _first_good(self, index: int) -> Element:
         """The element, or the next good one. No broken one is read twice, and no way over them is gone twice."""
@@ -291,6 +293,7 @@ def training_batches(
 
     Raises:
       ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
+      WorkerKilledError: by the iterator, if a reading process was killed.
     """
     for domain, read in reads.items():
         if read.batch_size % processes:
@@ -310,8 +313,23 @@ def training_batches(
     count = _FEW if workers else min(max(_FEW, ahead // source.image_bytes), _MANY)
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_read_options(count))
     if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        return _watched(iter(dataset.mp_prefetch(options, worker_init_fn=interruption.leave_to_parent)))
     return iter(dataset)
+
+
+class WorkerKilledError(Exception):
+    """A reading process was killed, for instance because there was no memory left."""
+
+
+def _watched(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        killed = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+        if killed is None:
+            raise
+        raise WorkerKilledError(f"a reading process was killed (status {killed[1]})") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

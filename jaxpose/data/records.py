@@ -67,8 +67,7 @@ class Note:
     example: str = ""
 
     def __post_init__(self) -> None:
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.example)
-        object.__setattr__(self, "example", shown)
+        object.__setattr__(self, "example", printable(self.example))
 
     def __str__(self) -> str:
         more = ", ..." if self.count > 1 else ""
@@ -101,6 +100,12 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record: ...
+
+
+def printable(name: str) -> str:
+    """A name with everything escaped that a terminal, a page or UTF-8 cannot take: bytes of file names that are no
+    text, line ends, control characters."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 class BrokenImageError(ValueError):

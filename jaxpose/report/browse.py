@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxpose.data import files
 from jaxpose.data.pipeline import crop
-from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Source
+from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Source, printable
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.report import draw, pages
 
@@ -101,11 +101,13 @@ def _describe(name: str, found: Browsed) -> _Set:
         try:
             image = files.decode_image(record["image"], record["name"])
         except BrokenImageError as error:
-            broken.append(str(error))
+            broken.append(printable(str(error)))
             continue
         element = crop(record, image, size=_SIZE, margin=_MARGIN)
         points, visible = element["keypoints"], element["visible"]
-        pictures.append((record["name"], pages.picture_uri(element["image"], points, visible, source.skeleton)))
+        pictures.append(
+            (printable(record["name"]), pages.picture_uri(element["image"], points, visible, source.skeleton))
+        )
         if (visible > 0).sum() > best[0]:
             best = (int((visible > 0).sum()), element["image"], points, visible)
     counted = np.unique(np.linspace(0, len(source) - 1, min(len(source), _COUNTED)).astype(int))

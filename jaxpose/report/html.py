@@ -44,7 +44,7 @@ def write_report(
     skeleton: Skeleton,
     references: Mapping[str, Sequence[text.EvaluationRow]] | None = None,
 ) -> Path:
-    """Writes `report.html`, with everything it shows inside it, and `figures/*.svg` into `workdir`.
+    """Writes `figures/*.svg` and at last `report.html`, with everything it shows inside it, into `workdir`.
 
     Args:
       workdir: created if missing.
@@ -92,7 +92,9 @@ def write_report(
         versions=results.get("versions", {}),
     )
     path = workdir / "report.html"
-    path.write_text(page, encoding="utf-8")
+    temporary = path.with_suffix(".html.tmp")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
     return path
 
 

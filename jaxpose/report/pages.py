@@ -17,7 +17,7 @@ PANEL = 256  # pixels of the shorter side of a drawn picture
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template beside this file."""
+    """A page from a template beside this file; what UTF-8 cannot take, of file names, is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -25,7 +25,8 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(template).render(**values)
+    page = environment.get_template(template).render(**values)
+    return page.encode("utf-8", "backslashreplace").decode()
 
 
 def picture_uri(image: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> str:

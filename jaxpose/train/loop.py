@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import os
 import signal
 import statistics
 import time
@@ -16,7 +17,7 @@ import numpy as np
 import tqdm
 
 from jaxpose.data.domains import Pair
-from jaxpose.data.pipeline import Crops
+from jaxpose.data.pipeline import Crops, WorkerKilledError
 from jaxpose.data.views import Subset
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.train import mesh as meshes
@@ -34,7 +35,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Interrupted(Exception):
-    """SIGTERM: the run was saved and can be resumed."""
+    """A signal, or the end of a reading process: the run was saved and can be resumed."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -77,7 +78,8 @@ def train(run: Run) -> tuple[State, Record]:
     in `workdir/predictions`.
 
     Raises:
-      Interrupted: after SIGTERM; everything up to the last finished update is saved.
+      Interrupted: after SIGINT or SIGTERM, or where a reading process was killed; everything up to the last finished
+        update is saved.
       NonFiniteError: naming the step and the loss; the state before that update lies in `workdir/nonfinite`.
       ValueError: if the checkpoint cannot be read, or all are damaged.
     """
@@ -198,10 +200,15 @@ def _train_stage(
                 clock = time.perf_counter()
                 state, alive, metrics = update(state, batch, seed_key, alive)
                 step += 1
+                killed = None
                 if step < stage.steps:
-                    batch, waited, idle = next_batch(batches, alive)
-                    record.data_wait_s += waited
-                    record.device_wait_s += idle
+                    try:
+                        batch, waited, idle = next_batch(batches, alive)
+                    except WorkerKilledError as error:
+                        killed = error
+                    else:
+                        record.data_wait_s += waited
+                        record.device_wait_s += idle
                 bad = late.take(step, metrics)
                 if bad is None and (step == stage.steps or step % config.log_every == 0):
                     bad = late.flush()
@@ -211,9 +218,9 @@ def _train_stage(
                 record.loop_s += durations[-1]
                 bar.update()
                 bar.set_postfix_str(f"{images / statistics.median(durations[-50:]):.0f} images/s {late.summary}")
-                if evaluator and step < stage.steps and step % config.eval_every == 0:
+                if evaluator and step < stage.steps and step % config.eval_every == 0 and not killed:
                     _log_evaluation(log, stage, step, before, _evaluate(run, evaluator, state))
-                interrupted = stop.raised(before + step)
+                interrupted = stop.raised(before + step) or killed is not None
                 # After the last step the stage is evaluated first; then it is saved in any case.
                 if step < stage.steps and (interrupted or step % config.checkpoint_every == 0):
                     bad = late.fetch()  # what is saved is the whole step, with its metrics
@@ -221,7 +228,10 @@ def _train_stage(
                         raise _non_finite(run, stage, state, *bad)
                     save(state)
                     if interrupted:
-                        raise Interrupted(f"saved at step {step} of {stage.name}; the same command goes on from there")
+                        why = f"{killed}; " if killed else ""
+                        raise Interrupted(
+                            f"{why}saved at step {step} of {stage.name}; the same command goes on from there"
+                        )
         record.step_s[stage.name] = statistics.median(durations)
     if evaluator and not any(row["stage"] == stage.name for row in record.evaluations):
         found = _evaluate(run, evaluator, state)
@@ -300,7 +310,7 @@ def _note_broken(record: Record, known: set[str], domain: str, name: str) -> Non
 
 
 class _StopFlag:
-    """Notes SIGTERM instead of dying of it.
+    """Notes SIGINT and SIGTERM instead of dying of them; a second SIGINT is not waited with.
 
     Several processes have to agree on the step at which they stop; there jax listens for SIGTERM, and Orbax is asked.
     """
@@ -309,8 +319,9 @@ class _StopFlag:
         self._checkpoints = checkpoints
         self._noted = False
         self._alone = jax.process_count() == 1
+        self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._note)}
         if self._alone:
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
             return
         # jax agrees on the number after the largest that any process has asked about, and says yes to that number
         # alone. For a notice that came before the first question that is 1: a resumed run must ask from there on.
@@ -323,10 +334,14 @@ class _StopFlag:
             self._noted = True
         return self._noted
 
-    def _note(self, *_: Any) -> None:
-        self._noted = True
+    def _note(self, number: int, *_: Any) -> None:
+        self._noted = self._alone
+        if not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)  # so that jax hears of it
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
 
     def restore(self) -> None:
-        """Gives SIGTERM back to whoever had it."""
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._before)
+        """Gives the signals back to whoever had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

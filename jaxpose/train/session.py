@@ -24,10 +24,11 @@ from jaxpose.report.browse import Browsed, Joined, write_page
 from jaxpose.train import benchmark, loop, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
-from jaxpose.train.checkpoint import Checkpoints, newest_whole, write_json
+from jaxpose.train.checkpoint import Checkpoints, newest_whole, read_json, write_json
 from jaxpose.train.evaluate import Measures
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
+from jaxpose.train.workdir import data_changes, held
 
 _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _SOME_RECORDS = 10_000  # of a domain whose data are not there
@@ -39,30 +40,41 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
 
     Raises:
       ValueError: in one line, before the first step, for whatever is wrong with configuration, data or checkpoint.
+      workdir.InUseError: if another process uses the work directory.
     """
     first = jax.process_index() == 0
     show &= first
     results_file = workdir / "results.json"
     _check_same_run(config, workdir)
-    if results_file.exists():
-        results = json.loads(results_file.read_text())
+    if results_file.exists() and (workdir / "report.html").exists():
+        results = read_json(results_file)
         if show:
             print(f"{workdir} is finished; delete it or choose another --workdir to train again.\n")
             print(text.summary_table(results))
         return results
     references = _references(config)
     run = _build(config, workdir)
-    if first:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", configs.to_json(config))
-    if show:
-        print(describe(run.pair))
-        print(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {run.workdir}")
-    state, record = loop.train(run)
-    results = _results(run, state, record)
-    if first:
-        html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
-        write_json(results_file, results)
+    with held(workdir):
+        _check_same_run(config, workdir)  # now that no other process writes to it
+        if first:
+            write_json(workdir / "config.json", configs.to_json(config))
+        if show:
+            print(describe(run.pair))
+            print(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {run.workdir}")
+        if results_file.exists():  # the report is missing
+            results = read_json(results_file)
+        else:
+            changes = meshes.by_first(
+                lambda: data_changes(workdir, run.pair, root=config.data.root, cache=config.data.cache)
+            )
+            if first and changes:
+                print("\n".join(changes))
+            state, record = loop.train(run)
+            results = _results(run, state, record) | {"data_changes": changes}
+            if first:
+                write_json(results_file, results)
+        if first:
+            html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
     if show:
         print(f"\n{text.summary_table(results)}\n\nReport: {workdir / 'report.html'}")
     return results
@@ -260,7 +272,7 @@ def _check_same_run(config: Config, workdir: Path) -> None:
         if (workdir / "checkpoints").exists():
             raise ValueError(f"{path}: found none beside the checkpoints, expected the configuration of the run")
         return
-    there = configs.fixed_part(json.loads(path.read_text()))
+    there = configs.fixed_part(configs.completed(read_json(path), config))
     here = configs.fixed_part(configs.to_json(config))
     for field in sorted(there.keys() | here.keys()):
         if there.get(field) != here.get(field):
@@ -330,7 +342,7 @@ def _references(config: Config) -> dict[str, list[dict[str, Any]]]:
     path = Path(config.oracle) / "results.json"
     if not path.exists():
         raise ValueError(f"config.oracle: found no {path}, expected the work directory of a finished run")
-    return {"oracle": json.loads(path.read_text())["evaluations"]}
+    return {"oracle": read_json(path)["evaluations"]}
 
 
 def _cases(run: Run) -> list[html.Case]:

@@ -220,9 +220,9 @@ def test_files_are_known_by_name_size_and_time_wherever_they_are(tmp_path: Path)
     spec = "deeplabcut:data?boxes=boxes.json&test=none"
 
     def found(root: Path) -> dict[str, list[Any]]:
-        return cache.files_of(spec, root=str(root), source=Random(), leave_out=str(root / "data" / "kept"))
+        return cache.files_of(spec, root=str(root), source=Random(), leave_out=[str(root / "data" / "kept")])
 
-    assert cache.files_of(f"images:none?train={'x' * 5000}", root=str(one), source=Random(), leave_out="") == {}
+    assert cache.files_of(f"images:none?train={'x' * 5000}", root=str(one), source=Random(), leave_out=[]) == {}
 
     first = found(one)
     assert {name: value[:2] for name, value in first.items()} == {"data": [2, 30], "boxes.json": [1, 10]}

@@ -1,6 +1,7 @@
 """The command line from the outside: what a run leaves, how it resumes, and what wrong input says."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -8,10 +9,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from commands import ROOT, TINY, command, environment, fails, history, results, run
 
 from jaxpose.main import RUN_AGAIN
+from jaxpose.train.workdir import held
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +148,62 @@ def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
         run(workdir)
         assert results(workdir)["fingerprint"] == expected, number
         shutil.rmtree(workdir)
+
+
+def test_a_run_of_an_earlier_version_goes_on(finished: Path, tmp_path: Path) -> None:
+    """Its configuration lacks fields, its checkpoints and work directory lack files; the report was not written."""
+    workdir = tmp_path / "earlier"
+    shutil.copytree(finished, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    del config["data"]["cache"], config["model"]["target_statistics"]
+    (workdir / "config.json").write_text(json.dumps(config))
+    for path in (*workdir.glob("checkpoints/*/digests.json"), workdir / "lock", workdir / "data.json"):
+        path.unlink()
+    (workdir / "results.json").unlink()
+    assert "config.model.target_statistics: found True, expected False" in fails(workdir, *TINY)
+    config["model"]["target_statistics"] = True
+    (workdir / "config.json").write_text(json.dumps(config))
+    run(workdir, *TINY)
+    assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
+
+
+def test_names_that_are_no_text_do_not_lose_the_end_of_a_run(tmp_path: Path) -> None:
+    """File names in an old encoding, one of them of a broken image, and a folder with such a name in the command."""
+    photos = tmp_path / os.fsdecode(b"photos-\xe9")
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        image = cv2.imencode(".png", rng.integers(0, 255, (40, 40, 3), np.uint8))[1].tobytes()
+        (photos / os.fsdecode(b"caf\xe9-%d.png" % i)).write_bytes(image[:60] if i == 3 else image)
+    workdir = tmp_path / "run"
+    target = [flag for flag in TINY if "data.target" not in flag] + [f"--config.data.target=images:{photos}"]
+    printed = run(workdir, *target)
+    assert "photos-\\udce9" in printed
+    (skipped,) = results(workdir)["skipped_records"]
+    assert "caf\\udce9-3.png" in skipped
+    report = (workdir / "report.html").read_text()
+    assert "caf\\udce9-3.png" in report
+
+    # A run whose report could not be written has its results, and the same command writes the report.
+    before = (workdir / "results.json").read_bytes()
+    (workdir / "report.html").unlink()
+    run(workdir, *target)
+    assert (workdir / "report.html").read_text() == report
+    assert (workdir / "results.json").read_bytes() == before
+
+    run(tmp_path / "page", f"--config.data.target=images:{photos}", "--mode=browse")
+    assert "caf\\udce9-0.png" in (tmp_path / "page" / "browse.html").read_text()
+
+
+def test_a_second_process_is_told_who_uses_the_work_directory(finished: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "used"
+    shutil.copytree(finished, workdir)
+    (workdir / "results.json").unlink()
+    with held(workdir):
+        done = subprocess.run(command(workdir, *TINY), cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == RUN_AGAIN
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"jaxpose: {workdir}: found it in use by process {os.getpid()} on ")
 
 
 def test_another_configuration_cannot_resume(finished: Path, tmp_path: Path) -> None:
