@@ -19,9 +19,10 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 from absl import app, flags
@@ -62,11 +63,12 @@ def main(arguments: Sequence[str]) -> None:
     interruption.end_in_order()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+    sys.unraisablehook = _show_of_main_thread
     if len(arguments) > 1:
         _fail(f"found argument {arguments[1]!r}, expected flags only")
-    for noisy in ("absl", "jax", "orbax"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("orbax").setLevel(logging.CRITICAL)
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax logs with tracebacks what it raises as well
     try:
         match _MODE.value:
             case "prepare":
@@ -162,6 +164,12 @@ def _config_of(kind: type[_Kind], message: str) -> _Kind:
         getattr(config, "base", None)  # where a file could not be read, this raises why
         raise ValueError(message)
     return config
+
+
+def _show_of_main_thread(ignored: Any) -> None:
+    """Shows an error that nobody can catch; not what a write that failed leaves behind in the threads of Orbax."""
+    if threading.current_thread() is threading.main_thread():
+        sys.__unraisablehook__(ignored)
 
 
 def _workdir() -> Path:

@@ -4,10 +4,11 @@ A checkpoint holds digests of its own files, so that one that was damaged afterw
 read, whatever the damage would have done to the state.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +59,44 @@ class Checkpoints:
             return self._manager.restore(step, args=args)["state"]
 
     def save(self, step: int, state: State, meta: Mapping[str, Any]) -> None:
-        """Copies the state off the devices and returns; the files are written meanwhile."""
-        self._manager.wait_until_finished()
+        """Copies the state off the devices and returns; the files are written meanwhile.
+
+        Raises:
+          OSError: if this one, or the one before, could not be written.
+        """
+        self._wait()
         self._saving = step
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta))),
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
+        with self._writable():
+            self._manager.save(step, args=args)
 
     def preempted(self, step: int) -> bool:
         """Whether the processes of a multi-host run have agreed to stop at this step."""
         return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
+        """Waits until everything is written.
+
+        Raises:
+          OSError: if the last one could not be written.
+        """
+        self._wait()
         self._manager.close()
+
+    def _wait(self) -> None:
+        with self._writable():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Turns whatever a full disk makes Orbax raise into one line."""
+        try:
+            yield
+        except Exception as error:
+            raise OSError(
+                f"{self._folder / str(self._saving)}: could not be written ({_first_line(error)}); with room for it "
+                "the same command goes on from the checkpoint before it"
+            ) from error
 
     def _write_digests(self) -> None:
         """Runs in Orbax's thread of process 0 when all files are there and the checkpoint has not yet its name."""
@@ -168,10 +191,26 @@ class _readable:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception):
-            first = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(
-                f"{self._path}: found a checkpoint that cannot be read ({first[0][:200]}), expected {self._expected}"
+                f"{self._path}: found a checkpoint that cannot be read ({_first_line(error)}), "
+                f"expected {self._expected}"
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first if len(first) < 400 else f"{first[:100]} ... {first[-250:]}"  # causes come last
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names a file in the error of a write that finds no room, which does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -192,5 +231,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file at once or not at all."""
     temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+    with naming(path):
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
     temporary.replace(path)

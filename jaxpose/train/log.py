@@ -13,6 +13,8 @@ import jax
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from jaxpose.train.checkpoint import naming
+
 _BOARD_SECONDS = 30.0  # for which TensorBoard files may lag behind
 
 Window = list[dict[str, float]]  # metrics of the updates since a mean was last written
@@ -32,7 +34,8 @@ class MetricLog:
         kept = b"".join(raw + b"\n" for raw, line in _lines(self._path) if line["total_step"] <= resume_at)
         if not self._path.exists() or self._path.read_bytes() != kept:
             temporary = self._path.with_suffix(".jsonl.tmp")
-            temporary.write_bytes(kept)
+            with naming(self._path):
+                temporary.write_bytes(kept)
             temporary.replace(self._path)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         self._board = _Board(workdir / "tensorboard", resume_at=resume_at)
@@ -113,7 +116,7 @@ class _Board:
 
     def __init__(self, folder: Path, *, resume_at: int):
         folder.mkdir(exist_ok=True)
-        self._path, self._flushed = folder, time.monotonic()
+        self._folder, self._flushed = folder, time.monotonic()
         self._writer = event_file_writer.EventsWriter(str(folder / "events"))
         # What an earlier part of the run wrote after this step does not count.
         self._add(Event(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -122,25 +125,26 @@ class _Board:
         for name, value in values.items():
             self._add(Event(step=step, summary=summary.scalar(name, value)))
         if time.monotonic() - self._flushed > _BOARD_SECONDS:
-            self._writer.flush()
+            with naming(self._folder):
+                self._writer.flush()
             self._flushed = time.monotonic()
 
     def _add(self, event: Any) -> None:
         event.wall_time = time.time()
-        self._writer.write_event(event)
+        with naming(self._folder):
+            self._writer.write_event(event)
 
     def close(self) -> None:
-        self._writer.close()
+        with naming(self._folder):
+            self._writer.close()
 
 
 def _append(file: int, data: bytes, path: Path) -> None:
     """Appends in one call, so that a kill leaves all of it or nothing."""
-    try:
+    with naming(path):
         written = os.write(file, data)
         if written < len(data):  # there was room for a part; what is missing raises
             os.write(file, data[written:])
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """The training loop: stages one after the other, resumable at any update."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -106,7 +107,10 @@ def train(run: Run) -> tuple[State, Record]:
         if checkpoints.latest() != step:
             checkpoints.save(step, state, dataclasses.asdict(record))
 
-    try:
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(stop.restore)
+        at_end.callback(checkpoints.close)
+        at_end.callback(log.close)
         while True:
             state = _train_stage(run, state, record, log, save, stop)
             if record.stage + 1 == len(run.stages):
@@ -114,11 +118,9 @@ def train(run: Run) -> tuple[State, Record]:
             record.stage += 1
             state = run.initial_state(record.stage, state)
         record.wall_s = wall_before + time.perf_counter() - started
-        return state, record
-    finally:
-        stop.restore()
-        log.close()
-        checkpoints.close()
+    if stop.noted:
+        raise Interrupted("saved at the end; the same command writes the results")
+    return state, record
 
 
 def _start(run: Run, workdir: Path) -> tuple[State, Record]:
@@ -317,7 +319,7 @@ class _StopFlag:
 
     def __init__(self, checkpoints: Checkpoints, *, done: int) -> None:
         self._checkpoints = checkpoints
-        self._noted = False
+        self.noted = False  # of several processes, only what all have agreed on
         self._alone = jax.process_count() == 1
         self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._note)}
         if self._alone:
@@ -331,11 +333,11 @@ class _StopFlag:
     def raised(self, total_step: int) -> bool:
         """Whether to save and stop after this step, or one before it at which the run could not stop."""
         if not self._alone and self._checkpoints.preempted(total_step):
-            self._noted = True
-        return self._noted
+            self.noted = True
+        return self.noted
 
     def _note(self, number: int, *_: Any) -> None:
-        self._noted = self._alone
+        self.noted |= self._alone
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)  # so that jax hears of it
         if number == signal.SIGINT:

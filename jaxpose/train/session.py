@@ -24,7 +24,7 @@ from jaxpose.report.browse import Browsed, Joined, write_page
 from jaxpose.train import benchmark, loop, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
-from jaxpose.train.checkpoint import Checkpoints, newest_whole, read_json, write_json
+from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, read_json, write_json
 from jaxpose.train.evaluate import Measures
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
@@ -74,7 +74,8 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             if first:
                 write_json(results_file, results)
         if first:
-            html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
+            with naming(workdir / "report.html"):
+                html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
     if show:
         print(f"\n{text.summary_table(results)}\n\nReport: {workdir / 'report.html'}")
     return results

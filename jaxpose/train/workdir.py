@@ -14,7 +14,7 @@ from typing import Any
 from jaxpose.data.cache import files_of, labels_of
 from jaxpose.data.domains import Pair
 from jaxpose.train import mesh as meshes
-from jaxpose.train.checkpoint import read_json, write_json
+from jaxpose.train.checkpoint import naming, read_json, write_json
 
 
 class InUseError(Exception):
@@ -36,7 +36,8 @@ def held(workdir: Path) -> Iterator[None]:
     def take() -> str | None:
         workdir.mkdir(parents=True, exist_ok=True)
         lock.append(os.open(workdir / "lock", os.O_RDWR | os.O_CREAT, 0o666))
-        return _take(lock[0])
+        with naming(workdir / "lock"):
+            return _take(lock[0])
 
     try:
         holder = meshes.by_first(take)

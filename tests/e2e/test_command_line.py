@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -24,10 +26,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "whole"
     run(workdir, *TINY)
     return workdir
-
-
-def without_times(lines: list[dict]) -> list[dict]:
-    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
 
 
 def test_a_run_leaves_what_the_readme_promises(finished: Path) -> None:
@@ -77,6 +75,13 @@ def test_evaluation_mode_finds_the_final_rows_again(finished: Path) -> None:
     assert printed == final
 
 
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Waits until a running process has made a path."""
+    deadline = time.monotonic() + 300
+    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+
+
 def interrupt(workdir: Path, sent: signal.Signals, ready: str, *arguments: str) -> int:
     """Starts a run and sends it a signal once a path in its work directory exists."""
     process = subprocess.Popen(
@@ -86,9 +91,7 @@ def interrupt(workdir: Path, sent: signal.Signals, ready: str, *arguments: str) 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
-    while not (workdir / ready).exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
+    wait_for(workdir / ready, process)
     process.send_signal(sent)
     return process.wait(timeout=120)
 
@@ -101,7 +104,7 @@ def test_a_killed_run_resumes_to_the_same_result(finished: Path, tmp_path: Path,
     run(workdir, *TINY)
     assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
     assert results(workdir)["evaluations"] == results(finished)["evaluations"]
-    assert without_times(history(workdir)) == without_times(history(finished))
+    assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 def test_sigterm_saves_and_asks_to_be_run_again(finished: Path, tmp_path: Path) -> None:
@@ -113,9 +116,67 @@ def test_sigterm_saves_and_asks_to_be_run_again(finished: Path, tmp_path: Path) 
     assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
 
 
-def test_sigterm_before_the_first_update_asks_to_be_run_again(tmp_path: Path) -> None:
-    assert interrupt(tmp_path / "early", signal.SIGTERM, "config.json") == RUN_AGAIN
-    assert not (tmp_path / "early" / "results.json").exists()
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ready", ["", "config.json"], ids=["importing", "before the first update"])
+def test_signals_are_answered_from_the_first_moment(tmp_path: Path, sent: signal.Signals, ready: str) -> None:
+    process = subprocess.Popen(
+        command(tmp_path / "run", *TINY), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if ready:
+        wait_for(tmp_path / "run" / ready, process)
+    else:
+        time.sleep(1)
+    process.send_signal(sent)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == RUN_AGAIN
+    assert error.decode().strip() == f"stopped by {sent.name}; the same command goes on from what is saved"
+
+
+def readers_of(process: subprocess.Popen) -> list[int]:
+    listed = subprocess.run(["ps", "-ww", "-o", "pid,args", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
+
+
+def test_ctrl_c_saves_and_a_killed_reader_does(finished: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches the reading processes as well, which leave it to the run; one of them that is killed ends it."""
+    workdir = tmp_path / "run"
+
+    def part(signalled: Callable[[subprocess.Popen, list[int]], None], lines: int) -> str:
+        with subprocess.Popen(
+            command(workdir, *TINY, "--config.data.workers=2", "--config.steps.adapt=500", "--config.eval_every=500"),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                while not (workdir / "metrics.jsonl").exists() or len(history(workdir)) < lines:
+                    assert process.poll() is None
+                    time.sleep(0.01)
+                readers = readers_of(process)
+                assert len(readers) == 2
+                signalled(process, readers)
+                printed, error = process.communicate(timeout=120)
+            finally:
+                process.kill()
+        assert process.returncode == RUN_AGAIN, error
+        assert "Traceback" not in error
+        for reader in readers:  # none is left
+            with pytest.raises(ProcessLookupError):
+                os.kill(reader, 0)
+        return printed.splitlines()[-1]
+
+    def ctrl_c(process: subprocess.Popen, readers: list[int]) -> None:
+        for number in (*readers, process.pid):
+            os.kill(number, signal.SIGINT)
+
+    line = part(ctrl_c, 12)
+    stopped = int(re.fullmatch(r"saved at step (\d+) of adapt; the same command goes on from there", line)[1])
+    line = part(lambda _, readers: os.kill(readers[0], signal.SIGKILL), len(history(workdir)) + 5)
+    killed = re.fullmatch(r"a reading process was killed \(status -9\); saved at step (\d+) of adapt; .*", line)
+    assert killed, line
+    assert int(killed[1]) >= stopped + 5
 
 
 @pytest.mark.slow
@@ -204,6 +265,43 @@ def test_a_second_process_is_told_who_uses_the_work_directory(finished: Path, tm
     assert done.returncode == RUN_AGAIN
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"jaxpose: {workdir}: found it in use by process {os.getpid()} on ")
+
+
+# In a name space of its own, where anybody may mount: a small disk, full but for some KiB, then with room.
+SMALL_DISK = """
+mount -t tmpfs -o size=4m none "$DISK" || exit 99
+head -c "$(($(df --output=avail -B1 "$DISK" | tail -1) - FREE))" /dev/zero > "$DISK/fill"
+"$@" 2> "$RESULT/full"
+echo $? > "$RESULT/status"
+rm "$DISK/fill"
+"$@" && cp "$DISK/run/results.json" "$DISK/run/metrics.jsonl" "$RESULT"
+"""
+
+
+@pytest.mark.parametrize("free", [60, *(pytest.param(kib, marks=pytest.mark.slow) for kib in (0, 8, 900, 2200))])
+def test_a_full_disk_is_one_line_and_costs_nothing(finished: Path, tmp_path: Path, free: int) -> None:
+    disk, result = tmp_path / "disk", tmp_path / "result"
+    disk.mkdir()
+    result.mkdir()
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", *command(disk / "run", *TINY)],
+        cwd=ROOT,
+        env=environment(DISK=str(disk), RESULT=str(result), FREE=str(1024 * free)),
+        capture_output=True,
+        text=True,
+    )
+    if not (result / "status").exists():
+        pytest.skip(f"no small disk can be mounted: {done.stderr}")
+    error = (result / "full").read_text()
+    assert (result / "status").read_text() == "2\n", error
+    assert "Traceback" not in error
+    line = error.splitlines()[-1]
+    assert line.startswith("jaxpose: ")
+    assert "No space left on device" in line
+    assert str(disk / "run") in line
+    assert done.returncode == 0, done.stderr
+    assert results(result)["fingerprint"] == results(finished)["fingerprint"]
+    assert (result / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
 
 
 def test_another_configuration_cannot_resume(finished: Path, tmp_path: Path) -> None:
