@@ -3,11 +3,12 @@
     python tests/e2e/kills.py --kills=100
 
 Every kill is a SIGKILL: during the start, or while the run trains, evaluates, writes checkpoints, results and report. A
-run is killed as often as it takes to finish; then parameters (fingerprint), predictions, evaluations and the log have to
-be the same, byte for byte. The interpreter imports once and forks, so that a part of a run starts in seconds.
+run is killed as often as it takes to finish; then parameters (fingerprint), predictions, evaluations and the log have
+to be the same, byte for byte. The interpreter imports once and forks, so that a part of a run starts in seconds.
 """
 
 import argparse
+import importlib
 import os
 import random
 import signal
@@ -17,8 +18,7 @@ import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
-from commands import ROOT, TINY, command, environment, results
+commands = importlib.import_module("commands")
 
 # The ends of the log's windows, checkpoints and evaluations fall on different steps.
 STEPS = ("--config.steps.pretrain=5", "--config.steps.adapt=12", "--config.eval_every=5", "--config.log_every=3")
@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    os.chdir(ROOT)
+    os.chdir(commands.ROOT)
     os.environ.clear()
-    os.environ.update(environment())
+    os.environ.update(commands.environment())
     with tempfile.TemporaryDirectory() as folder:
         sys.exit(0 if compare(Path(folder), chosen.kills, random.Random(chosen.seed)) else 1)
 
@@ -69,7 +69,7 @@ def start(workdir: Path) -> int:
     with open(f"{workdir}.log", "ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.argv = command(workdir, *TINY, *STEPS)[2:]
+    sys.argv = commands.command(workdir, *commands.TINY, *STEPS)[2:]
     try:
         program.run()
         os._exit(0)
@@ -103,7 +103,7 @@ def killed_early(pid: int, workdir: Path, draw: random.Random, duration: float, 
 
 def left_by(workdir: Path) -> dict[str, object]:
     """What has to be the same."""
-    found = results(workdir)
+    found = commands.results(workdir)
     files = [workdir / "metrics.jsonl", *sorted((workdir / "predictions").iterdir())]
     unfinished = [path.name for path in workdir.rglob("*tmp*")]
     words = {name: found[name] for name in ("fingerprint", "evaluations", "skipped_records", "data_changes")}
