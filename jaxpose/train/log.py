@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 from tensorboardX import event_file_writer, summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from jaxpose.train.checkpoint import naming
 
