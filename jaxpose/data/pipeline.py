@@ -86,15 +86,13 @@ class Crops:
         return _cut(record, image, self.joints, size=self.size, margin=self.margin, box=record.get("bbox"))
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The keypoints (K, 2) and visibility (K,) of an element; pixels are decoded only where their number matters.
+        """The keypoints (K, 2) and visibility (K,) of an element, without its pixels.
 
         Raises:
-          BrokenImageError: if they had to be decoded and cannot.
+          BrokenImageError: if the size of an image is needed and cannot be found.
         """
         record = self.source[index]
-        shape = np.shape(record["image"])[:2]
-        if not shape and "bbox" not in record:
-            shape = files.decode_image(record["image"], record["name"]).shape[:2]
+        shape = () if "bbox" in record else files.image_shape(record["image"], record["name"])
         keypoints, visible = _labels(record, *_square(record, shape, size=self.size, margin=self.margin), self.size)
         return keypoints[self.joints], visible[self.joints]
 
