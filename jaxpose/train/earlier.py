@@ -20,6 +20,7 @@ _OF_A_START = (
     "optim.pretrain_rule",
     "data.source",
 )
+_KEYS = {"config", "evaluations", "fingerprint", "pair", "recipe", "timing"}
 _DRAW = inputs.CLEAN.draw.__name__  # of methods that draw labels in one way only
 _OF_AN_ORACLE = ("data.target", "data.margin")  # PCK's threshold is a fraction of the crop
 
@@ -73,7 +74,13 @@ def _finished(field: str, workdir: str | None) -> tuple[Path, dict[str, Any]]:
     path = folder / "results.json"
     if not path.exists():
         raise ValueError(f"config.{field}: found no {path}, expected the work directory of a finished run")
-    return folder, json.loads(path.read_text())
+    try:
+        results = json.loads(path.read_text())
+    except ValueError:
+        results = None
+    if not isinstance(results, dict) or not results.keys() >= _KEYS:
+        raise ValueError(f"config.{field}: found no results of a run in {path}, expected an object with {min(_KEYS)!r}")
+    return folder, results
 
 
 def _same_joints(field: str, folder: Path, results: Mapping[str, Any], joints: Sequence[str]) -> None:

@@ -93,6 +93,13 @@ def test_a_start_of_another_kind_is_named(
         earlier.start(changed(start=folder), JOINTS, FIRST)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": "oracle"}', "\0"])
+def test_damaged_results_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=r"^config\.oracle: found no results of a run in .*results\.json"):
+        earlier.oracle(changed(oracle=str(tmp_path)), JOINTS)
+
+
 def test_an_oracle_gives_its_rows_of_the_target(tmp_path: Path) -> None:
     oracle = Supervised(name="oracle", domain="target")
     folder = finished(tmp_path / "run", changed(method=oracle, data=Data(source="hands:studio"), model=Model(width=8)))
