@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxpose import config as configs
 from jaxpose.config import Config
-from jaxpose.recipes import inputs
 from jaxpose.recipes.stage import Stage
 
 # What the networks and the optimizers of a first stage are made of, and what it has learned from.
@@ -21,7 +20,7 @@ _OF_A_START = (
     "data.source",
 )
 _KEYS = {"config", "evaluations", "fingerprint", "pair", "recipe", "timing"}
-_DRAW = inputs.CLEAN.draw.__name__  # of methods that draw labels in one way only
+_READ = "clean_points"  # of methods that draw and read maps in one way only
 _OF_AN_ORACLE = ("data.target", "data.margin")  # PCK's threshold is a fraction of the crop
 
 
@@ -41,9 +40,9 @@ def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]
         )
     _same_joints("start", folder, results, joints)
     _same_fields("start", folder, found, config, _OF_A_START)
-    drawn = [made["method"].get("coding", {}).get("draw", _DRAW) for made in (found, configs.to_json(config))]
-    if drawn[0] != drawn[1]:  # read another way, maps are half a stride off
-        raise ValueError(f"config.start: found {drawn[0]} in {folder}, expected the label maps {drawn[1]}")
+    read = [made["method"].get("coding", {}).get("read", _READ) for made in (found, configs.to_json(config))]
+    if read[0] != read[1]:  # the other way is half a stride off
+        raise ValueError(f"config.start: found maps to be read by {read[0]} in {folder}, expected by {read[1]}")
     return {
         "workdir": str(folder),
         "recipe": results["recipe"],

@@ -77,7 +77,7 @@ def test_a_start_of_the_same_kind_is_described(tmp_path: Path) -> None:
         (
             {"method": Supervised(coding=inputs.RELEASED)},
             {},
-            "found released_labels in .*, expected the label maps clean_labels",
+            "found maps to be read by released_points in .*, expected by clean_points",
         ),
         ({"method": Supervised(name="oracle", domain="target")}, {}, "found a run of oracle in .*, expected one that"),
         ({}, {"joints": ("a", "b", "d")}, r"found joint 'd' in only one of .* \(3 joints\) and this run \(3\)"),
