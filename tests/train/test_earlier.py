@@ -10,7 +10,7 @@ import pytest
 from jaxpose import config as configs
 from jaxpose.config import Config, Data, Model
 from jaxpose.recipes import inputs
-from jaxpose.recipes.stage import Stage
+from jaxpose.recipes.stage import Stage, initial_state
 from jaxpose.recipes.supervised import Supervised
 from jaxpose.train import earlier
 
@@ -19,8 +19,8 @@ FIRST = Stage(
     name="pretrain",
     steps=5,
     reads={"source": ("image",)},
-    init=lambda key, previous: None,
-    step=lambda state, batch, key: None,
+    init=lambda key, previous: initial_state(params={}, stats={}, optimizers={}),
+    step=lambda state, batch, key: (state, {}),
     predict=None,
 )
 
