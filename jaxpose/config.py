@@ -98,9 +98,9 @@ class Config:
       metrics: what is reported: `pck`, `tllib_pck` (the released evaluation), `mae` (in the units of the data).
       pck_thresholds: fractions of the image side.
       eval_every, checkpoint_every, log_every: in steps.
-      oracle: work directory of a finished oracle run, to be shown beside this one.
+      oracle: work directory of a finished oracle run on the same target, to be shown beside this one.
       start: work directory of a finished run whose last stage stands for this one's first: several methods adapt one
-        source model.
+        source model. Networks, joints and source data are the same; it is measured on this run's data.
     """
 
     method: Any

@@ -121,6 +121,20 @@ def decode_image(data: bytes | np.ndarray, name: str, *, upright: bool = False) 
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def image_shape(data: bytes | np.ndarray, name: str) -> tuple[int, int]:
+    """Height and width of what `decode_image` makes of an image, from its header alone where that says them.
+
+    Raises:
+      BrokenImageError: if the image had to be decoded and cannot.
+    """
+    if isinstance(data, bytes) and not data.startswith(_TIFF):  # which may be turned
+        width, height = _stated_size(data)
+        if width and height:
+            return height, width
+    height, width = decode_image(data, name).shape[:2]
+    return height, width
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FileSource:
     """A source (`records.Source`) of image files with label arrays.
@@ -238,6 +252,7 @@ def _tar_spans(path: pathlib.Path) -> dict[str, tuple[int, int]]:
 
 
 _JPEG = b"\xff\xd8"
+_TIFF = (b"II*\0", b"MM\0*")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -305,7 +320,7 @@ def _stated_size(data: bytes) -> tuple[int, int]:
             return width, height
         if data.startswith(b"RIFF") and data[8:16] == b"WEBPVP8X":
             return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-        if data.startswith((b"II*\0", b"MM\0*")):
+        if data.startswith(_TIFF):
             return _tiff_size(data)
     except struct.error:
         pass

@@ -35,8 +35,8 @@ class Crops:
 
     An element has `image` uint8 (S, S, 3), `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,),
     `index` int32: the record, and `broken` int32: the record that was asked for if its image cannot be decoded and
-    the next good one stands in for it, else -1. Where the records have them, also `keypoints3d` float32 (K, 3) and
-    `intrinsics` float32 (3, 3) of the crop.
+    the next good one stands in for it, else -1; and `scale` float32: its pixels per pixel of the stored image. Where
+    the records have them, also `keypoints3d` float32 (K, 3) and `intrinsics` float32 (3, 3) of the crop.
 
     Attributes:
       source: where the records come from.
@@ -86,6 +86,17 @@ class Crops:
         """The element of some records and their decoded images, without `index` and `broken`."""
         (record,), (image,) = records, images
         return _cut(record, image, self.joints, size=self.size, margin=self.margin, box=record.get("bbox"))
+
+    def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The keypoints (K, 2) and visibility (K,) of an element, without its pixels.
+
+        Raises:
+          BrokenImageError: if the size of an image is needed and cannot be found.
+        """
+        record = self.source[index]
+        shape = () if "bbox" in record else files.image_shape(record["image"], record["name"])
+        keypoints, visible = _labels(record, *_square(record, shape, size=self.size, margin=self.margin), self.size)
+        return keypoints[self.joints], visible[self.joints]
 
     def name(self, index: int) -> str:
         """The name of a record, for messages; of a broken one, what is wrong with it."""
@@ -197,17 +208,7 @@ def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np
     The aspect ratio is kept; what lies outside the image is black. The intrinsics become those of the crop.
     """
     height, width = image.shape[:2]
-    box = record.get("bbox") if box is None else box
-    if box is not None:
-        x, y, w, h = (float(v) for v in box)
-        side = max(margin * max(w, h), 1.0)
-    else:
-        x, y, w, h = 0.0, 0.0, float(width), float(height)
-        side = max(w, h)
-    scale = size / side
-    # Pixel centres are at integers: a box from x of width w is centred on x + (w - 1) / 2.
-    centre = np.array([x + (w - 1) / 2, y + (h - 1) / 2])
-    offset = (size - 1) / 2 - scale * centre
+    scale, offset = _square(record, (height, width), size=size, margin=margin, box=box)
     if scale == 1.0 and not offset.any() and image.shape[:2] == (size, size):
         pixels = image
     else:
@@ -218,12 +219,12 @@ def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np
             blurred = image
         matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
         pixels = cv2.warpAffine(blurred, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    keypoints = (record["keypoints"] * scale + offset).astype(np.float32)
-    inside = ((keypoints > -0.5) & (keypoints < size - 0.5)).all(axis=-1)
+    keypoints, visible = _labels(record, scale, offset, size)
     element = {
         "image": pixels,
-        "keypoints": np.where(np.isfinite(keypoints), keypoints, 0.0).astype(np.float32),
-        "visible": np.where(inside, record["visible"], 0).astype(np.uint8),
+        "keypoints": keypoints,
+        "visible": visible,
+        "scale": np.array(scale, np.float32),
     }
     if "keypoints3d" in record:
         element["keypoints3d"] = record["keypoints3d"].astype(np.float32)
@@ -231,6 +232,31 @@ def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np
         to_crop = np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1]])
         element["intrinsics"] = (to_crop @ record["intrinsics"]).astype(np.float32)
     return element
+
+
+def _square(
+    record: Record, shape: Sequence[int], *, size: int, margin: float, box: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
+    """Scale and offset (2,) from an image to its crop; the image's shape is only read where there is no box."""
+    box = record.get("bbox") if box is None else box
+    if box is not None:
+        x, y, w, h = (float(v) for v in box)
+        side = max(margin * max(w, h), 1.0)
+    else:
+        x, y, w, h = 0.0, 0.0, float(shape[1]), float(shape[0])
+        side = max(w, h)
+    scale = size / side
+    # Pixel centres are at integers: a box from x of width w is centred on x + (w - 1) / 2.
+    centre = np.array([x + (w - 1) / 2, y + (h - 1) / 2])
+    return scale, (size - 1) / 2 - scale * centre
+
+
+def _labels(record: Record, scale: float, offset: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints (K, 2) in the crop, and visible (K,), 0 outside it."""
+    keypoints = (record["keypoints"] * scale + offset).astype(np.float32)
+    inside = ((keypoints > -0.5) & (keypoints < size - 0.5)).all(axis=-1)
+    visible = np.where(inside, record["visible"], 0).astype(np.uint8)
+    return np.where(np.isfinite(keypoints), keypoints, 0.0).astype(np.float32), visible
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -348,7 +374,7 @@ class _EvaluationBatches:
         local = self.batch_size // self.processes
         indices = index * self.batch_size + self.process * local + np.arange(local)
         rows = [self.crops[int(i) if i < len(self.crops) else 0] for i in indices]
-        batch = stack(rows, ("image", "keypoints", "visible"))
+        batch = stack(rows, ("image", "keypoints", "visible", "scale"))
         # A broken image is no evidence for or against the model, so its stand-in is not counted.
         batch["row"] = (indices < len(self.crops)) & (batch["broken"] < 0)
         return batch

@@ -55,11 +55,15 @@ def pck(
     Points and threshold are in pixels of the network's input: PCK@0.05 of a 256 pixel input is 12.8. Where
     `mask` is False, both points may hold anything, NaN included.
     """
-    distance = jnp.linalg.norm(predicted - keypoints, axis=-1)
     return PCK(
-        correct=jnp.sum(mask & (distance < threshold), axis=0, dtype=jnp.int32),
+        correct=jnp.sum(mask & (distances(predicted, keypoints) < threshold), axis=0, dtype=jnp.int32),
         count=jnp.sum(mask, axis=0, dtype=jnp.int32),
     )
+
+
+def distances(predicted: Float[Array, "B K 2"], keypoints: Float[Array, "B K 2"]) -> Float[Array, "B K"]:
+    """Distances between predictions and labels."""
+    return jnp.linalg.norm(predicted - keypoints, axis=-1)
 
 
 @jax.tree_util.register_dataclass

@@ -56,23 +56,31 @@ def disparity_curve(history: History, folder: Path) -> Path | None:
     return _save(figure, axes, folder / "disparity.svg")
 
 
-def methods_plot(title: str, ends: Mapping[str, Sequence[float]], folder: Path) -> Path:
-    """Methods by mean and deviation of a metric, the best at the top; returns the file written."""
-    figure, axes = _figure(title)
-    names = sorted(ends, key=lambda name: ends[name][0])
-    figure.set_size_inches(5.2, 0.9 + 0.28 * len(names))
+def methods_plot(
+    metric: str, ends: Mapping[str, Sequence[float | None]], floor: float | None, where: str, folder: Path
+) -> Path:
+    """Methods by mean and deviation (None of one seed) of a metric, the best at the top; returns the file written.
+
+    `floor` is what the mean pose reaches; `where` says what was measured.
+    """
+    figure, axes = _figure(text.metric_title(metric))
+    lower = text.lower_is_better(metric)
+    known = {name: (mean, deviation) for name, (mean, deviation) in ends.items() if mean is not None}
+    names = sorted(known, key=lambda name: known[name][0], reverse=lower)
+    figure.set_size_inches(5.2, (0.9 if floor is None else 1.2) + 0.28 * len(names))
     for i, name in enumerate(names):
-        mean, deviation = ends[name]
-        colour = INK if name in ("source-only", "oracle") else _DOMAINS["target"]
+        mean, deviation = known[name]
+        colour = INK if name in (text.SOURCE_ONLY, text.ORACLE) else _DOMAINS["target"]
         axes.errorbar(mean, i, xerr=deviation, fmt="o", color=colour, markersize=5, linewidth=1.4)
+    if floor is not None:
+        axes.axvline(floor, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0, label=text.FLOOR)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("target test", color=INK, fontsize=8.5)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlabel(where, color=INK, fontsize=8.5)
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    if not text.lower_is_better(title.lower()):
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-    else:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    percent, plain = PercentFormatter(1, decimals=None), FuncFormatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter(plain if lower else percent)
     return _save(figure, axes, folder / "methods.svg")
 
 

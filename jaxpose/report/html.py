@@ -42,20 +42,18 @@ def write_report(
     history: Sequence[Mapping[str, Any]],
     cases: Sequence[Case],
     skeleton: Skeleton,
-    references: Mapping[str, Sequence[text.EvaluationRow]] | None = None,
 ) -> Path:
     """Writes `figures/*.svg` and at last `report.html`, with everything it shows inside it, into `workdir`.
 
     Args:
       workdir: created if missing.
-      results: the content of results.json: `evaluations` (the last row of each stage, see
-        `text.tables`), `recipe`, `pair`, `seed`, `fingerprint`, `timing`, `devices`, `versions`,
-        `skipped_records`, `data_notes`, `config`, and `source` and `target`, the names of the data sets. Any of them
-        may be missing.
+      results: the content of results.json: `evaluations` (the last row of each stage) and `references` (columns
+        beside the stages: name -> rows of another run, a paper or the mean pose), see `text.tables`; `notes`,
+        `recipe`, `pair`, `seed`, `fingerprint`, `timing`, `machine`, `devices`, `versions`, `skipped_records`,
+        `data_notes`, `config`, and `source` and `target`, the names of the data sets. Any of them may be missing.
       history: the lines of metrics.jsonl, see `figures.learning_curves`.
       cases: pictures to choose from; at most 24 are shown.
       skeleton: of the cases.
-      references: columns beside the stages: name -> evaluation rows of another run or a paper.
 
     Returns:
       The path of the report.
@@ -63,7 +61,7 @@ def write_report(
     folder = workdir / "figures"
     files = figures.learning_curves(history, folder)
     disparity = figures.disparity_curve(history, folder)
-    tables = text.tables(results, references)
+    tables = text.tables(results)
     first = [t for t in tables if (t.domain, t.split) == (tables[0].domain, tables[0].split)]
     source = [t for t in tables if t.domain == "source" and t not in first]
     sides = {
@@ -78,6 +76,8 @@ def write_report(
         adapted=" \N{RIGHTWARDS ARROW} ".join(results[k] for k in ("source", "target") if results.get(k)),
         headline=text.headline(results),
         facts=_facts(results),
+        notes=results.get("notes", ()),
+        clips=text.clip_table(results),
         first=first,
         source=source,
         others=[t for t in tables if t not in first and t not in source],
@@ -198,6 +198,7 @@ def _facts(results: Mapping[str, Any]) -> dict[str, str]:
     timing = results.get("timing", {})
     devices = collections.Counter(map(str, results.get("devices", ())))
     facts = {
+        "machine": str(results.get("machine", "")),
         "devices": ", ".join(f"{n} \N{MULTIPLICATION SIGN} {d}" if n > 1 else d for d, n in devices.items()),
         "duration": _duration(timing.get("wall_s")),
         "images per second": _format(timing.get("images_per_s"), ",.0f"),

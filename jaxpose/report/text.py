@@ -6,15 +6,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from jaxpose.metrics.rows import CLIP, JOINT
+
 EvaluationRow = Mapping[str, Any]  # stage, domain, split, metric, group, value, count
 
-_MISSING = "\N{EN DASH}"
+SOURCE_ONLY, ORACLE, FLOOR = "source-only", "oracle", "mean pose"  # columns that are no method's
+
+MISSING = "\N{EN DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"
-_PLAIN = str.maketrans({_MISSING: "-", _SPACE: " ", _MINUS: "-", "\N{RIGHTWARDS ARROW}": "->"})
-_STAGES = {"pretrain": "source-only", "adapt": "adapted"}
+_PLAIN = str.maketrans({MISSING: "-", _SPACE: " ", _MINUS: "-", "\N{RIGHTWARDS ARROW}": "->"})
+_STAGES = {"pretrain": SOURCE_ONLY, "adapt": "adapted"}
 _SPLITS = ("test", "validation", "train")
 _MAIN_GROUPS = ("all", "sum", "mean")
+_CLIPS = 40  # rows of a table of clips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,62 +54,90 @@ class Table:
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
-    """All tables of `results` (source-only, adapted, change) as aligned ASCII text, headline first."""
+    """All tables of `results` (source-only, adapted, change, references) as aligned ASCII text; headline and notes."""
     lines = [headline(results)]
     for table in tables(results):
         changes = len(table.stages) > 1
         header = (f"{metric_title(table.metric)}, {table.domain} {table.split}", *table.stages)
-        cells = [(*header, *(("change",) if changes else ()), "labels")]
+        cells = [(*header, *(("change",) if changes else ()), *table.references, "labels")]
         for row in table.rows:
-            cells.append((row.group, *row.values, *((row.change,) if changes else ()), row.count))
+            cells.append((row.group, *row.values, *((row.change,) if changes else ()), *row.references, row.count))
         lines += ["", *align(cells)]
-    return "\n".join(lines).translate(_PLAIN)
+    if found := results.get("notes"):
+        lines += ["", *(f"- {note}" for note in found)]
+    return plain("\n".join(lines))
 
 
-def tables(results: Mapping[str, Any], references: Mapping[str, Sequence[EvaluationRow]] | None = None) -> list[Table]:
+def plain(line: str) -> str:
+    """For terminals: without dashes, arrows and spaces that are not ASCII."""
+    return line.translate(_PLAIN)
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
     """One table per domain, split and metric: target before source, test first.
 
-    `references` are rows of other runs or papers, by the name of their column; their stage is not read.
+    `results["references"]` are rows of other runs, papers or the mean pose, by the name of their column; their stage
+    is not read.
     """
     rows = results.get("evaluations", ())
-    names = stage_titles(results)
-    values = {(r["stage"], *_place(r)): r for r in rows}
-    known = {name: {_place(r): r["value"] for r in reference} for name, reference in (references or {}).items()}
     blocks = dict.fromkeys(_place(r)[:3] for r in rows)
-    found = []
-    for domain, split, metric in sorted(blocks, key=lambda b: (b[0] != "target", b[0], _split_order(b[1]))):
-        place = (domain, split, metric)
-        stages = tuple(s for s in names if any(k[:4] == (s, *place) for k in values))
-        shown = tuple(name for name in known if any(k[:3] == place for k in known[name]))
-        groups = _shown(list(dict.fromkeys(k[4] for k in values if k[1:4] == place)))
-        numbers = [
-            [values[s, *place, g]["value"] if (s, *place, g) in values else None for s in stages] for g in groups
-        ]
-        top = max((abs(v) for line in numbers for v in line if _finite(v)), default=0) or 1.0
-        found.append(
-            Table(
-                domain=domain,
-                split=split,
-                metric=metric,
-                lower_is_better=lower_is_better(metric),
-                stages=tuple(names[s] for s in stages),
-                references=shown,
-                rows=tuple(
-                    Row(
-                        group=group.removeprefix("joint:"),
-                        main=group == main_group(groups),
-                        values=tuple(format_value(metric, v) for v in line),
-                        change=_format_change(metric, line[0], line[-1]),
-                        improved=_improved(metric, line[0], line[-1]),
-                        references=tuple(format_value(metric, known[name].get((*place, group))) for name in shown),
-                        count=_count(values[s, *place, group] for s in stages if (s, *place, group) in values),
-                        track=_track(metric, line[0], line[-1], top),
-                    )
-                    for group, line in zip(groups, numbers, strict=True)
-                ),
+    places = sorted(blocks, key=lambda b: (b[0] != "target", b[0], _split_order(b[1])))
+    return [_table(results, place, _shown(_groups(rows, place))) for place in places]
+
+
+def clip_table(results: Mapping[str, Any]) -> Table | None:
+    """The first metric on the target by clip, those first that lost most, then those of the lowest value."""
+    rows = results.get("evaluations", ())
+    places = [_place(row)[:3] for row in rows if row["group"].startswith(CLIP)]
+    if not places:
+        return None
+    sign = -1 if lower_is_better(places[0][2]) else 1
+    known = {(row["stage"], row["group"]): row["value"] for row in rows if _place(row)[:3] == places[0]}
+    stages = list(dict.fromkeys(stage for stage, _ in known))
+
+    def rank(group: str) -> tuple[float, float]:
+        first, last = (known.get((stage, group), 0.0) for stage in (stages[0], stages[-1]))
+        return sign * (last - first), sign * last
+
+    groups = [group for group in _groups(rows, places[0]) if group.startswith(CLIP)]
+    return _table(results, places[0], sorted(groups, key=rank)[:_CLIPS])
+
+
+def _table(results: Mapping[str, Any], place: tuple[str, str, str], groups: Sequence[str]) -> Table:
+    domain, split, metric = place
+    names = stage_titles(results)
+    values = {(r["stage"], *_place(r)): r for r in results["evaluations"]}
+    references = results.get("references", {})
+    known = {name: {_place(r): r["value"] for r in reference} for name, reference in references.items()}
+    stages = tuple(s for s in names if any(k[:4] == (s, *place) for k in values))
+    shown = tuple(name for name in known if any(k[:3] == place for k in known[name]))
+    numbers = [[values[s, *place, g]["value"] if (s, *place, g) in values else None for s in stages] for g in groups]
+    top = max((abs(v) for line in numbers for v in line if _finite(v)), default=0) or 1.0
+    return Table(
+        domain=domain,
+        split=split,
+        metric=metric,
+        lower_is_better=lower_is_better(metric),
+        stages=tuple(names[s] for s in stages),
+        references=shown,
+        rows=tuple(
+            Row(
+                group=group.removeprefix(JOINT).removeprefix(CLIP),
+                main=group == main_group(groups) and not group.startswith(CLIP),
+                values=tuple(format_value(metric, v) for v in line),
+                change=_format_change(metric, line[0], line[-1]),
+                improved=_improved(metric, line[0], line[-1]),
+                references=tuple(format_value(metric, known[name].get((*place, group))) for name in shown),
+                count=_count(values[s, *place, group] for s in stages if (s, *place, group) in values),
+                track=_track(metric, line[0], line[-1], top),
             )
-        )
-    return found
+            for group, line in zip(groups, numbers, strict=True)
+        ),
+    )
+
+
+def _groups(rows: Iterable[EvaluationRow], place: tuple[str, str, str]) -> list[str]:
+    return list(dict.fromkeys(row["group"] for row in rows if _place(row)[:3] == place))
 
 
 def headline(results: Mapping[str, Any]) -> str:
@@ -135,6 +168,8 @@ def stage_titles(results: Mapping[str, Any]) -> dict[str, str]:
 
 def metric_title(metric: str) -> str:
     """`tllib_pck@0.05` -> `tllib PCK@0.05`."""
+    if metric == "error_px":
+        return "error in pixels of the image"
     acronyms = r"\b(pck|pckh|oks|ap|ar|auc|mae|pa|mpjpe|epe|nme)\b"
     return re.sub(acronyms, lambda m: m[0].upper(), metric.replace("_", " "))
 
@@ -146,24 +181,29 @@ def main_group(groups: Sequence[str]) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Whether the metric is an error."""
-    return metric.startswith(("mae", "mpjpe", "pa_mpjpe", "epe", "nme"))
+    return metric.startswith(("mae", "mpjpe", "pa_mpjpe", "epe", "nme", "error_px"))
 
 
 def format_value(metric: str, value: int | float | None) -> str:
-    """Fractions in percent, errors with three decimals."""
+    """Fractions in percent; errors with three decimals, in pixels with one."""
     if not _finite(value):
-        return _MISSING
+        return MISSING
     if not lower_is_better(metric):
         return f"{100 * value:.1f}{_SPACE}%".replace("-", _MINUS)
-    return f"{value:.3f}"
+    return f"{value:.{digits(metric)}f}"
+
+
+def digits(metric: str) -> int:
+    """Decimals of a value, of fractions in percent."""
+    return 3 if lower_is_better(metric) and metric != "error_px" else 1
 
 
 def _format_change(metric: str, before: int | float | None, after: int | float | None) -> str:
     if not (_finite(before) and _finite(after)):
-        return _MISSING
+        return MISSING
     fraction = not lower_is_better(metric)
     change = (after - before) * (100 if fraction else 1)
-    text = f"{change:+.{1 if fraction else 3}f}"
+    text = f"{change:+.{digits(metric)}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", _MINUS)
 
 
@@ -194,8 +234,9 @@ def _place(row: EvaluationRow) -> tuple[str, str, str, str]:
 
 def _shown(groups: Sequence[str]) -> list[str]:
     """Report groups; where a skeleton has none but `all`, its joints."""
-    grouped = [group for group in groups if not group.startswith("joint:")]
-    return grouped if len(grouped) > 1 else list(groups)
+    joined = [group for group in groups if not group.startswith(CLIP)]
+    grouped = [group for group in joined if not group.startswith(JOINT)]
+    return grouped if len(grouped) > 1 else joined
 
 
 def _split_order(split: str) -> int:
@@ -204,7 +245,7 @@ def _split_order(split: str) -> int:
 
 def _count(rows: Iterable[EvaluationRow]) -> str:
     count = max((r["count"] for r in rows if r.get("count") is not None), default=None)
-    return _MISSING if count is None else f"{int(count):,}"
+    return MISSING if count is None else f"{int(count):,}"
 
 
 def align(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -8,17 +8,17 @@ from typing import Any
 from jaxpose.config import Comparison, Config
 from jaxpose.recipes.supervised import Supervised
 from jaxpose.report import comparison as report
+from jaxpose.report import text
 from jaxpose.train import session
 from jaxpose.train.checkpoint import write_json
 from jaxpose.train.log import read_metrics
-
-SOURCE_ONLY, ORACLE = "source-only", "oracle"
 
 
 def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     """Trains every method from one source model per seed, and writes `compare.json` and `compare.html`.
 
-    Runs that are finished are taken as they are, so that methods and seeds can be added.
+    Runs that are finished are taken as they are, so that methods and seeds can be added. Without labels of the target
+    there is no oracle.
 
     Returns:
       The page.
@@ -26,18 +26,22 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     Raises:
       ValueError: if a work directory holds another configuration.
     """
-    print(session.describe(session.open_data(config.base)))
+    pair = session.open_data(config.base)
+    print(session.describe(pair))
+    labelled = pair.domains["target"].splits["train"].source.labelled
     found: dict[str, list[report.Run]] = {}
     for seed in range(seeds):
         folder = workdir / f"seed{seed}"
         base = dataclasses.replace(config.base, seed=seed)
         steps = {"pretrain": base.steps_of("pretrain")}
-        start = str(folder / SOURCE_ONLY)
+        start = str(folder / text.SOURCE_ONLY)
         configs = {
-            SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),
+            text.SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),
             **{name: dataclasses.replace(base, method=method, start=start) for name, method in config.methods.items()},
-            ORACLE: dataclasses.replace(base, steps=steps, method=Supervised(name="oracle", domain="target")),
         }
+        if labelled:
+            oracle = Supervised(name="oracle", domain="target")
+            configs[text.ORACLE] = dataclasses.replace(base, steps=steps, method=oracle)
         for name, chosen in configs.items():
             found.setdefault(name, []).append(_run(name, chosen, folder / name))
     table = report.summarize(found)
@@ -50,9 +54,17 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
 def _run(name: str, config: Config, workdir: Path) -> report.Run:
     print(f"\n{name}, seed {config.seed}: {workdir}")
     results = session.train(config, workdir, show=False)
-    last = results["evaluations"][-1]["stage"]
-    rows = [row for row in results["evaluations"] if row["stage"] == last]
-    return report.Run(rows=rows, curve=_curve(read_metrics(workdir), last), timing=results["timing"])
+    evaluated = [row["stage"] for row in results["evaluations"]]
+    last = evaluated[-1] if evaluated else ""
+    return report.Run(
+        rows=[row for row in results["evaluations"] if row["stage"] == last],
+        floor=results.get("references", {}).get(text.FLOOR, ()),
+        curve=_curve(read_metrics(workdir), last),
+        timing=results["timing"],
+        seed=config.seed,
+        fingerprint=results["fingerprint"],
+        machine=results.get("machine", ""),
+    )
 
 
 def _curve(history: Sequence[Mapping[str, Any]], stage: str) -> list[dict[str, float]]:

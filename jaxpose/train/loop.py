@@ -20,7 +20,9 @@ import tqdm
 from jaxpose.data.domains import Pair
 from jaxpose.data.pipeline import Crops, WorkerKilledError
 from jaxpose.data.views import Subset
+from jaxpose.metrics.rows import CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
+from jaxpose.train import earlier
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, damage, set_aside_damaged
 from jaxpose.train.evaluate import Evaluator, Scores
@@ -46,6 +48,8 @@ class Record:
     Attributes:
       stage: number of the stage that the state belongs to.
       evaluations: rows of `results.json`.
+      floor: rows of the mean pose.
+      start: what `earlier.start` says of the run that this one started from, and its `step`.
       broken: names of skipped records by domain.
       wall_s, compile_s: seconds, over all parts of a resumed run.
       data_wait_s, device_wait_s: seconds of waiting for batches, see `next_batch`.
@@ -56,6 +60,8 @@ class Record:
 
     stage: int = 0
     evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    floor: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    start: dict[str, Any] = dataclasses.field(default_factory=dict)
     broken: list[str] = dataclasses.field(default_factory=list)
     wall_s: float = 0.0
     compile_s: float = 0.0
@@ -124,20 +130,29 @@ def train(run: Run) -> tuple[State, Record]:
 
 
 def _start(run: Run, workdir: Path) -> tuple[State, Record]:
-    """The second stage's first state, made from the final state of another run instead of this one's first stage."""
+    """The first stage as if it were finished, with the final state of another run: what it reaches is measured here."""
+    stage = run.stages[0]
+    found = earlier.start(run.config, run.task.skeleton.joints, stage)
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
         step = checkpoints.latest()
-        if step is None or not (workdir / "results.json").exists():
-            raise ValueError(f"config.start: found no finished run in {workdir}, expected one")
+        if step is None:
+            raise ValueError(f"config.start: found no checkpoint in {workdir}, expected that of a finished run")
         last = workdir / "checkpoints" / str(step)
         if wrong := meshes.by_first(lambda: damage(last)):
             raise ValueError(f"config.start: {last}: {wrong}, expected the whole checkpoint of a finished run")
-        before = checkpoints.restore(step, run.abstract_states()[0])
-        rows = checkpoints.meta(step)["evaluations"]
+        try:
+            state = checkpoints.restore(step, run.abstract_states()[0])
+        except ValueError as error:
+            raise ValueError(
+                f"config.start: {last} cannot be read as this run's stage {stage.name}, expected a whole checkpoint of "
+                "the same networks and optimizers"
+            ) from error
     finally:
         checkpoints.close()
-    return run.initial_state(1, before), Record(stage=1, evaluations=rows)
+    found["step"] = int(state.step)
+    done = jax.device_put(np.array(stage.steps, np.int32), meshes.replicated(run.mesh))
+    return dataclasses.replace(state, step=done), Record(start=found)
 
 
 def fingerprint(state: State) -> str:
@@ -161,7 +176,7 @@ def evaluate_all(run: Run, number: int, state: State) -> dict[tuple[str, str], S
     """
     if run.stages[number].predict is None:
         raise ValueError(f"{run.workdir}: found stage {run.stages[number].name!r}, expected one with a detector")
-    return _evaluate(run, Evaluator(run.stages[number], run.task, run.measures, run.mesh, run.evaluation_rows), state)
+    return _evaluate(run, run.evaluator(run.stages[number]), state)
 
 
 def _train_stage(
@@ -175,7 +190,7 @@ def _train_stage(
     config, stage, before = run.config, run.stages[record.stage], run.steps_before(record.stage)
     evaluator = None
     if stage.predict is not None:
-        evaluator = Evaluator(stage, run.task, run.measures, run.mesh, run.evaluation_rows)
+        evaluator = run.evaluator(stage)
     step = int(state.step)
     if step < stage.steps:
         noted = functools.partial(_note_broken, record, set(record.broken))
@@ -241,7 +256,8 @@ def _train_stage(
         if ("target", split) not in found:
             found["target", split] = evaluator(state, crops)
         _log_evaluation(log, stage, step, before, found)
-        _keep_final(run, stage, step, found, record)
+        trained = record.start["step"] if record.start and record.stage == 0 else step
+        _keep_final(run, stage, trained, found, record)
     save(state)
     return state
 
@@ -259,7 +275,7 @@ def _non_finite(run: Run, stage: Stage, state: State, step: int, name: str, valu
 
 def _evaluate(run: Run, evaluator: Evaluator, state: State) -> dict[tuple[str, str], Scores]:
     return {
-        (domain, split): evaluator(state, crops)
+        (domain, split): evaluator(state, crops, clips=domain == "target")
         for domain, opened in run.pair.domains.items()
         for split, crops in opened.splits.items()
         if split in _EVALUATED_SPLITS and crops.source.labelled
@@ -283,7 +299,7 @@ def _log_evaluation(
         f"{domain}/{split}/{row['metric']}/{row['group']}": row["value"]
         for (domain, split), scores in found.items()
         for row in scores.rows
-        if not row["group"].startswith("joint:")
+        if not row["group"].startswith((JOINT, CLIP))
     }
     if values:
         log.write(stage.name, step, before + step, values)
@@ -297,8 +313,10 @@ def _keep_final(run: Run, stage: Stage, step: int, found: Mapping[tuple[str, str
         known = set(record.broken)
         for name in scores.broken:
             _note_broken(record, known, domain, name)
-        where = {"stage": stage.name, "step": step, "domain": domain, "split": split}
-        record.evaluations += [where | row for row in scores.rows]
+        place = {"domain": domain, "split": split}
+        record.evaluations += [{"stage": stage.name, "step": step} | place | row for row in scores.rows]
+        if not any(place.items() <= row.items() for row in record.floor):
+            record.floor += [place | row for row in scores.floor]
         if jax.process_index() == 0:
             np.save(folder / f"{stage.name}_{domain}_{split}.npy", scores.keypoints)
 

@@ -1,6 +1,7 @@
 """What a run is made of: its stages' states, its batches on the devices, and the compiled update."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxpose.config import Config
@@ -17,7 +19,7 @@ from jaxpose.data.pipeline import Read, training_batches
 from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Measures
+from jaxpose.train.evaluate import Evaluator, Measures, mean_pose
 
 _LONGEST = 4096  # last axis of an array whose update is merged with others
 
@@ -131,6 +133,15 @@ class Run(Program):
         """Rows of an evaluation batch, a multiple of the number of devices."""
         devices = self.mesh.size
         return -(-self.config.data.eval_batch_size // devices) * devices
+
+    @functools.cached_property
+    def mean_pose(self) -> np.ndarray:
+        """The mean of the source's labels in crop pixels (K, 2), which needs no image to be predicted."""
+        return mean_pose(self.pair.domains["source"].splits["train"])
+
+    def evaluator(self, stage: Stage) -> Evaluator:
+        """What evaluates the detector of a stage."""
+        return Evaluator(stage, self.task, self.measures, self.mesh, self.evaluation_rows, self.mean_pose)
 
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:
         """Batches on the devices, from step `start` on; `options` are those of `training_batches`.

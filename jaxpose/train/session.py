@@ -19,9 +19,9 @@ from jaxpose.data.skeletons import Skeleton
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
-from jaxpose.report import compilation, html, text
+from jaxpose.report import compilation, html, notes, text
 from jaxpose.report.browse import Browsed, Joined, write_page
-from jaxpose.train import benchmark, loop, topologies
+from jaxpose.train import benchmark, earlier, loop, machine, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, read_json, write_json
@@ -52,8 +52,11 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             print(f"{workdir} is finished; delete it or choose another --workdir to train again.\n")
             print(text.summary_table(results))
         return results
-    references = _references(config)
     run = _build(config, workdir)
+    joints = run.task.skeleton.joints
+    oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
+    if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
+        earlier.start(config, joints, run.stages[0])
     with held(workdir):
         _check_same_run(config, workdir)  # now that no other process writes to it
         if first:
@@ -70,12 +73,12 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             if first and changes:
                 print("\n".join(changes))
             state, record = loop.train(run)
-            results = _results(run, state, record) | {"data_changes": changes}
+            results = _results(run, state, record, oracle) | {"data_changes": changes}
             if first:
                 write_json(results_file, results)
         if first:
             with naming(workdir / "report.html"):
-                html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton, references)
+                html.write_report(workdir, results, read_metrics(workdir), _cases(run), run.task.skeleton)
     if show:
         print(f"\n{text.summary_table(results)}\n\nReport: {workdir / 'report.html'}")
     return results
@@ -218,6 +221,7 @@ def open_data(config: Config) -> Pair:
 def _build(config: Config, workdir: Path) -> Run:
     pair, mesh = open_data(config), meshes.make_mesh(config.mesh.data)
     program = _program(config, _task(config, pair), mesh)
+    _check_labels(program, pair)
     if any("target_clips" in stage.reads for stage in program.stages):
         pair = with_clips(pair)
     return Run(
@@ -243,6 +247,18 @@ def _program(config: Config, task: Task, mesh: meshes.AnyMesh) -> Program:
             f"config.data.batch_size: found {config.data.batch_size}, expected a multiple of the {mesh.size} devices"
         )
     return Program(config=config, stages=stages, task=task, mesh=mesh)
+
+
+def _check_labels(program: Program, pair: Pair) -> None:
+    """What trains on labels, or lets them mask a loss, trains on nothing without them."""
+    for stage in program.stages:
+        for name, fields in stage.reads.items():
+            domain = pair.domains.get(name)  # clips are made later
+            if domain is not None and "visible" in fields and not domain.splits["train"].source.labelled:
+                raise ValueError(
+                    f"data.{name}={domain.spec}: found no labels in the training split, expected some: the stage "
+                    f"{stage.name} of {program.config.method.name} reads them"
+                )
 
 
 def _task(config: Config, pair: Pair) -> Task:
@@ -299,13 +315,16 @@ def describe(pair: Pair) -> str:
     return "\n".join(lines)
 
 
-def _results(run: Run, state: State, record: loop.Record) -> dict[str, Any]:
+def _results(run: Run, state: State, record: loop.Record, oracle: Mapping[str, Any]) -> dict[str, Any]:
     last = run.stages[-1].name
-    return {
+    results = {
         "recipe": run.config.method.name,
         "pair": run.config.pair,
         "seed": run.config.seed,
+        "joints": list(run.task.skeleton.joints),
         "evaluations": record.evaluations,
+        "references": {**oracle, text.FLOOR: record.floor},
+        "start": record.start,
         "fingerprint": loop.fingerprint(state),
         "timing": {
             "wall_s": record.wall_s,
@@ -325,25 +344,17 @@ def _results(run: Run, state: State, record: loop.Record) -> dict[str, Any]:
             for note in domain.notes
         ],
     } | _circumstances(run)
+    return results | {"notes": notes.of_run(results)}
 
 
 def _circumstances(run: Run) -> dict[str, Any]:
     """What numbers depend on besides the method."""
     return {
+        "machine": machine.describe(),
         "devices": [f"{device.platform}: {device.device_kind}" for device in run.mesh.devices.flat],
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
         "config": configs.to_json(run.config),
     }
-
-
-def _references(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """The target rows of a finished oracle run."""
-    if config.oracle is None:
-        return {}
-    path = Path(config.oracle) / "results.json"
-    if not path.exists():
-        raise ValueError(f"config.oracle: found no {path}, expected the work directory of a finished run")
-    return {"oracle": read_json(path)["evaluations"]}
 
 
 def _cases(run: Run) -> list[html.Case]:

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 from jaxpose.data import records
-from jaxpose.data.files import Files, FileSource, decode_image
+from jaxpose.data.files import Files, FileSource, decode_image, image_shape
 from jaxpose.data.skeletons import Skeleton
 
 CONTENT = {"a.txt": b"alpha", "deep/er/b.bin": bytes(range(256)) * 50, "deep/c.txt": b""}
@@ -162,6 +162,20 @@ def test_decode_takes_the_first_of_several_frames(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     data = pillow(kind, frames[0], save_all=True, append_images=frames[1:], **options)
     np.testing.assert_array_equal(decode_image(data, "x"), np.broadcast_to(np.uint8([40, 0, 215]), (20, 30, 3)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_shape_is_that_of_the_decoded_image(kind, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    encoded = io.BytesIO()
+    PIL.Image.new("RGB", (31, 17)).save(encoded, kind, **({} if kind in ("GIF", "BMP") else {"exif": exif}))
+    data = encoded.getvalue()
+    assert image_shape(data, "x") == decode_image(data, "x").shape[:2]
+    if kind in ("PNG", "JPEG", "GIF"):
+        assert image_shape(data[:-5], "x") == (17, 31)  # without decoding
+    assert image_shape(np.zeros((3, 4, 3), np.uint8), "x") == (3, 4)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])

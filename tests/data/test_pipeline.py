@@ -345,3 +345,19 @@ def test_boxes_without_extent_do_not_divide_by_zero() -> None:
     record = dict(Numbers(count=1)[0]) | {"bbox": np.array([3, 3, 0, 0], np.float32)}
     element = pipeline.crop(record, np.zeros((8, 8, 3), np.uint8), size=8, margin=1.25)
     assert np.isfinite(element["keypoints"]).all()
+
+
+@pytest.mark.parametrize("box", [None, (0.0, 0.0, 6.0, 5.0)])
+def test_labels_are_those_of_the_element_and_scale_leads_back(box: tuple[float, ...] | None) -> None:
+    record = dict(Numbers(count=1)[0]) | {"keypoints": np.array([[1, 2], [7, 60]], np.float32)}
+    if box is not None:
+        record |= {"bbox": np.array(box, np.float32), "image": b"not decoded"}
+    source = Listed(records=(Record(**record),))
+    one = pipeline.Crops(source=source, joints=np.array([1, 0]), size=24, margin=1.25)
+    keypoints, visible = one.labels(0)
+    image = np.zeros((8, 8, 3), np.uint8)
+    element = pipeline.crop(source[0], image, size=24, margin=1.25)
+    np.testing.assert_array_equal(keypoints, element["keypoints"][::-1])
+    np.testing.assert_array_equal(visible, element["visible"][::-1])
+    np.testing.assert_array_equal(visible, [0, 2])
+    np.testing.assert_allclose((keypoints[0] - keypoints[1]) / element["scale"], [6, 58], rtol=1e-5)

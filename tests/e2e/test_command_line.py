@@ -82,6 +82,28 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def test_a_start_is_measured_on_the_data_of_the_run_that_uses_it(finished: Path, tmp_path: Path) -> None:
+    """Pretrained for another target: rows, pictures and parameters are those of a run that pretrains itself."""
+    steps = [flag for flag in TINY if "steps.adapt" not in flag and "data.target" not in flag]
+    other = "--config.data.target=bodies:studio?train=16&validation=0&test=4"
+    run(tmp_path / "start", *steps, other, config="configs/source_only.py:quick")
+    printed = run(tmp_path / "run", *TINY, f"--config.start={tmp_path / 'start'}")
+    assert results(tmp_path / "run")["evaluations"] == results(finished)["evaluations"]
+    assert results(tmp_path / "run")["fingerprint"] == results(finished)["fingerprint"]
+    assert f"Source-only is the model of {tmp_path / 'start'} (source_only on bodies:studio" in printed
+    assert (tmp_path / "run" / "predictions" / "pretrain_target_test.npy").exists()
+
+
+def test_other_runs_that_do_not_fit_are_named(finished: Path, tmp_path: Path) -> None:
+    message = fails(tmp_path / "x", *TINY, f"--config.start={finished}")
+    assert f"config.start: found a run of regda in {finished}, whose last stage is adapt" in message
+    assert "delete" not in message
+    assert f"config.oracle: found a run of regda in {finished}" in fails(
+        tmp_path / "x", *TINY, f"--config.oracle={finished}"
+    )
+    assert not (tmp_path / "x").exists()
+
+
 def interrupt(workdir: Path, sent: signal.Signals, ready: str, *arguments: str) -> int:
     """Starts a run and sends it a signal once a path in its work directory exists."""
     process = subprocess.Popen(

@@ -96,11 +96,52 @@ def test_methods_are_compared_from_one_source_model(tmp_path: Path) -> None:
     adapted = results(tmp_path / "all" / "seed0" / "adabn")
     before = results(tmp_path / "all" / "seed0" / "source-only")
     assert [row for row in adapted["evaluations"] if row["stage"] == "pretrain"] == before["evaluations"]
+    assert printed.count("Target: bodies:street") == 1
+    assert found["adabn"]["runs"] == [
+        {"seed": 0, "fingerprint": adapted["fingerprint"], "machine": adapted["machine"]},
+    ]
     written = (tmp_path / "all" / "seed0" / "adabn" / "results.json").stat().st_mtime
     run(tmp_path / "all", *flags, "--mode=compare", "--seeds=1", config="configs/compare.py:quick,adabn,dan")
     assert (tmp_path / "all" / "seed0" / "adabn" / "results.json").stat().st_mtime == written
     assert "dan" in json.loads((tmp_path / "all" / "compare.json").read_text())["methods"]
     assert "data:image/svg+xml" in (tmp_path / "all" / "compare.html").read_text()
+
+
+def test_a_comparison_without_target_labels_shows_what_there_is(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    flags = [flag.replace("--config.", "--config.base.") for flag in SMALL]
+    printed = run(
+        tmp_path / "all",
+        *flags,
+        f"--config.base.data.root={tmp_path}",
+        "--config.base.data.source=deeplabcut:project?train=one&test=two",
+        "--config.base.data.target=images:project/labeled-data/two",
+        "--mode=compare",
+        "--seeds=1",
+        config="configs/compare.py:custom,quick,adabn",
+    )
+    assert printed.count("Joints (2): L_knee, R_knee") == 1
+    assert printed.count("Target: images:project/labeled-data/two (6 train)") == 1
+    assert "Nothing is measured on the target" in printed
+    assert "PCK@0.05 on the source's test split, one seed" in printed
+    found = json.loads((tmp_path / "all" / "compare.json").read_text())
+    assert set(found["methods"]) == {"source-only", "adabn"}
+    assert "no oracle" in printed
+    assert "Nothing is measured on the target" in (tmp_path / "all" / "compare.html").read_text()
+
+
+def test_labels_that_are_not_there_are_not_trained_on(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    flags = [
+        *(flag for flag in SMALL if "steps" not in flag),
+        f"--config.data.root={tmp_path}",
+        "--config.data.source=deeplabcut:project",
+        "--config.data.target=video:new.avi?frames=6",
+    ]
+    for number, words in enumerate(("oracle.py:custom,quick", "regda.py:custom,quick,released")):
+        message = fails(tmp_path / str(number), *flags, config=f"configs/{words}")
+        assert "data.target=video:new.avi?frames=6: found no labels in the training split" in message
+        assert not (tmp_path / str(number)).exists()
 
 
 def test_a_benchmark_is_written_and_compared_with_an_earlier_one(tmp_path: Path) -> None:

@@ -132,7 +132,8 @@ def section(page, title):
 
 
 def test_header_and_tables_state_the_numbers(tmp_path):
-    page = report(tmp_path, pck_results(), references={"oracle": [evaluation("any", "all", 0.929)]})
+    references = {"oracle": [evaluation("any", "all", 0.929)], "mean pose": [evaluation("any", "all", 0.1)]}
+    page = report(tmp_path, pck_results(references=references))
     for fact in (
         "PCK@0.05 on the target test split: 41.2 % source-only → 55.8 % after adaptation (+14.6 points)",
         *(
@@ -150,9 +151,9 @@ def test_header_and_tables_state_the_numbers(tmp_path):
     assert "0123456789ab" in page.text
     assert "0123456789abc" not in page.text
     rows = [[c for c in r if c] for r in page.rows]
-    assert ["group", "source-only", "adapted", "change", "oracle", "labels"] in rows
-    assert ["all", "41.2\xa0%", "55.8\xa0%", "+14.6", "92.9\xa0%", "1,234"] in rows
-    assert ["hand", "30.0\xa0%", "28.0\xa0%", f"{MINUS}2.0", DASH, "100"] in rows
+    assert ["group", "source-only", "adapted", "change", "oracle", "mean pose", "labels"] in rows
+    assert ["all", "41.2\xa0%", "55.8\xa0%", "+14.6", "92.9\xa0%", "10.0\xa0%", "1,234"] in rows
+    assert ["hand", "30.0\xa0%", "28.0\xa0%", f"{MINUS}2.0", DASH, DASH, "100"] in rows
     assert ["all", "90.0\xa0%", "87.1\xa0%", f"{MINUS}2.9", "100"] in rows
     assert page.headings.index("On the target") < page.headings.index("On the source")
 
@@ -185,6 +186,48 @@ def test_lower_is_better_metrics():
 def test_a_loss_is_stated_as_a_loss():
     rows = [evaluation("pretrain", "all", 0.6), evaluation("adapt", "all", 0.55)]
     assert f"({MINUS}5.0 points)" in text.headline({"evaluations": rows})
+
+
+def test_notes_and_references_are_in_the_terminal_as_on_the_page(tmp_path):
+    results = pck_results(
+        references={"oracle": [evaluation("any", "all", 0.5)]}, notes=["mind \N{RIGHTWARDS ARROW} this"]
+    )
+    lines = text.summary_table(results).splitlines()
+    assert lines[-1] == "- mind -> this"
+    assert lines[2].split()[-2:] == ["oracle", "labels"]
+    assert lines[3].split()[-3:] == ["50.0", "%", "1,234"]
+    assert "mind \N{RIGHTWARDS ARROW} this" in report(tmp_path, results).text
+
+
+def test_clips_are_a_table_of_their_own_and_who_lost_most_comes_first(tmp_path):
+    values = {"anna": (0.24, 0.08), "bert": (0.3, 0.8), "carl": (0.5, 0.45)}
+    rows = [
+        evaluation(stage, f"clip:{name}", value)
+        for name, pair in values.items()
+        for stage, value in zip(("pretrain", "adapt"), pair, strict=True)
+    ]
+    results = pck_results()
+    results["evaluations"] += rows
+    table = text.clip_table(results)
+    assert [(r.group, r.change, r.main) for r in table.rows] == [
+        ("anna", f"{MINUS}16.0", False),
+        ("carl", f"{MINUS}5.0", False),
+        ("bert", "+50.0", False),
+    ]
+    page = report(tmp_path, results)
+    assert ["anna", "24.0\xa0%", "8.0\xa0%", f"{MINUS}16.0", "100"] in [[c for c in r if c] for r in page.rows]
+    assert "anna" not in text.summary_table(results)
+    assert text.clip_table(pck_results()) is None
+
+
+def test_errors_in_pixels_have_one_decimal():
+    rows = [evaluation("a", group, 12.345, metric="error_px") for group in ("mean", "median")]
+    (table,) = text.tables({"evaluations": rows})
+    assert [(r.group, r.main, r.values) for r in table.rows] == [
+        ("mean", True, ("12.3",)),
+        ("median", False, ("12.3",)),
+    ]
+    assert table.lower_is_better
 
 
 def test_one_stage_has_one_column(tmp_path):

@@ -1,0 +1,100 @@
+"""Earlier runs that a run refers to: the one that it starts from, and its oracle."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxpose import config as configs
+from jaxpose.config import Config
+from jaxpose.recipes.stage import Stage
+
+# What the networks and the optimizers of a first stage are made of, and what it has learned from.
+_OF_A_START = (
+    "model.depth",
+    "model.width",
+    "model.head_width",
+    "model.upsampling",
+    "model.head",
+    "optim.pretrain_rule",
+    "data.source",
+)
+_KEYS = {"config", "evaluations", "fingerprint", "pair", "recipe", "timing"}
+_READ = "clean_points"  # of methods that draw and read maps in one way only
+_OF_AN_ORACLE = ("data.target", "data.margin")  # PCK's threshold is a fraction of the crop
+
+
+def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]:
+    """What there is to say of the run that `config.start` names: its folder, recipe, pair, data and fingerprint.
+
+    Raises:
+      ValueError: naming what it has otherwise than the first stage of this run.
+    """
+    folder, results = _finished("start", config.start)
+    found = results["config"]
+    last = list(results["timing"].get("step_s_by_stage", {}))[-1:] or [first.name]
+    if last[0] != first.name or found["method"].get("domain", "source") not in first.reads:
+        raise ValueError(
+            f"config.start: found a run of {results['recipe']} in {folder}, whose last stage is {last[0]}, expected "
+            f"one that ends with this run's first stage, {first.name} on the {' and the '.join(first.reads)}"
+        )
+    _same_joints("start", folder, results, joints)
+    _same_fields("start", folder, found, config, _OF_A_START)
+    read = [made["method"].get("coding", {}).get("read", _READ) for made in (found, configs.to_json(config))]
+    if read[0] != read[1]:  # the other way is half a stride off
+        raise ValueError(f"config.start: found maps to be read by {read[0]} in {folder}, expected by {read[1]}")
+    return {
+        "workdir": str(folder),
+        "recipe": results["recipe"],
+        "pair": results["pair"],
+        "source": found["data"]["source"],
+        "target": found["data"]["target"],
+        "fingerprint": results["fingerprint"],
+    }
+
+
+def oracle(config: Config, joints: Sequence[str]) -> list[dict[str, Any]]:
+    """The target's rows of the run that `config.oracle` names.
+
+    Raises:
+      ValueError: naming what it has otherwise than this run.
+    """
+    folder, results = _finished("oracle", config.oracle)
+    found = results["config"]
+    if results["recipe"] != "oracle":
+        raise ValueError(f"config.oracle: found a run of {results['recipe']} in {folder}, expected one of oracle")
+    _same_joints("oracle", folder, results, joints)
+    _same_fields("oracle", folder, found, config, _OF_AN_ORACLE)
+    return [row for row in results["evaluations"] if row["domain"] == "target"]
+
+
+def _finished(field: str, workdir: str | None) -> tuple[Path, dict[str, Any]]:
+    folder = Path(str(workdir))
+    path = folder / "results.json"
+    if not path.exists():
+        raise ValueError(f"config.{field}: found no {path}, expected the work directory of a finished run")
+    try:
+        results = json.loads(path.read_text())
+    except ValueError:
+        results = None
+    if not isinstance(results, dict) or not results.keys() >= _KEYS:
+        raise ValueError(f"config.{field}: found no results of a run in {path}, expected an object with {min(_KEYS)!r}")
+    return folder, results
+
+
+def _same_joints(field: str, folder: Path, results: Mapping[str, Any], joints: Sequence[str]) -> None:
+    found = results.get("joints", list(joints))  # of an earlier version: not known
+    if list(found) == list(joints):
+        return
+    other = [joint for joint in found if joint not in joints] or [joint for joint in joints if joint not in found]
+    what = f"joint {other[0]!r} in only one of" if other else "another order of the joints of"
+    raise ValueError(
+        f"config.{field}: found {what} {folder} ({len(found)} joints) and this run ({len(joints)}), expected the same"
+    )
+
+
+def _same_fields(field: str, folder: Path, found: Mapping[str, Any], config: Config, names: Sequence[str]) -> None:
+    there, here = configs.fixed_part(dict(found)), configs.fixed_part(configs.to_json(config))
+    for name in names:
+        if name in there and there[name] != here[name]:
+            raise ValueError(f"config.{field}: found {name} {there[name]!r} in {folder}, expected {here[name]!r}")
