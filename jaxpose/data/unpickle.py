@@ -1,16 +1,16 @@
 """Pickles of NumPy arrays and plain containers, read without running what they name."""
 
 import io
+import math
 import os
-import pickle
-import pickletools
 import zipfile
-import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
+
+from jaxpose import pickles, untrusted
+from jaxpose.pickles import Named, RefusedError
 
 
 def load(data: bytes, *, encoding: str = "latin1", where: str = "pickle") -> Any:
@@ -29,12 +29,12 @@ def load(data: bytes, *, encoding: str = "latin1", where: str = "pickle") -> Any
       ValueError: if it names anything else, holds a container that contains itself, or is no pickle.
     """
     try:
-        _check_memo(data)
-        return _plain(_Unpickler(io.BytesIO(data), encoding=encoding).load(), {})
-    except _RefusedError as error:
-        raise ValueError(f"{where}: {error}; expected only arrays and plain containers") from None
+        return _plain(_Unpickler(data, encoding=encoding).load(), {})
+    except RefusedError as error:
+        line = untrusted.one_line(error)
+        raise ValueError(f"{where}: {line}; expected only arrays and plain containers") from None
     except Exception as error:  # malformed pickles raise nearly every kind
-        found = " ".join(f"{type(error).__name__}: {error}".split())
+        found = untrusted.one_line(f"{type(error).__name__}: {error}")
         raise ValueError(f"{where}: not a readable pickle ({found}), expected arrays in plain containers") from None
 
 
@@ -42,8 +42,10 @@ def load_npz(
     file: str | os.PathLike | bytes,
     *,
     names: Collection[str] | None = None,
+    optional: Collection[str] = (),
     encoding: str = "latin1",
     where: str | None = None,
+    expected: str = "an .npz",
 ) -> dict[str, Any]:
     """The arrays of an `.npz`, whose arrays of objects are read by `load`.
 
@@ -52,38 +54,66 @@ def load_npz(
     Args:
       file: a path, or the bytes of a file.
       names: which arrays to read, all of which must be there; None: all.
+      optional: which others to read if they are there.
       encoding: see `load`.
       where: a file, for messages; the path if there is one.
+      expected: what it should be, for messages.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it is no `.npz`, lacks one of `names`, or an array cannot be read.
+      ValueError: if it is no `.npz`, lacks one of `names`, an array cannot be read, or a tiny file holds huge ones.
     """
     where = where or ("npz" if isinstance(file, bytes) else os.fspath(file))
     if not isinstance(file, bytes) and not os.path.isfile(file):
-        raise FileNotFoundError(f"{where}: no such file, expected an .npz")
-    try:
-        with zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive:
-            members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-            wanted = members if names is None else names
-            if missing := sorted(set(wanted) - set(members)):
-                raise ValueError(f"{where}: holds {', '.join(members)}; expected {', '.join(missing)}")
-            return {name: _array(archive.read(members[name]), encoding, f"{where}: {name}") for name in wanted}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
-        raise ValueError(f"{where}: {error}, expected an .npz") from None
+        raise FileNotFoundError(f"{where}: no such file, expected {expected}")
+    with (
+        untrusted.reading(where, expected),
+        zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file) as archive,
+    ):
+        members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+        wanted = members if names is None else names
+        if not set(wanted) <= set(members):
+            raise ValueError(f"{where}: holds {', '.join(members)}; expected {' and '.join(wanted)}")
+        return {
+            name: _array(untrusted.read_member(archive, members[name]), encoding, f"{where}: {name}")
+            for name in dict.fromkeys((*wanted, *(name for name in optional if name in members)))
+        }
+
+
+def load_npy(data: bytes, *, where: str) -> np.ndarray:
+    """The array of a `.npy`, never of objects.
+
+    Args:
+      data: the file.
+      where: a file, for messages.
+
+    Raises:
+      ValueError: if it is no such file.
+    """
+    with untrusted.reading(where, "an array of numbers"):
+        stream = io.BytesIO(data)
+        shape, dtype = _header(stream)
+        if dtype.hasobject:
+            raise ValueError("holds objects")
+        if math.prod(shape) * dtype.itemsize > len(data):  # NumPy makes room before it reads
+            raise ValueError(f"states the shape {shape} and has {len(data)} bytes")
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+
+
+def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(stream)
+    return shape, dtype
 
 
 def _array(data: bytes, encoding: str, where: str) -> Any:
-    """The array of one `.npy`."""
-    stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
-        if not dtype.hasobject:
-            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # damaged headers raise nearly every kind
-        raise ValueError(f"{where}: {' '.join(str(error).split())}, expected an array") from None
+    """The array of one `.npy`, of objects too."""
+    with untrusted.reading(where, "an array"):
+        stream = io.BytesIO(data)
+        shape, dtype = _header(stream)
+    if not dtype.hasobject:
+        return load_npy(data, where=where)
     value = load(stream.read(), encoding=encoding, where=where)
     if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != object:
         found = getattr(value, "shape", type(value).__name__)
@@ -91,45 +121,13 @@ def _array(data: bytes, encoding: str, where: str) -> Any:
     return value if shape else value.item()
 
 
-def _check_memo(data: bytes) -> None:
-    """Raises an exception if an object gets a number that would let the unpickler allocate a table of gigabytes."""
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= len(data):
-            raise _RefusedError(f"refused to number an object {argument} in {len(data)} bytes")
-
-
-class _RefusedError(Exception):
-    """Something that `load` does not take."""
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> "_Named":
+class _Unpickler(pickles.Unpickler):
+    def named(self, module: str, name: str) -> Named:
+        """A function of this module."""
         function = _FUNCTIONS.get((module, name))
         if function is None:
-            raise _RefusedError(f"refused {module}.{name}")
-        return _Named(f"{module}.{name}", function)
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("refused a reference to outside of the pickle")
-
-
-class _Named:
-    """What a pickle sees under a name: it can be called and nothing else."""
-
-    __slots__ = ("_call", "_name")
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, name: str, call: Callable[..., Any]):
-        self._name, self._call = name, call
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedError(f"refused to change {self._name}")
-
-    def __repr__(self) -> str:
-        return self._name
+            raise RefusedError(f"refused {module}.{name}")
+        return Named(f"{module}.{name}", function)
 
 
 class _Dtype:
@@ -140,16 +138,16 @@ class _Dtype:
 
     def __init__(self, spec: str | bytes, align: Any = False, copy: Any = False):
         spec = spec.decode("ascii") if isinstance(spec, bytes) else spec
-        if not isinstance(spec, str):
-            raise _RefusedError(f"refused a dtype of {type(spec).__name__}")
+        if not isinstance(spec, str) or len(spec) > 32:
+            raise RefusedError(f"refused a dtype of {type(spec).__name__}")
         self.value = np.dtype(object if spec.startswith("O") else spec)
         if self.value.kind not in "biufcSUO" or self.value.shape or self.value.names:
-            raise _RefusedError(f"refused dtype {spec}")
+            raise RefusedError(f"refused dtype {spec}")
 
     def __setstate__(self, state: tuple) -> None:
         byteorder = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         if any(part is not None for part in state[2:5]):
-            raise _RefusedError("refused a structured dtype")
+            raise RefusedError("refused a structured dtype")
         if byteorder in ("<", ">"):
             self.value = self.value.newbyteorder(byteorder)
 
@@ -173,15 +171,15 @@ class _Array:
 
 def _reconstruct(kind: Any, shape: Any, typecode: Any) -> _Array:
     """An empty array, whose state follows."""
-    if not isinstance(kind, _Named) or repr(kind) != "numpy.ndarray":
-        raise _RefusedError(f"refused an array of type {kind!r}")
+    if not isinstance(kind, Named) or repr(kind) != "numpy.ndarray":
+        raise RefusedError(f"refused an array of type {kind!r}")
     return _Array(np.empty(0))
 
 
 def _frombuffer(content: Any, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> _Array:
     """An array of protocol 5; `shape` is the one in memory, `axes` what becomes of its axes."""
     if dtype.value.hasobject:
-        raise _RefusedError("refused objects from raw bytes")
+        raise RefusedError("refused objects from raw bytes")
     values = _numbers(content, dtype)
     if axes is None:
         return _Array(values.reshape(shape, order="F" if order == "F" else "C"))
@@ -195,7 +193,7 @@ def _numbers(content: Any, dtype: _Dtype) -> np.ndarray:
 
 def _scalar(dtype: _Dtype, content: Any) -> np.generic:
     if dtype.value.hasobject:
-        raise _RefusedError("refused an object as a scalar")
+        raise RefusedError("refused an object as a scalar")
     raw = _bytes(content)
     if len(raw) != dtype.value.itemsize:
         raise ValueError(f"a scalar of {len(raw)} bytes, expected {dtype.value.itemsize}")
@@ -205,7 +203,7 @@ def _scalar(dtype: _Dtype, content: Any) -> np.generic:
 def _encode(text: str, codec: str) -> bytes:
     """How Python 3 writes bytes in protocols 0 to 2."""
     if codec not in ("latin1", "latin-1"):
-        raise _RefusedError(f"refused codec {codec!r}")
+        raise RefusedError(f"refused codec {codec!r}")
     return text.encode("latin1")
 
 
@@ -221,13 +219,23 @@ def _bytes(content: Any = b"") -> bytes | bytearray:
     return content
 
 
+def _set(items: Iterable[Any] = ()) -> set[Any]:
+    items = list(items)
+    pickles.check_keys(items)
+    return set(items)
+
+
+def _frozenset(items: Iterable[Any] = ()) -> frozenset[Any]:
+    return frozenset(_set(items))
+
+
 def _type(*args: Any) -> Any:
-    raise _RefusedError("refused to make an array from arguments")
+    raise RefusedError("refused to make an array from arguments")
 
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): pickles.ordered_dict,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _type,
 }
@@ -239,8 +247,8 @@ for _builtins in ("builtins", "__builtin__"):
     _FUNCTIONS[_builtins, "bytearray"] = _bytearray
     _FUNCTIONS[_builtins, "bytes"] = _bytes
     _FUNCTIONS[_builtins, "complex"] = complex
-    _FUNCTIONS[_builtins, "frozenset"] = frozenset
-    _FUNCTIONS[_builtins, "set"] = set
+    _FUNCTIONS[_builtins, "frozenset"] = _frozenset
+    _FUNCTIONS[_builtins, "set"] = _set
 
 
 def _plain(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
@@ -251,8 +259,8 @@ def _plain(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
       done: what was met, by identity: the object, kept alive for it, and its result; the result of an object
         that is under way is the `done` itself.
     """
-    if isinstance(value, _Named):
-        raise _RefusedError(f"refused {value!r} as a value")
+    if isinstance(value, Named):
+        raise RefusedError(f"refused {value!r} as a value")
     if isinstance(value, _Dtype):
         return value.value
     if not isinstance(value, _Array | list | tuple | dict):
@@ -260,7 +268,7 @@ def _plain(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
     if id(value) in done:
         result = done[id(value)][1]
         if result is done:
-            raise _RefusedError("refused a container that contains itself")
+            raise RefusedError("refused a container that contains itself")
         return result
     done[id(value)] = (value, done)
     if isinstance(value, _Array):

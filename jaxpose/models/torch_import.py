@@ -1,17 +1,17 @@
 """Weights of published torch networks, read without torch and without running pickled code."""
 
-import collections
 import math
 import os
 import pathlib
-import pickle
 import zipfile
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
+
+from jaxpose import pickles, untrusted
+from jaxpose.pickles import Named, RefusedError
 
 Tree = dict[str, Any]
 
@@ -20,23 +20,24 @@ def load_torch_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Reads a state dict: name -> array in torch's layout.
 
     A `.safetensors` file, or a `.pth`, `.pt` or `.bin` file written by torch >= 1.6. The tensors may lie under a key
-    `state_dict` or `model`. A pickle that names anything but tensors is refused, and nothing that it names is called.
+    `state_dict` or `model`, beside whatever a training keeps: its arguments and schedules are left out unseen. A pickle
+    that names anything else is refused, and nothing that it names is called.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is of another kind, damaged, or holds something else than tensors.
+      ValueError: the file is of another kind, damaged, holds something else than tensors, or expands without measure.
     """
     file = pathlib.Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected published weights; None trains from random ones")
     if file.suffix == ".safetensors":
-        try:
+        with untrusted.reading(f"{path}: not a readable safetensors file", "tensors"):
             return safetensors.numpy.load_file(file)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file: {error}") from error
     if file.suffix not in (".pth", ".pt", ".bin"):
         raise ValueError(f"{path}: expected a file .safetensors, .pth, .pt or .bin")
-    if not zipfile.is_zipfile(file):
+    with untrusted.reading(f"{path}: not a readable file of torch tensors", "one that torch.save wrote"):
+        zipped = zipfile.is_zipfile(file)
+    if not zipped:
         raise ValueError(
             f"{path}: found no zip archive, expected torch's format since 1.6; convert an older file once with "
             f"torch: torch.save(torch.load({file.name!r}, weights_only=True), 'converted.pth')"
@@ -123,46 +124,90 @@ def _tensors(path: Any, content: Any) -> dict[str, np.ndarray]:
 
 
 def _read_archive(file: pathlib.Path) -> Any:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise ValueError(f"found {len(pickles)} members data.pkl, expected one")
-            with archive.open(pickles[0]) as stream:
-                return _Unpickler(stream, archive, pickles[0].removesuffix("data.pkl")).load()
-    # Damaged or hostile pickles raise nearly anything.
-    except Exception as error:
-        raise ValueError(f"{file}: not a readable file of torch tensors: {error}") from error
+    where = f"{file}: not a readable file of torch tensors"
+    with untrusted.reading(where, "one that torch.save wrote"), zipfile.ZipFile(file) as archive:
+        pickled = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickled) != 1:
+            raise ValueError(f"found {len(pickled)} members data.pkl, expected one")
+        return _Unpickler(archive, pickled[0], file).load()
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickles.Unpickler):
     """Builds dictionaries, lists, numbers, strings and tensors; knows no other names."""
 
-    def __init__(self, stream, archive: zipfile.ZipFile, root: str):
-        super().__init__(stream)
-        self.archive, self.root = archive, root
-        order = root + "byteorder"
-        if order in archive.namelist() and archive.read(order) != b"little":
+    def __init__(self, archive: zipfile.ZipFile, member: str, file: pathlib.Path):
+        super().__init__(untrusted.read_member(archive, member))
+        self.archive, self.root, self.file = archive, member.removesuffix("data.pkl"), file
+        self.storages: dict[Any, np.ndarray] = {}
+        # Tensors may share a storage, and each is a copy: more than this is no training's.
+        self.room = 8 * file.stat().st_size + 2**26
+        order = self.root + "byteorder"
+        if order in archive.namelist() and untrusted.read_member(archive, order) != b"little":
             raise ValueError("found big-endian tensors, expected little-endian")
 
-    def find_class(self, module: str, name: str) -> Any:
+    def named(self, module: str, name: str) -> Any:
+        """What builds tensors; a storage's type stands for its dtype, as a string."""
+        if (module, name) in _LEFT_OUT:
+            return _LeftOut
         known = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("collections", "OrderedDict"): pickles.ordered_dict,
+            ("torch._utils", "_rebuild_tensor_v2"): self._rebuild_tensor,
             ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
         }
         if (module, name) in known:
-            return known[module, name]
-        # A storage's type stands for its dtype: a string, because a pickle may set the state of what it is handed.
+            return Named(f"{module}.{name}", known[module, name])
         if module == "torch" and name in _DTYPES:
             return name
-        raise pickle.UnpicklingError(f"it names {module}.{name}, expected nothing but tensors")
+        raise RefusedError(
+            f"it names {module}.{name}, expected nothing but tensors; who trusts its maker keeps the weights alone "
+            f"with torch: torch.save(torch.load({self.file.name!r}, weights_only=False)['model'], 'weights.pth'), or "
+            "['state_dict']"
+        )
 
     def persistent_load(self, pid: Any) -> np.ndarray:
+        """The values of a storage, read once."""
         kind, storage, key, _, _ = pid
         if kind != "storage":
-            raise pickle.UnpicklingError(f"found {kind!r}, expected a storage")
-        return np.frombuffer(self.archive.read(f"{self.root}data/{key}"), _DTYPES[storage])
+            raise RefusedError(f"found {kind!r}, expected a storage")
+        if (storage, key) not in self.storages:
+            data = untrusted.read_member(self.archive, f"{self.root}data/{key}")
+            self.storages[storage, key] = np.frombuffer(data, _DTYPES[storage])
+        return self.storages[storage, key]
+
+    def _rebuild_tensor(self, storage, offset, size, stride, *_):
+        """A copy of the strided view, which must lie inside the storage and be no larger than it."""
+        numbers = (offset, *size, *stride)
+        if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
+            raise RefusedError(f"found offset {offset}, size {size}, stride {stride}, expected counts")
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        count = math.prod(size)
+        if count > storage.size or (count and last >= storage.size):
+            raise RefusedError(f"a tensor of size {size} reaches outside its storage of {storage.size}")
+        if not count:
+            return np.zeros(size, storage.dtype)
+        self.room -= count * storage.itemsize
+        if self.room < 0:
+            raise RefusedError("its tensors are many times as large as the file")
+        steps = [step * storage.itemsize for step in stride]
+        return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+
+
+# What trainings save beside the weights and who takes the weights does not need: their arguments (argparse) and the
+# milestones of a learning-rate schedule (a Counter).
+_LEFT_OUT = (("argparse", "Namespace"), ("collections", "Counter"))
+
+
+class _LeftOut:
+    """Stands for such an object; whatever it is made of or told is dropped."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+    def __init__(self, *_): ...
+
+    def __setstate__(self, state): ...
 
 
 _DTYPES = {
@@ -177,21 +222,6 @@ _DTYPES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-
-
-def _rebuild_tensor(storage, offset, size, stride, *_):
-    """A copy of the strided view, which must lie inside the storage and be no larger than it."""
-    numbers = (offset, *size, *stride)
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or len(size) != len(stride):
-        raise pickle.UnpicklingError(f"found offset {offset}, size {size}, stride {stride}, expected counts")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    count = math.prod(size)
-    if count > storage.size or (count and last >= storage.size):
-        raise pickle.UnpicklingError(f"a tensor of size {size} reaches outside its storage of {storage.size}")
-    if not count:
-        return np.zeros(size, storage.dtype)
-    steps = [step * storage.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
 
 
 def _rebuild_parameter(data, *_):

@@ -200,3 +200,54 @@ def test_real_cameras(pack: Callable[[str], Path]) -> None:
 def test_no_table_of_gigabytes(bomb):
     with pytest.raises(ValueError, match="refused to number an object 2147483647 in"):
         unpickle.load(bomb)
+
+
+LONG = b"\x8b" + (2**10).to_bytes(4, "little") + b"\x01" * 2**10
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b")" + b"2\x86" * 30,  # a pair of one pair of one pair ...: 2**30 parts to hash
+        b")" + b"\x85" * 200_000,  # a tuple in a tuple ... overflows the stack
+        LONG,
+        b"(" + b"K\x01" * 1000 + b"t",
+        b"cbuiltins\ncomplex\n(G?\xf0\x00\x00\x00\x00\x00\x00tR",
+    ],
+    ids=["shared", "deep", "long", "wide", "complex"],
+)
+@pytest.mark.parametrize(
+    "pattern", [b"}%sNs.", b"}(%sNu.", b"(%sNd.", b"\x8f(%s\x90.", b"(%s\x91.", b"cbuiltins\nset\n((%sltR."]
+)
+def test_keys_that_hash_for_ever_are_refused(key, pattern):
+    with pytest.raises(ValueError, match=r"refused a (tuple|int|complex) as a key"):
+        unpickle.load(b"\x80\x04" + pattern % key)
+
+
+def test_long_numbers_that_all_collide_are_refused():
+    prime = 2**61 - 1
+    with pytest.raises(ValueError, match="refused a int as a key"):
+        unpickle.load(pickle.dumps({prime * 2**i: None for i in range(100)}))
+
+
+def test_parts_are_not_copied_without_end():
+    content = b"B" + (2**24).to_bytes(4, "little") + bytes(2**24) + b"q\x00"
+    copy = b"cbuiltins\nbytearray\nh\x00\x85R"
+    assert len(unpickle.load(b"\x80\x03(" + content + copy * 5 + b"l.")) == 6
+    with pytest.raises(ValueError, match="refused to copy its parts so many times"):
+        unpickle.load(b"\x80\x03(" + content + copy * 50 + b"l.")
+
+
+def test_an_npz_that_expands_a_thousandfold_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**27, np.uint8), b=np.zeros(2**20))
+    with pytest.raises(ValueError, match=r"a\.npz: .*expand to 134217856, more than 200 times"):
+        unpickle.load_npz(tmp_path / "a.npz")
+    assert unpickle.load_npz(tmp_path / "a.npz", names=["b"])["b"].size == 2**20
+
+
+def test_an_array_larger_than_its_file_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.zeros(8))
+    data = (tmp_path / "a.npz").read_bytes()
+    array = data[data.index(b"\x93NUMPY") : data.index(b"PK\x01\x02")][: 128 + 64]
+    with pytest.raises(ValueError, match=r"a\.npy: states the shape \(90000000000,\) and has"):
+        unpickle.load_npy(array.replace(b"(8,), }          ", b"(90000000000,), }"), where="a.npy")

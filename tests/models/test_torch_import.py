@@ -1,3 +1,5 @@
+import argparse
+import collections
 import os
 import pathlib
 import pickle
@@ -182,6 +184,57 @@ def test_tensors_must_lie_inside_their_storage(tmp_path):
         _archive(path, _tensor(offset, size, stride), **{"0": storage})
         with pytest.raises(ValueError, match="expected counts"):
             torch_import.load_torch_weights(path)
+
+
+def _training(beside):
+    """A hand-written pickle of {"model": {"w": tensor}, "args": what is beside}."""
+    return b"(dVmodel\n" + _tensor(0, (4,), (1,))[:-1] + b"sVargs\n" + pickle.dumps(beside, 2)[2:-1] + b"s."
+
+
+def test_what_a_training_keeps_beside_the_weights_is_left_out(tmp_path):
+    """tllib saves the arguments of its command line, and the milestones of its schedule, which are a Counter."""
+    storage = np.arange(4, dtype=np.float32)
+    args = argparse.Namespace(lr=0.1, arch="resnet101", lr_step=[45, 60], milestones=collections.Counter([45, 60]))
+    found = torch_import.load_torch_weights(_archive(tmp_path / "w.pth", _training(args), **{"0": storage}))
+    assert list(found) == ["w"]
+    np.testing.assert_array_equal(found["w"], storage)
+
+
+def test_arguments_of_a_training_do_not_run_anything(tmp_path):
+    args = argparse.Namespace(resume=_Calls(os.system, f"touch {tmp_path / 'ran'}"))
+    path = _archive(tmp_path / "w.pth", _training(args), **{"0": np.zeros(4, np.float32)})
+    with pytest.raises(ValueError, match=r"names .*system, .*torch\.load\('w\.pth', weights_only=False\)\['model'\]"):
+        torch_import.load_torch_weights(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_cannot_be_changed(tmp_path):
+    changed = b"ctorch._utils\n_rebuild_tensor_v2\n(N(dVx\nI1\nstb."
+    with pytest.raises(ValueError, match=r"refused to change torch\._utils\._rebuild_tensor_v2"):
+        torch_import.load_torch_weights(_archive(tmp_path / "w.pth", changed))
+
+
+def test_archives_that_expand_a_thousandfold_are_refused(tmp_path):
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", _tensor(0, (4,), (1,)))
+        archive.writestr("archive/data/0", bytes(2**27))
+    with pytest.raises(ValueError, match=r"w\.pth: .*expand to 134217728, more than 200 times"):
+        torch_import.load_torch_weights(path)
+
+
+def test_tensors_that_share_a_storage_are_bounded_together(tmp_path):
+    storage = np.zeros(2**22, np.float32)
+    tensor = _tensor(0, (2**22,), (1,))[len(b"(dVw\n") : -len(b"s.")]
+    for count, good in ((5, True), (20, False)):
+        path = _archive(tmp_path / "w.pth", b"(d" + b"".join(b"Vw%d\n%bs" % (i, tensor) for i in range(count)) + b".")
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("archive/data/0", storage.tobytes())
+        if good:
+            assert len(torch_import.load_torch_weights(path)) == count
+        else:
+            with pytest.raises(ValueError, match="many times as large as the file"):
+                torch_import.load_torch_weights(path)
 
 
 def test_content_other_than_tensors_is_named(tmp_path):
