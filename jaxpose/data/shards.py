@@ -49,7 +49,7 @@ def in_shards(source: Source, size: int = 1000) -> list[Shard]:
 
 
 def record_features(skeleton: Skeleton, optional: Iterable[str] = ()) -> tfds.features.FeaturesDict:
-    """The features of records: the labels of K joints and the named optional fields of `Record`."""
+    """The features of records: the labels of K joints and the named optional fields of `Record`, of `OPTIONAL`."""
     k, features = len(skeleton), tfds.features
     known = {
         "bbox": features.Tensor(shape=(4,), dtype=np.float32),
@@ -70,6 +70,9 @@ def record_features(skeleton: Skeleton, optional: Iterable[str] = ()) -> tfds.fe
         }
         | {name: known[name] for name in optional}
     )
+
+
+OPTIONAL = ("bbox", "area", "keypoints3d", "intrinsics", "hand", "sequence", "frame", "segmentation")
 
 
 def motion_features(joints: int) -> tfds.features.FeaturesDict:

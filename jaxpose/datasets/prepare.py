@@ -1,12 +1,10 @@
 """Converts a published data set from its owners' files: `--mode=prepare --dataset=NAME --manual_dir=DIR`."""
 
-import json
 import os
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
-from jaxpose.data import shards
+from jaxpose import untrusted
+from jaxpose.data import shards, tfds_source
 from jaxpose.datasets.builder import RecordBuilder
 
 
@@ -40,22 +38,25 @@ def prepare(builder_class: type[RecordBuilder], manual_dir: Path, data_dir: Path
 
 def summary(builder_class: type[RecordBuilder], folder: Path) -> str:
     """What a prepared folder holds beside what is published, and what was left out."""
-    splits = tfds.builder_from_directory(folder).info.splits
+    splits = tfds_source.split_lengths(folder)
     lines = [f"{builder_class.name} in {folder}"]
-    for split, found in splits.items():
+    for split, length in splits.items():
         published = builder_class.COUNTS.get(split)
         verdict = "no published number"
         if published is not None:
-            same = found.num_examples == published
+            same = length == published
             verdict = "as published" if same else f"DIFFERS from the published {published:,}"
-        lines.append(f"  {split}: {found.num_examples:,} records, {verdict}")
+        lines.append(f"  {split}: {length:,} records, {verdict}")
     lines += [
         f"  {split}: 0 records, published are {n:,}"
         for split, n in builder_class.COUNTS.items()
         if n and split not in splits
     ]
-    for reason, (count, names) in json.loads((folder / "skipped.json").read_text()).items():
-        lines.append(f"  skipped {count:,}: {reason} ({', '.join(names)}{', ...' if count > len(names) else ''})")
+    path = folder / "skipped.json"
+    skipped = untrusted.read_json(path, dict, "what was left out")
+    with untrusted.reading(path, "number and names by reason"):
+        for reason, (count, names) in skipped.items():
+            lines.append(f"  skipped {count:,}: {reason} ({', '.join(names)}{', ...' if count > len(names) else ''})")
     return "\n".join(lines)
 
 

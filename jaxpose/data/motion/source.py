@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 
 from jaxpose.data import tfds_source
@@ -173,22 +172,18 @@ class Prepared(Sequence[Motion]):
     def __post_init__(self) -> None:
         if not (self.folder / "dataset_info.json").is_file():
             raise FileNotFoundError(f"{self.folder}: found no dataset_info.json, expected prepared motions")
-        if "positions" not in _open(self.folder).info.features:
+        if "positions" not in tfds_source.open_folder(self.folder)[0].info.features:
             raise ValueError(f"{self.folder}: holds records of images, expected motions")
-        try:
-            len(self)
-        except ValueError as error:
-            known = ", ".join(tfds_source.split_lengths(self.folder))
-            raise ValueError(f"{self.folder}: found split {self.split!r}, expected one of {known}") from error
+        len(self)
 
     @property
     def skeleton(self) -> Skeleton:
         """Names the joints."""
-        return tfds_source.skeleton_from_metadata(_open(self.folder).info.metadata["skeleton"])
+        return tfds_source.open_folder(self.folder)[1]
 
     @functools.cached_property
     def _records(self) -> Any:
-        return _open(self.folder).as_data_source(self.split)
+        return tfds_source.records_of(self.folder, self.split)
 
     @functools.cached_property
     def _joints(self) -> tuple[str, ...]:
@@ -208,13 +203,13 @@ class Prepared(Sequence[Motion]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"motion {index} of {len(self)}")
-        found = self._records[index]
+        found = tfds_source.read_record(self._records, self.folder, index)
         return Motion(
-            name=found["name"].decode(),
+            name=found["name"].decode(errors="replace"),
             joints=self._joints,
             positions=found["positions"],
             rate=float(found["rate"]),
-            subject=found["subject"].decode(),
+            subject=found["subject"].decode(errors="replace"),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -246,8 +241,3 @@ def canonical_skeleton(name: str, joints: Sequence[str]) -> Skeleton:
         groups=MPII16.groups,
     )
     return whole.restrict(joints)
-
-
-@functools.cache
-def _open(folder: Path) -> Any:
-    return tfds.builder_from_directory(folder)
