@@ -349,7 +349,7 @@ def test_h5_of_multi_animal_projects_and_errors(tmp_path, monkeypatch):
     frame.to_hdf(h5, key="df_with_missing")
     source = deeplabcut.read(root)
     np.testing.assert_array_equal(source.keypoints, np.arange(8).reshape(2, 2, 2))
-    monkeypatch.setitem(sys.modules, "tables", None)
+    monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"CollectedData_AB\.h5: .*pip install 'jaxpose\[dlc\]'"):
         deeplabcut.read(root)
     monkeypatch.undo()

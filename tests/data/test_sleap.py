@@ -484,3 +484,57 @@ def test_files_that_are_none(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"a\.slp: .*pip install 'jaxpose\[sleap\]'"):
         sleap.read(path)
+
+
+@pytest.mark.parametrize("name", ["points", "videos_json", "video0/video", "video0/frame_numbers", "video0"])
+@pytest.mark.parametrize("kind", ["soft", "external", "stored outside", "virtual"])
+def test_nothing_outside_of_the_file_is_read(tmp_path, name, kind):
+    """A file can name any path: of another data set, of a device, of a pipe that is never written to."""
+    if kind in ("stored outside", "virtual") and name == "video0":
+        pytest.skip("a group has no values")
+    path = embed(project(tmp_path / "a.pkg.slp", videos=(packed(),)))
+    check(sleap.read(path))
+    other = tmp_path / "other.h5"
+    with h5py.File(path, "r+") as file, h5py.File(other, "w") as copy:
+        file.copy(file[name], copy, name="x")
+        values = copy["x"][()] if isinstance(copy["x"], h5py.Dataset) else None
+        file.copy(file[name], file, name="moved")
+        del file[name]
+        if kind == "soft":
+            file[name] = h5py.SoftLink("/moved")
+        elif kind == "external":
+            file[name] = h5py.ExternalLink(str(other), "x")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(values.shape, values.dtype)
+            layout[:] = h5py.VirtualSource(str(other), "x", values.shape)
+            file.create_virtual_dataset(name, layout)
+        else:
+            raw = tmp_path / "raw"
+            raw.write_bytes(bytes(10_000))
+            file.create_dataset(name, (3,), "f8", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
+    with pytest.raises(ValueError, match=r"a\.pkg\.slp: .*(a link to elsewhere|kept in another file)") as error:
+        sleap.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_values_that_are_stated_and_not_there_do_not_fill_the_memory(tmp_path):
+    path = embed(project(tmp_path / "a.pkg.slp", videos=(packed(),)))
+    with h5py.File(path, "r+") as file:
+        del file["points"]
+        file.create_dataset("points", (2**40,), POINTS, chunks=(1000,))
+    with pytest.raises(ValueError, match=r"points cannot be read: .*more than 200 times as many"):
+        sleap.read(path)
+
+
+def test_a_heap_without_an_end_is_refused(tmp_path):
+    """The HDF5 library would go round for ever."""
+    path = analysis(tmp_path / "a.h5")
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    size = int.from_bytes(data[heap + 24 : heap + 32], "little")
+    free = heap + 32 + size + (-size % 8)  # what follows the only text
+    assert data[free : free + 2] == b"\0\0"
+    data[free + 8 : free + 16] = bytes(8)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"a\.h5: the heap at byte {heap} is damaged"):
+        sleap.read(path)

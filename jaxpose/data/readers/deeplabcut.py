@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import fnmatch
 import io
+import itertools
 import os
 import posixpath
 import re
@@ -12,9 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
-from jaxpose.data.readers import boxes, sides
+from jaxpose.data.readers import boxes, deeplabcut_hdf5, sides
+from jaxpose.data.readers.deeplabcut_hdf5 import Cells
 from jaxpose.data.skeletons import Skeleton
 
 BOX_FACTOR = 1.3  # side of an animal's box relative to the extent of its joints
@@ -30,8 +33,7 @@ def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSou
 
     Args:
       path: a project, its `labeled-data` folder, or a tar that holds one at any depth. Every video's folder
-        has a `CollectedData_*.csv`, or else a `CollectedData_*.h5`: that needs the extra `jaxpose[dlc]`, and
-        pandas keeps pickles in it, so open only files that you trust.
+        has a `CollectedData_*.csv`, or else a `CollectedData_*.h5`: that needs the extra `jaxpose[dlc]`.
       folders: shell patterns on the names of the videos' folders.
 
     Raises:
@@ -126,9 +128,15 @@ def read_table(files: Files, name: str) -> Table:
       ValueError: if the table is malformed.
       ImportError: if an H5 file cannot be read without the extra.
     """
-    read_cells = _read_csv if name.endswith(".csv") else _read_h5
     where = f"{files.path}: {name}"
-    images, columns, values = read_cells(files.read(name), where)
+    data = files.read(name)
+    with untrusted.reading(where, "a table of labels"):
+        return _table(name, data, where)
+
+
+def _table(name: str, data: bytes, where: str) -> Table:
+    read_cells = _read_csv if name.endswith(".csv") else deeplabcut_hdf5.read
+    images, columns, values = read_cells(data, where)
     coords = {coord for _, _, coord in columns}
     if not {"x", "y"} <= coords <= {"x", "y", "likelihood", "visible"} or len(set(columns)) < len(columns):
         raise ValueError(
@@ -142,18 +150,21 @@ def read_table(files: Files, name: str) -> Table:
     individuals = tuple(dict.fromkeys(individual for individual, _, _ in columns if individual != "single"))
     of_none = [i for i, (individual, _, coord) in enumerate(columns) if individual == "single" and coord == "x"]
     joints = tuple(dict.fromkeys(joint for individual, joint, _ in columns if individual in individuals))
+    if len(individuals) * len(joints) > len(columns):
+        raise ValueError(f"{where}: found {len(individuals)} individuals of different body parts, expected the same")
     shape = (len(images), len(individuals), len(joints))
+    places = {name: i for i, name in enumerate(individuals)}, {name: i for i, name in enumerate(joints)}
     points, flags = np.full((*shape, 2), np.nan), np.full(shape, records.VISIBLE, dtype=np.float64)
     for (individual, joint, coord), column in zip(columns, values.T, strict=True):
-        if individual not in individuals or coord == "likelihood":
+        if individual == "single" or coord == "likelihood":
             continue
-        place = slice(None), individuals.index(individual), joints.index(joint)
+        place = slice(None), places[0][individual], places[1][joint]
         if coord == "visible":
             flags[place] = np.where(np.isnan(column), records.VISIBLE, column)
         else:
             points[(*place, "xy".index(coord))] = column
     if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
-        raise ValueError(f"{where}: column visible holds {np.unique(flags)}, expected 0, 1 or 2")
+        raise ValueError(f"{where}: column visible holds {untrusted.one_line(np.unique(flags))}, expected 0, 1 or 2")
     with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is no coordinate
         points = points.astype(np.float32)
     visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
@@ -168,11 +179,7 @@ def read_table(files: Files, name: str) -> Table:
     )
 
 
-# Image paths (R,), columns (C,) of individual, body part and coordinate, values (R, C).
-_Cells = tuple[tuple[str, ...], list[tuple[str, str, str]], np.ndarray]
-
-
-def _read_csv(data: bytes, where: str) -> _Cells:
+def _read_csv(data: bytes, where: str) -> Cells:
     try:
         lines = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"))) if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -197,29 +204,6 @@ def _read_csv(data: bytes, where: str) -> _Cells:
         raise ValueError(f"{where}: {error}, expected numbers and empty cells") from None
     images = tuple("/".join(row[:start]).replace("\\", "/") for row in rows)
     return images, list(zip(individuals, parts, coords, strict=True)), values.reshape(len(rows), len(parts))
-
-
-def _read_h5(data: bytes, where: str) -> _Cells:
-    try:
-        import pandas as pd
-        import tables  # noqa: F401  pandas reads .h5 with it
-    except ImportError:
-        raise ImportError(f"{where}: to read .h5 labels install the extra: pip install 'jaxpose[dlc]'") from None
-    memory = {"driver": "H5FD_CORE", "driver_core_image": data, "driver_core_backing_store": 0}
-    try:
-        with pd.HDFStore(posixpath.basename(where), mode="r", **memory) as store:
-            keys = store.keys()
-            frame = store["df_with_missing"] if "/df_with_missing" in keys else None
-    except Exception as error:  # damaged files raise whatever pandas and the HDF5 library come upon
-        raise ValueError(f"{where}: cannot be read ({type(error).__name__}), expected a table of pandas") from error
-    if not isinstance(frame, pd.DataFrame):
-        raise ValueError(f"{where}: holds {', '.join(keys) or 'nothing'}; expected a table df_with_missing")
-    if frame.columns.nlevels not in (3, 4) or any(dtype.kind not in "fiu" for dtype in frame.dtypes):
-        raise ValueError(f"{where}: has {frame.columns.nlevels} header rows, expected 3 or 4, and numbers below")
-    individual = 1 if frame.columns.nlevels == 4 else None
-    columns = [("" if individual is None else key[individual], key[-2], key[-1]) for key in frame.columns]
-    paths = ("/".join(key) if isinstance(key, tuple) else str(key) for key in frame.index)
-    return tuple(path.replace("\\", "/") for path in paths), columns, frame.to_numpy(dtype=np.float64)
 
 
 def align(table: Table, first: Table) -> Table:
@@ -302,14 +286,30 @@ def _config(files: Files, table: str) -> str:
     if name in files:
         return files.read(name).decode(errors="replace")
     above = files.path.resolve() / name
-    return above.read_text(encoding="utf-8", errors="replace") if above.is_file() else ""
+    return untrusted.read_file(above, "a project's configuration").decode(errors="replace") if above.is_file() else ""
 
 
 def _bones(config: str, joints: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """The pairs of joints under `skeleton:`, in YAML's block style or flow style."""
-    section = re.search(r"^skeleton:(.*?)(?=^[^\s\-#]|\Z)", config, re.MULTILINE | re.DOTALL)
-    block = r"^\s*- - (.+)\n\s+- (.+)$"
-    flow = r"\[\s*([^\[\],]+),\s*([^\[\],]+)\]"
-    pairs = re.findall(f"{block}|{flow}", section.group(1), re.MULTILINE) if section else []
-    bones = [tuple(joint.strip(" \"'\r") for joint in pair if joint) for pair in pairs]
+    section = _section(config)
+    pairs = [inside.split(",") for inside in re.findall(r"\[([^\[\]]*)\]", "\n".join(section))]
+    lines = [line.strip() for line in section if line.strip()]
+    pairs += [[a[4:], b[2:]] for a, b in itertools.pairwise(lines) if a.startswith("- - ") and _NEXT.match(b)]
+    bones = [tuple(joint.strip(" \"'\r\n\t") for joint in pair) for pair in pairs if len(pair) == 2]
     return tuple((a, b) for a, b in bones if {a, b} <= set(joints))
+
+
+_NEXT = re.compile(r"- (?!- )")  # the second item of a pair
+
+
+def _section(config: str) -> list[str]:
+    """The lines below `skeleton:` up to the next key, that line's rest before them."""
+    found: list[str] = []
+    for line in config.splitlines():
+        if found and line[:1].strip() and line[0] not in "-#":
+            break
+        if found:
+            found.append(line)
+        elif line.startswith("skeleton:"):
+            found.append(line.removeprefix("skeleton:"))
+    return found

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.readers import boxes, sides, sleap_images
 from jaxpose.data.readers import sleap_hdf5 as hdf5
@@ -111,16 +112,27 @@ def read(path: str | os.PathLike, *, video: str | os.PathLike | None = None) -> 
         raise FileNotFoundError(f"{path}: no such file, expected .slp or .h5 of SLEAP")
     if video is not None and not Path(video).exists():
         raise FileNotFoundError(f"{video}: no such file or folder, expected the videos of {path.name}")
+    if path.stat().st_size <= hdf5.LARGEST_CHECKED:
+        hdf5.check_heaps(path.read_bytes(), path)
     notes: list[records.Note] = []
     with hdf5.open_file(path) as file:
-        if "metadata" in file and "instances" in file:
+        if _holds(file, path, "metadata", "instances"):
             labels = _read_project(file, path, video, notes)
-        elif "tracks" in file and "node_names" in file:
+        elif _holds(file, path, "tracks", "node_names"):
             labels = _read_analysis(file, path, video, notes)
         else:
             raise ValueError(
                 f"{path}: holds {', '.join(map(str, file)) or 'nothing'}; expected labels or tracks of SLEAP"
             )
+        return _source(labels, path, notes)
+
+
+def _holds(file: Any, path: Path, *names: str) -> bool:
+    return all(hdf5.find(file, path, name) is not None for name in names)
+
+
+def _source(labels: "_Labels", path: Path, notes: list[records.Note]) -> SleapSource:
+    """The instances whose image exists; what is left out is added to the notes."""
     available = np.array([i < len(labels.recordings) and n in labels.recordings[i][1] for i, n in labels.place], bool)
     if not available.any():
         stated = ", ".join(name for name, _ in labels.recordings[:5])
@@ -165,7 +177,7 @@ _FIRST_UNKNOWN = 3.0
 def _read_project(file: Any, path: Path, video: str | os.PathLike | None, notes: list[records.Note]) -> _Labels:
     stated = file["metadata"].attrs.get("format_id", 1.0)
     if np.ndim(stated) or np.asarray(stated).dtype.kind not in "fiu":
-        raise ValueError(f"{path}: format_id is {hdf5.line(repr(stated))}, expected a number")
+        raise ValueError(f"{path}: format_id is {untrusted.one_line(stated)}, expected a number")
     version = float(stated)
     if not version < _FIRST_UNKNOWN:
         raise ValueError(f"{path}: has format {version:g}, expected less than {_FIRST_UNKNOWN:g}")
@@ -173,6 +185,9 @@ def _read_project(file: Any, path: Path, video: str | os.PathLike | None, notes:
     frames = hdf5.table(file, path, "frames", "video frame_idx instance_id_start instance_id_end")
     points = hdf5.table(file, path, "points", "x y visible")
     owner = np.full(len(instances), -1)
+    spans = frames["instance_id_end"].astype(np.float64) - frames["instance_id_start"].astype(np.float64)
+    if spans.clip(0, len(instances)).sum() > 2 * len(instances):
+        raise ValueError(f"{path}: frames have {spans.sum():.0f} instances, expected at most {len(instances)}")
     for row, (start, end) in enumerate(zip(frames["instance_id_start"], frames["instance_id_end"], strict=True)):
         owner[int(start) : int(end)] = row
     user = np.flatnonzero((instances["instance_type"] == 0) & (owner >= 0))
@@ -203,7 +218,7 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None, notes
     tracks = np.transpose(tracks, [list(axes).index(axis) for axis in ("frame", "track", "node", "xy")])
     if tracks.shape[2:] != (len(joints), 2):
         raise ValueError(f"{path}: tracks have {tracks.shape[2:]} nodes and axes, expected ({len(joints)}, 2)")
-    edges = hdf5.array(file, path, "edge_names") if "edge_names" in file else np.empty((0, 2))
+    edges = hdf5.array(file, path, "edge_names") if _holds(file, path, "edge_names") else np.empty((0, 2))
     if edges.size and edges.shape[1:] != (2,):
         raise ValueError(f"{path}: edge_names are {edges.dtype} {edges.shape}, expected pairs")
     names = hdf5.texts(edges.reshape(-1), path, "edge_names")
@@ -212,7 +227,7 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None, notes
     frame, track = np.nonzero(visible.any(axis=-1))
     if not len(frame):
         raise ValueError(f"{path}: found {tracks.shape[:2]} frames and tracks without a joint, expected some")
-    stated = hdf5.array(file, path, "video_path") if "video_path" in file else np.array("")
+    stated = hdf5.array(file, path, "video_path") if _holds(file, path, "video_path") else np.array("")
     name = hdf5.texts(stated.reshape(-1)[:1], path, "video_path")
     if video is None and not any(name):
         raise ValueError(f"{path}: states no video, expected the option video")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxpose.data import records
-from jaxpose.data.files import decode_image
+from jaxpose.data.files import MAX_PIXELS, decode_image
 from jaxpose.data.readers import sleap_hdf5 as hdf5
 from jaxpose.data.readers.video_frames import VideoFrames, unusable
 
@@ -121,7 +122,7 @@ class _Embedded:
     def image(self, frame: int) -> bytes | np.ndarray:
         try:
             with hdf5.open_file(self.path) as file:
-                values = np.asarray(file[self.dataset][self.rows[frame]])
+                values = np.asarray(hdf5.find(file, self.path, self.dataset)[self.rows[frame]])
         except ValueError:
             return b""
         if not self.encoded:
@@ -139,21 +140,23 @@ class _Embedded:
 def _embedded(
     file: Any, path: Path, dataset: str, number: int, version: float, input_format: str
 ) -> tuple[str, Images]:
-    images = file.get(dataset)
+    images = hdf5.find(file, path, dataset)
     if images is not None and not hasattr(images, "dtype"):  # a group
         dataset = f"{dataset}/video"
-        images = file.get(dataset)
+        images = hdf5.find(file, path, dataset)
     if images is None or not getattr(images, "shape", ()):
         raise ValueError(f"{path}: holds no images {dataset} of video {number}")
-    group = images.parent
-    name = f"video{number}"
-    if "source_video" in group and "json" in group["source_video"].attrs:
-        source = hdf5.parsed(group["source_video"].attrs["json"], path, "source_video")
+    if math.prod(images.shape[1:]) > 3 * MAX_PIXELS:
+        raise ValueError(f"{path}: {dataset} has images {images.shape[1:]}, expected at most {MAX_PIXELS} pixels")
+    name, group = f"video{number}", posixpath.dirname(dataset)
+    original = hdf5.find(file, path, posixpath.join(group, "source_video"))
+    if original is not None and "json" in original.attrs:
+        source = hdf5.parsed(original.attrs["json"], path, "source_video")
         backend = source.get("backend", source) if isinstance(source, dict) else {}
         name = basename(str(backend.get("filename") or name)) if isinstance(backend, dict) else name
     frames = np.arange(len(images))
-    if "frame_numbers" in group:
-        frames = hdf5.array(file, path, f"{posixpath.dirname(dataset)}/frame_numbers")
+    if hdf5.find(file, path, posixpath.join(group, "frame_numbers")) is not None:
+        frames = hdf5.array(file, path, posixpath.join(group, "frame_numbers"))
     if frames.shape != (len(images),) or frames.dtype.kind not in "iu":
         raise ValueError(f"{path}: {dataset} has {len(images)} images, found frame_numbers {frames.shape}")
     encoded = "format" in images.attrs and hdf5.text(images.attrs["format"]) != "hdf5"
