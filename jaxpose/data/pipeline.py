@@ -212,13 +212,12 @@ def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np
     if scale == 1.0 and not offset.any() and image.shape[:2] == (size, size):
         pixels = image
     else:
-        if scale < 0.5:  # bilinear sampling alone would alias
-            shrink = min(0.5 / scale, max(height, width))  # of a box however large
-            blurred = cv2.GaussianBlur(image, (0, 0), 0.5 * shrink)
-        else:
-            blurred = image
-        matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
-        pixels = cv2.warpAffine(blurred, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        sampled, ratios = _smoothed(image, scale)
+        # A pixel of what is sampled stands for `ratios` pixels of the image.
+        matrix = np.zeros((2, 3))
+        matrix[(0, 1), (0, 1)] = scale * ratios
+        matrix[:, 2] = offset + scale * (ratios - 1) / 2
+        pixels = cv2.warpAffine(sampled, matrix, (size, size), flags=cv2.INTER_LINEAR)
     keypoints, visible = _labels(record, scale, offset, size)
     element = {
         "image": pixels,
@@ -257,6 +256,29 @@ def _labels(record: Record, scale: float, offset: np.ndarray, size: int) -> tupl
     inside = ((keypoints > -0.5) & (keypoints < size - 0.5)).all(axis=-1)
     visible = np.where(inside, record["visible"], 0).astype(np.uint8)
     return np.where(np.isfinite(keypoints), keypoints, 0.0).astype(np.float32), visible
+
+
+_WIDEST = 4.0  # pixels; standard deviation of the widest blur
+
+
+def _smoothed(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image without what bilinear sampling at a scale would alias, and how many pixels (x, y) one of it stands for.
+
+    A wide blur is slow, half a minute for a box of a thousand images' size: so the image is shrunk before by means over
+    squares, and the blur does the rest.
+    """
+    ratios = np.ones(2)
+    if scale >= 0.5:
+        return image, ratios
+    height, width = image.shape[:2]
+    blur = 0.25 / scale
+    if blur > _WIDEST:
+        factor = min(blur / (_WIDEST / 2), max(height, width))
+        small = tuple(max(1, round(side / factor)) for side in (width, height))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        ratios = np.array([width, height]) / small
+        blur = _WIDEST / 2
+    return cv2.GaussianBlur(image, (0, 0), blur), ratios
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

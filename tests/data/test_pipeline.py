@@ -9,6 +9,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from jaxpose.data import pipeline
 from jaxpose.data.records import Record
@@ -361,3 +362,37 @@ def test_labels_are_those_of_the_element_and_scale_leads_back(box: tuple[float, 
     np.testing.assert_array_equal(visible, element["visible"][::-1])
     np.testing.assert_array_equal(visible, [0, 2])
     np.testing.assert_allclose((keypoints[0] - keypoints[1]) / element["scale"], [6, 58], rtol=1e-5)
+
+
+def test_a_misplaced_decimal_in_a_box_is_cheap() -> None:
+    """The blur against aliasing would be as wide as the image."""
+    record = Record(image=b"", keypoints=np.zeros((1, 2), np.float32), visible=np.array([2], np.uint8), name="a")
+    image = np.full((1080, 1920, 3), 200, np.uint8)
+    for width in (1e4, 1e5, 1e9):
+        before = time.process_time()
+        element = pipeline.crop(record, image, size=256, margin=1.25, box=np.array([0.0, 0.0, width, width]))
+        assert time.process_time() - before < 1
+        assert np.isfinite(element["keypoints"]).all()
+
+
+@pytest.mark.parametrize("width", [1500.0, 2500.0, 6000.0])
+def test_large_boxes_show_the_means_of_the_image(width: float) -> None:
+    """As a Gaussian over the whole image would, and where the keypoints say."""
+    y, x = np.mgrid[:400, :600]
+    image = np.repeat((100 + 80 * np.sin(x / 90) * np.cos(y / 70))[..., None], 3, axis=2).astype(np.uint8)
+    image[180:221, 280:341] = 255  # about (310, 200)
+    record = Record(image=b"", keypoints=np.array([[310, 200]], np.float32), visible=np.array([2], np.uint8), name="a")
+    size = 64
+    box = np.array([310 - width / 2, 200 - width / 2, width, width])
+    element = pipeline.crop(record, image, size=size, margin=1.0, box=box)
+    scale = size / width
+    blurred = scipy.ndimage.gaussian_filter(image[..., 0].astype(float), 0.25 / scale, mode="mirror")
+    rows, columns = np.mgrid[:size, :size]
+    offset = (size - 1) / 2 - scale * (box[:2] + (width - 1) / 2)
+    places = [(rows - offset[1]) / scale, (columns - offset[0]) / scale]
+    expected = scipy.ndimage.map_coordinates(blurred, places, order=1)
+    inside = (places[0] > 30) & (places[0] < 369) & (places[1] > 30) & (places[1] < 569)
+    assert inside.sum() > 10
+    assert np.abs(element["image"][..., 0] - expected)[inside].max() < 8
+    brightest = [np.unravel_index(shown.argmax(), (size, size)) for shown in (element["image"][..., 0], expected)]
+    np.testing.assert_allclose(*brightest, atol=1)
