@@ -75,7 +75,7 @@ def _finished(field: str, workdir: str | None) -> tuple[Path, dict[str, Any]]:
         raise ValueError(f"config.{field}: found no {path}, expected the work directory of a finished run")
     try:
         results = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         results = None
     if not isinstance(results, dict) or not results.keys() >= _KEYS:
         raise ValueError(f"config.{field}: found no results of a run in {path}, expected an object with {min(_KEYS)!r}")

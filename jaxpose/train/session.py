@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxpose import config as configs
 from jaxpose.config import Config
@@ -21,10 +20,10 @@ from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation, html, notes, text
 from jaxpose.report.browse import Browsed, Joined, write_page
-from jaxpose.train import benchmark, earlier, loop, machine, topologies
+from jaxpose.train import benchmark, earlier, loop, machine, topologies, written
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
-from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, read_json, write_json
+from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, write_json
 from jaxpose.train.evaluate import Measures
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
@@ -47,7 +46,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
     results_file = workdir / "results.json"
     _check_same_run(config, workdir)
     if results_file.exists() and (workdir / "report.html").exists():
-        results = read_json(results_file)
+        results = written.read_results(results_file)
         if show:
             print(f"{workdir} is finished; delete it or choose another --workdir to train again.\n")
             print(text.summary_table(results))
@@ -65,7 +64,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             print(describe(run.pair))
             print(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {run.workdir}")
         if results_file.exists():  # the report is missing
-            results = read_json(results_file)
+            results = written.read_results(results_file)
         else:
             changes = meshes.by_first(
                 lambda: data_changes(workdir, run.pair, root=config.data.root, cache=config.data.cache)
@@ -289,7 +288,7 @@ def _check_same_run(config: Config, workdir: Path) -> None:
         if (workdir / "checkpoints").exists():
             raise ValueError(f"{path}: found none beside the checkpoints, expected the configuration of the run")
         return
-    there = configs.fixed_part(configs.completed(read_json(path), config))
+    there = configs.fixed_part(configs.completed(written.read_config(path), config))
     here = configs.fixed_part(configs.to_json(config))
     for field in sorted(there.keys() | here.keys()):
         if there.get(field) != here.get(field):
@@ -360,11 +359,15 @@ def _circumstances(run: Run) -> dict[str, Any]:
 def _cases(run: Run) -> list[html.Case]:
     """Target images with the predictions of every stage."""
     split, crops = loop.pictured(run.pair)
-    predictions = {
-        stage.name: np.load(path)
-        for stage in run.stages
-        if (path := run.workdir / "predictions" / f"{stage.name}_target_{split}.npy").exists()
-    }
+    predictions = {}
+    for stage in run.stages:
+        path, joints = run.workdir / "predictions" / f"{stage.name}_target_{split}.npy", len(run.task.skeleton)
+        try:
+            predictions[stage.name] = written.read_predictions(path, records=len(crops), joints=joints)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:  # pictures are not worth the report
+            print(f"{error}; left out of the report")
     if not predictions:
         return []
     cases = []

@@ -1,0 +1,60 @@
+"""What an earlier run left in its work directory, which may have been damaged or edited since."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxpose import untrusted
+from jaxpose.data import unpickle
+
+_TEXTS = ("stage", "domain", "split", "metric", "group")
+_TIMES = ("wall_s", "step_s", "images_per_s")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """`config.json`.
+
+    Raises:
+      ValueError: naming the file, if it is damaged.
+    """
+    return untrusted.read_json(path, dict, "the configuration of a run")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """`results.json`, with everything that tables and comparisons read in place.
+
+    Raises:
+      ValueError: naming the file, if it is damaged.
+    """
+    expected = "the results of a run: delete the file to make it again"
+    found = untrusted.read_json(path, dict, expected)
+    with untrusted.reading(path, expected):
+        rows, timing = found["evaluations"], found["timing"]
+        for row in rows if isinstance(rows, list) else [rows]:
+            good = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in _TEXTS)
+            if not good or not _is_number(row.get("value")) or not _is_number(row.get("count")):
+                raise ValueError(f"found the evaluation {untrusted.one_line(row)}")
+        if not isinstance(timing, dict) or not all(_is_number(timing.get(name)) for name in _TIMES):
+            raise ValueError(f"found the timing {untrusted.one_line(timing)}")
+        for name, kind in (("config", dict), ("recipe", str), ("pair", str), ("fingerprint", str)):
+            if not isinstance(found[name], kind):
+                raise ValueError(f"found {name} {untrusted.one_line(found[name])}")
+        return found
+
+
+def read_predictions(path: Path, *, records: int, joints: int) -> np.ndarray:
+    """Predicted keypoints of a split, (N, K, 2).
+
+    Raises:
+      ValueError: naming the file, if it is damaged or of other data.
+    """
+    expected = f"the predictions of {records} records and {joints} joints"
+    found = unpickle.load_npy(untrusted.read_file(path, expected), where=str(path))
+    if found.dtype.kind != "f" or found.shape != (records, joints, 2):
+        raise ValueError(f"{path}: found {found.dtype} {found.shape}, expected {expected}")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
