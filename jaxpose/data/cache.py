@@ -26,7 +26,7 @@ import numpy as np
 import tqdm
 from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportMissingImports]
 
-from jaxpose import interruption
+from jaxpose import interruption, untrusted
 from jaxpose.data.records import Source
 
 Element = dict[str, np.ndarray]
@@ -320,11 +320,7 @@ def _files(path: Path, ignored: Collection[Path]) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    for root, folders, files in os.walk(path, followlinks=True):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and Path(root, name).resolve() not in ignored
-        )
-        for name in sorted(files):
-            file = Path(root, name)
-            if file.is_file():  # not a broken link
-                yield file
+    for root, folders, files in untrusted.walk(path):
+        folders[:] = [name for name in folders if (path / root / name).resolve() not in ignored]
+        for name in files:
+            yield path / root / name

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.skeletons import Skeleton
 
@@ -25,7 +26,7 @@ class Files:
     """The files below a folder or inside an uncompressed tar: relative posix names to bytes, read at random.
 
     Safe to share between threads and to pickle (an archive is opened again, its index travels along). Hidden
-    files and an archive's links are left out. A name that an archive holds twice means its last copy.
+    files, pipes, devices and an archive's links are left out. A name that an archive holds twice means its last copy.
 
     Raises:
       FileNotFoundError: if `path` does not exist.
@@ -40,6 +41,8 @@ class Files:
         self._spans: dict[str, tuple[int, int] | None] = {}
         if self.path.is_dir():
             self._spans.update(dict.fromkeys(_folder_names(self.path)))
+        elif not self.path.is_file():
+            raise ValueError(f"{path}: found no regular file, expected a folder or an uncompressed .tar")
         else:
             self._spans.update(_tar_spans(self.path))
         self.names = tuple(sorted(self._spans))
@@ -53,7 +56,7 @@ class Files:
             raise FileNotFoundError(f"{self.path}: holds no file {name}")
         span = self._spans[name]
         if span is None:
-            return (self.path / name).read_bytes()
+            return untrusted.read_file(self.path / name, "a file")
         offset, size = span
         data = os.pread(self._descriptor, size, offset)
         if len(data) != size:
@@ -218,12 +221,7 @@ class FileSource:
 
 
 def _folder_names(folder: pathlib.Path) -> list[str]:
-    names = []
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = pathlib.Path(root).relative_to(folder)
-        names += [(base / name).as_posix() for name in files if not name.startswith(".")]
-    return names
+    return [(root / name).as_posix() for root, _, files in untrusted.walk(folder) for name in files]
 
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -238,17 +236,48 @@ def _tar_spans(path: pathlib.Path) -> dict[str, tuple[int, int]]:
             raise ValueError(
                 f"{path}: compressed with {kind}, which has no random access: unpack it and pass the folder"
             )
-    try:
-        with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive if member.isreg() and not member.issparse()]
-    except tarfile.TarError as error:
-        raise ValueError(f"{path}: {error}, expected a folder or an uncompressed .tar") from None
+    members = []
+    with (
+        untrusted.reading(path, "a folder or an uncompressed .tar"),
+        tarfile.open(path, "r:", tarinfo=_Member) as archive,
+    ):
+        for member in archive:
+            _check_size(member)
+            if member.isreg() and not member.issparse():
+                members.append(member)
     names = [pathlib.PurePosixPath(member.name) for member in members]
     return {
         name.as_posix(): (member.offset_data, member.size)
         for name, member in zip(names, members, strict=True)
         if not any(part.startswith(".") for part in name.parts)
     }
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is checked before what it says is followed."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        """The member of a header."""
+        member = super().frombuf(buf, encoding, errors)
+        _check_size(member)
+        return member
+
+
+_TEXT_MEMBERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_LONGEST_TEXT = 2**15  # bytes; Python takes quadratic time over some
+
+
+def _check_size(member: tarfile.TarInfo) -> None:
+    """That the archive goes on behind the member: Python reads one of a negative size again and again."""
+    if member.size < 0 or (member.type in _TEXT_MEMBERS and member.size > _LONGEST_TEXT):
+        raise ValueError(f"found a member of {member.size} bytes")
 
 
 _JPEG = b"\xff\xd8"

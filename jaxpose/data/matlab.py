@@ -4,12 +4,12 @@ import io
 import math
 import os
 import struct
-import zlib
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import scipy.io
+
+from jaxpose import untrusted
 
 
 def load(
@@ -36,14 +36,11 @@ def load(
     where = where or ("mat" if isinstance(file, bytes) else os.fspath(file))
     if not isinstance(file, bytes) and not os.path.isfile(file):
         raise FileNotFoundError(f"{where}: no such file, expected {expected}")
-    data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    data = file if isinstance(file, bytes) else untrusted.read_file(file, expected)
     wanted = None if names is None else list(names)
-    try:
+    with untrusted.reading(where, expected):
         _check(data)
         found = scipy.io.loadmat(io.BytesIO(data), variable_names=wanted, **options)
-    except Exception as error:  # damaged files raise nearly every kind
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"{where}: {line}, expected {expected}") from None
     return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
@@ -72,7 +69,7 @@ def _check(data: bytes) -> None:
     while position < len(data):
         kind, start, stop, _ = _element(data, position, len(data), order)
         if kind == _COMPRESSED:
-            inner = zlib.decompress(data[start:stop])
+            inner = untrusted.inflate(data[start:stop])
             kind, first, last, _ = _element(inner, 0, len(inner), order)
             _check_matrix(inner, kind, first, last, order, 0)
         else:

@@ -29,14 +29,15 @@ What is read from files also takes
 
 import dataclasses
 import functools
-import json
 import os
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import embedded, joint_sets, skeleton_file, sprites, views
 from jaxpose.data.given_boxes import boxes_of
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
@@ -101,7 +102,7 @@ def open_data(
             what = "labelled images, none of which is for testing; name some with ?test="
             notes += (Note(what=what, count=len(found["train"])),)
     except (ValueError, OSError, ImportError) as error:
-        raise ValueError(f"{spec}: {error}") from error
+        raise ValueError(f"{spec}: {untrusted.one_line(error)}") from error  # a file's name may hold a line's end
     return Opened(
         splits={split: part for split, part in found.items() if len(part)},
         aliases=file.aliases if file else {},
@@ -330,17 +331,19 @@ def _with_shoulders(source: Source, wanted: str) -> Source:
 
 def _read_boxes(path: Path) -> dict[str, np.ndarray]:
     """The boxes (M, 4) of each name."""
-    found = json.loads(path.read_text())
-    good = isinstance(found, dict) and all(
-        _is_box(value) or (isinstance(value, list) and value and all(map(_is_box, value))) for value in found.values()
-    )
-    if not good:
-        raise ValueError(f"{path}: expected a JSON object of [x, y, width, height], or lists of such, by image name")
+    found = untrusted.read_json(path, dict, _BOXES)
+    for name, value in found.items():
+        if not _is_box(value) and not (isinstance(value, list) and value and all(map(_is_box, value))):
+            raise ValueError(
+                f"{path}: {untrusted.one_line(name)}: found {untrusted.one_line(value)}, expected {_BOXES}"
+            )
     return {name: np.array(value, np.float32).reshape(-1, 4) for name, value in found.items()}
 
 
-def _is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) and abs(v) < _FAR for v in value)
+def _is_box(value: Any) -> bool:
+    numbers = isinstance(value, list) and all(type(v) in (int, float) and abs(v) < _FAR for v in value)
+    return numbers and len(value) == 4 and min(value[2:]) > 0
 
 
+_BOXES = "a JSON object of [x, y, width, height], or lists of such, by image name"
 _FAR = 1e9  # pixels

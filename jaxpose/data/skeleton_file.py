@@ -19,6 +19,7 @@ left_ear = "earL"
 Every key may be absent: `apply` takes it from the data.
 """
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -26,6 +27,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from jaxpose import untrusted
 from jaxpose.data.skeletons import Skeleton
 
 
@@ -59,10 +61,9 @@ def read_skeleton(path: str | os.PathLike) -> SkeletonFile:
     """
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file, expected a skeleton in TOML")
-    try:
-        content = tomllib.loads(pathlib.Path(path).read_bytes().decode("utf-8-sig"))
-    except ValueError as error:  # of TOML or of UTF-8
-        raise ValueError(f"{path}: {error}, expected TOML") from None
+    data = untrusted.read_file(path, "a skeleton in TOML")
+    with untrusted.reading(path, "TOML"):
+        content = tomllib.loads(data.decode("utf-8-sig"))
     unknown = [key for key in content if key not in _KEYS]
     if unknown:
         raise ValueError(f"{path}: found key {unknown[0]!r}, expected one of: {', '.join(_KEYS)}")
@@ -122,9 +123,10 @@ def _check_joints(file: SkeletonFile, joints: tuple[str, ...]) -> None:
         "sigmas": file.sigmas or (),
         "aliases": file.aliases,
     }
+    known = set(joints)
     for key, names in named.items():
         for name in names:
-            if name not in joints:
+            if name not in known:
                 raise ValueError(f"{file.path}: {key}: found {name!r}, expected one of: {', '.join(joints)}")
 
 
@@ -150,10 +152,13 @@ def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise _WrongError(f"found {value!r}, expected a list of names")
     names = tuple(_name(item) for item in value)
-    for name in names:
-        if names.count(name) > 1:
-            raise _WrongError(f"found {name!r} more than once, expected different names")
+    if twice := _twice(names):
+        raise _WrongError(f"found {twice[0]!r} more than once, expected different names")
     return names
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
 def _pairs(value: object) -> tuple[tuple[str, str], ...]:
@@ -171,9 +176,8 @@ def _pairs(value: object) -> tuple[tuple[str, str], ...]:
 def _flips(value: object) -> tuple[tuple[str, str], ...]:
     pairs = _pairs(value)
     joints = [joint for pair in pairs for joint in pair]
-    for joint in joints:
-        if joints.count(joint) > 1:
-            raise _WrongError(f"found {joint!r} in more than one pair, expected one at most")
+    if twice := _twice(joints):
+        raise _WrongError(f"found {twice[0]!r} in more than one pair, expected one at most")
     return pairs
 
 
@@ -198,7 +202,7 @@ def _groups(value: object) -> dict[str, tuple[str, ...]]:
 def _sigmas(value: object) -> dict[str, float]:
     sigmas = {}
     for joint, sigma in _table(value).items():
-        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < float("inf"):
+        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not 0 < sigma < 1e9:
             raise _WrongError(f"{joint}: found {sigma!r}, expected a number above 0")
         sigmas[joint] = float(sigma)
     return sigmas

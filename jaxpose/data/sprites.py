@@ -8,6 +8,7 @@ import zipfile
 import cv2
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import files, records
 from jaxpose.data.skeletons import Skeleton
 
@@ -173,7 +174,7 @@ def _to_bytes(image: np.ndarray) -> np.ndarray:
 
 def _thumbnail(file: str) -> np.ndarray:
     """The painting within 350x274 pixels as in disentanglement_lib, float32 (H, W, 3) in [0, 1]."""
-    image = files.decode_image(pathlib.Path(file).read_bytes(), file)
+    image = files.decode_image(untrusted.read_file(file, "a painting"), file)
     height, width = image.shape[:2]
     scale = min(350 / width, 274 / height, 1)
     shape = round(width * scale), round(height * scale)
@@ -205,18 +206,19 @@ def _read_masks(npz: str, combinations: np.ndarray) -> np.ndarray:
     block, masks = 4096, np.empty((len(combinations), SIZE * SIZE // 8), dtype=np.uint8)
     order = np.argsort(combinations)
     bounds = np.searchsorted(combinations[order], np.arange(0, shape[0] + block, block))
-    try:
-        with zipfile.ZipFile(npz) as archive, archive.open("imgs.npy") as file:
-            np.lib.format.read_magic(file)
-            found = np.lib.format.read_array_header_1_0(file)
-            if found != (shape, False, np.dtype(np.uint8)):
-                raise ValueError(f"{npz}: imgs is {found[2]} {found[0]}, expected dSprites' uint8 {shape}")
-            for first, last, start in zip(bounds[:-1], bounds[1:], range(0, shape[0], block), strict=True):
-                pixels = np.frombuffer(file.read(block * SIZE * SIZE), np.uint8).reshape(-1, SIZE * SIZE)
-                rows = order[first:last]
-                masks[rows] = np.packbits(pixels[combinations[rows] - start], axis=1)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{npz}: {error}; expected dSprites' .npz with imgs") from None
+    with (
+        untrusted.reading(npz, "dSprites' .npz with imgs"),
+        zipfile.ZipFile(npz) as archive,
+        archive.open("imgs.npy") as file,
+    ):
+        np.lib.format.read_magic(file)
+        found = np.lib.format.read_array_header_1_0(file)
+        if found != (shape, False, np.dtype(np.uint8)):
+            raise ValueError(f"{npz}: imgs is {found[2]} {found[0]}, expected dSprites' uint8 {shape}")
+        for first, last, start in zip(bounds[:-1], bounds[1:], range(0, shape[0], block), strict=True):
+            pixels = np.frombuffer(file.read(block * SIZE * SIZE), np.uint8).reshape(-1, SIZE * SIZE)
+            rows = order[first:last]
+            masks[rows] = np.packbits(pixels[combinations[rows] - start], axis=1)
     return masks
 
 

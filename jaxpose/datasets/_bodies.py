@@ -1,6 +1,5 @@
 """What the builders of bodies with 3D joints share: SMPL's skeleton, projection, records, and careful reading."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from jaxpose import untrusted
 from jaxpose.data import matlab, records
 from jaxpose.data.records import Record
 from jaxpose.data.shards import Skipped
@@ -134,7 +134,9 @@ def video_frames(path: Path, numbers: Collection[int]) -> Iterator[tuple[int, by
     Frames are decoded one after the other, because seeking lands beside the wanted frame in many codecs.
     """
     wanted, last = frozenset(numbers), max(numbers, default=-1)
-    video = cv2.VideoCapture(str(path))
+    if not path.is_file():  # a pipe would be waited for
+        return
+    video = cv2.VideoCapture(untrusted.printable(path))
     try:
         for number in range(last + 1):
             if not video.grab():
@@ -207,10 +209,7 @@ def load_json(path: Path, kind: type[list] | type[dict]) -> Any:
       ValueError: if it is no JSON, or neither list nor object as asked.
     """
     require_file(path, "a JSON file")
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}; expected JSON") from None
+    found = untrusted.read_json(path, object, "JSON")
     if not isinstance(found, kind):
         raise ValueError(f"{path}: holds a {type(found).__name__}, expected a {kind.__name__}")
     return found
@@ -232,7 +231,7 @@ def numbers_or_nan(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers of the shape, float64; all NaN if they are not numbers of that many."""
     try:
         return np.asarray(value, np.float64).reshape(shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.full(shape, np.nan)
 
 

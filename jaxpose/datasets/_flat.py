@@ -1,7 +1,6 @@
 """What the builders of 2D data sets share: labels beside a folder of images, video frames, and careful reading."""
 
 import functools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import matlab
 from jaxpose.data.records import MISSING, Record
 from jaxpose.data.shards import Shard, Skipped
@@ -44,13 +44,7 @@ def load_json(path: Path, kind: type, expected: str) -> Any:
     Raises:
       FileNotFoundError, ValueError: naming the file.
     """
-    try:
-        found = json.loads(require(path, expected).read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}, expected {expected}") from None
-    if not isinstance(found, kind):
-        raise ValueError(f"{path}: found a {type(found).__name__}, expected {expected}")
-    return found
+    return untrusted.read_json(require(path, expected), kind, expected)
 
 
 def load_mat(path: Path, variable: str, *, squeeze: bool = True) -> Any:
@@ -74,7 +68,10 @@ def numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
         found = np.array(value, np.float64)
     except (ValueError, TypeError, OverflowError):
         return None
-    return found if found.shape == shape and np.isfinite(found).all() else None
+    return found if found.shape == shape and (np.abs(found) < LARGEST).all() else None
+
+
+LARGEST = 1e30  # what is larger is no coordinate, and its sums exceed float32
 
 
 def tight_box(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
@@ -86,7 +83,9 @@ def tight_box(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 def video_frames(path: Path) -> Iterator[bytes]:
     """A video's frames in order, as JPEG; none if it cannot be opened."""
-    video = cv2.VideoCapture(str(path))
+    if not path.is_file():  # a pipe would be waited for
+        return
+    video = cv2.VideoCapture(untrusted.printable(path))
     try:
         while True:
             found, image = video.read()
@@ -109,4 +108,4 @@ def _read(folder: Path, rows: Sequence[Row | Skipped]) -> Iterator[Record | Skip
         elif not (folder / path).is_file():
             yield Skipped(fields["name"], "the image is missing")
         else:
-            yield Record(image=(folder / path).read_bytes(), **fields)
+            yield Record(image=untrusted.read_file(folder / path, "an image"), **fields)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.records import Record
 from jaxpose.data.shards import Skipped
@@ -90,7 +91,7 @@ def read_image(root: Path, name: str) -> bytes | Skipped:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return Skipped(name, "the image's name leaves the data set's folder")
     try:
-        return (root / name).read_bytes()
+        return untrusted.read_file(root / name, "an image")
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return Skipped(name, "the image is missing")
 
@@ -109,8 +110,9 @@ def read_json(path: Path, what: str) -> Any:
       FileNotFoundError: saying what was expected there.
       ValueError: if it is no JSON.
     """
+    data = untrusted.read_file(require(path, what), what)
     try:
-        return json.loads(require(path, what).read_bytes())
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: no JSON ({error}), expected {what}") from None
 

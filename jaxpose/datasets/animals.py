@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxpose.data import files
+from jaxpose import untrusted
+from jaxpose.data import files, unpickle
 from jaxpose.data.joint_sets import ANIMAL14
 from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE, BrokenImageError, Record
 from jaxpose.data.shards import Skipped
@@ -98,7 +99,9 @@ class AnimalPose(RecordBuilder):
         found = _flat.load_json(path, dict, "the annotations of Animal Pose")
         for field, kind in (("images", dict), ("annotations", list), ("categories", list)):
             if not isinstance(found.get(field), kind):
-                raise ValueError(f"{path}: holds {', '.join(found)}; expected {field} as a {kind.__name__}")
+                raise ValueError(
+                    f"{path}: holds {untrusted.one_line(', '.join(found))}; expected {field} as a {kind.__name__}"
+                )
         species = {
             entry["id"]: entry["name"]
             for entry in found["categories"]
@@ -254,7 +257,7 @@ def _shot(root: Path, animal: str, shot: int, first: int, last: int) -> Iterator
             yield Skipped(name, "the image is missing")
         else:
             yield Record(
-                image=(root / name).read_bytes(),
+                image=untrusted.read_file(root / name, "an image"),
                 name=name,
                 keypoints=np.where(visible[:, None] > 0, points, 0).astype(np.float32),
                 visible=visible,
@@ -281,16 +284,17 @@ def _rendered(animal: str, images: Sequence[Path]) -> Iterator[Record | Skipped]
         name = f"{animal}/{path.name}"
         labels = path.with_name(path.name.removesuffix("img.png") + "kpts.npy")
         try:
-            vertices = np.load(labels, allow_pickle=False)
-            data = path.read_bytes()
+            vertices: Any = unpickle.load_npy(untrusted.read_file(labels, "vertices"), where=name)
+            data = untrusted.read_file(path, "an image")
             height, width = files.decode_image(data, name).shape[:2]
         except BrokenImageError:
             yield Skipped(name, "the image cannot be decoded")
             continue
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError):
             yield Skipped(name, "its file of vertices is missing or broken")
             continue
-        if vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) <= max(_VERTICES[animal]):
+        numbers = vertices.dtype.kind in "fiu" and (np.abs(vertices) < _flat.LARGEST).all()
+        if not numbers or vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) <= max(_VERTICES[animal]):
             yield Skipped(name, "its file does not hold x, y and a flag of all vertices")
             continue
         low, high = vertices[:, :2].min(axis=0).clip(0), vertices[:, :2].max(axis=0).clip(None, (width, height))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.shards import Skipped
 from jaxpose.data.skeletons import COCO17
 from jaxpose.datasets import _flat
@@ -48,7 +49,7 @@ def _people(root: Path, part: str) -> Iterator[_flat.Row | Skipped]:
     found = _flat.load_json(path, dict, "COCO's annotations of people")
     for field in ("images", "annotations"):
         if not isinstance(found.get(field), list):
-            raise ValueError(f"{path}: holds {', '.join(found)}; expected a list of {field}")
+            raise ValueError(f"{path}: holds {untrusted.one_line(', '.join(found))}; expected a list of {field}")
     _check_joints(found.get("categories"), path)
     files = {
         image.get("id"): image["file_name"]

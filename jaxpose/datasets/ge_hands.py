@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxpose.data import files, matlab
+from jaxpose import untrusted
+from jaxpose.data import files, matlab, unpickle
 from jaxpose.data.records import BrokenImageError, Record
 from jaxpose.data.skeletons import HAND21
 from jaxpose.datasets import _hands
@@ -55,11 +56,10 @@ class _Labels(NamedTuple):
 
 
 def _read_npz(path: Path) -> _Labels:
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in ("ids", "pose_cm", "bbox", "cam") if name in found}
-    except Exception as error:  # a broken archive raises nearly every kind
-        raise ValueError(f"{path}: {error}, expected arrays of labels") from None
+    expected = "arrays of labels"
+    arrays = unpickle.load_npz(path, names=(), optional=("ids", "pose_cm", "bbox", "cam"), expected=expected)
+    if wrong := [name for name, value in arrays.items() if getattr(value, "dtype", np.dtype(object)).kind not in "fiu"]:
+        raise ValueError(f"{path}: {wrong[0]} does not hold numbers, expected {expected}")
     ids = _array(path, arrays, "ids", ())
     return _Labels(
         [f"images/{int(i):05d}.jpg" for i in ids],
@@ -73,7 +73,7 @@ def _read_mat(root: Path) -> _Labels:
     params, poses = root / "params.mat", root / "pose_gt.mat"
     found = _load_mat(params, "the images' names, boxes and cameras")
     if "image_path" not in found:
-        raise ValueError(f"{params}: found {', '.join(found)}; expected image_path")
+        raise ValueError(f"{params}: found {untrusted.one_line(', '.join(found))}; expected image_path")
     names = [str(np.ravel(name)[0]).strip() for name in np.ravel(found["image_path"])]
     return _Labels(
         names,
@@ -91,7 +91,7 @@ def _array(
     path: Path, found: Mapping[str, Any], name: str, shape: tuple[int, ...], length: int | None = None
 ) -> np.ndarray:
     if name not in found:
-        raise ValueError(f"{path}: found {', '.join(found) or 'nothing'}; expected {name}")
+        raise ValueError(f"{path}: found {untrusted.one_line(', '.join(found)) or 'nothing'}; expected {name}")
     return _hands.array(found[name], (length, *shape), f"{path}: {name}")
 
 

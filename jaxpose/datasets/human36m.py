@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.records import Record
 from jaxpose.data.shards import Skipped
 from jaxpose.data.skeletons import Skeleton
@@ -111,7 +112,10 @@ def _path(annotations: Path, subject: int, kind: str) -> Path:
 def _subject(annotations: Path, images: Path, subject: int, stride: int) -> dict[str, Any]:
     """Every `stride`-th entry: names, sizes, frames, points (N, 17, 3) in metres, NaN where absent, intrinsics."""
     path = _path(annotations, subject, "data")
-    listed = _bodies.field(_bodies.load_json(path, dict), "images", str(path))[::stride]
+    listed = _bodies.field(_bodies.load_json(path, dict), "images", str(path))
+    if not isinstance(listed, list):
+        raise ValueError(f"{path}: images are a {type(listed).__name__}, expected a list")
+    listed = listed[::stride]
     world = _bodies.load_json(_path(annotations, subject, "joint_3d"), dict)
     cameras = _cameras(_path(annotations, subject, "camera"))
     names, keys, sizes, points = [], [], np.empty((len(listed), 2), int), np.full((len(listed), 17, 3), np.nan)
@@ -124,7 +128,8 @@ def _subject(annotations: Path, images: Path, subject: int, stride: int) -> dict
         )
         _bodies.below(images, name, where)
         if str(camera) not in cameras:
-            raise ValueError(f"{where}: camera {camera}, expected one of {', '.join(cameras)}")
+            known = untrusted.one_line(", ".join(cameras))
+            raise ValueError(f"{where}: camera {untrusted.one_line(camera)}, expected one of {known}")
         names.append(name)
         keys.append(str(camera))
         frames[i], *sizes[i] = _bodies.numbers((frame, width, height), (3,), where).astype(int)
@@ -187,7 +192,7 @@ def _images(folder: Path, found: Mapping[str, Any]) -> Iterator[Record | Skipped
             yield Skipped(name, "the image is missing")
             continue
         yield _bodies.record(
-            image=path.read_bytes(),
+            image=untrusted.read_file(path, "an image"),
             points=found["points"][i],
             intrinsics=found["intrinsics"][i],
             size=(int(found["size"][i, 0]), int(found["size"][i, 1])),

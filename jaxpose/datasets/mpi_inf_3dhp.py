@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import files
 from jaxpose.data.records import BrokenImageError, Record
 from jaxpose.data.shards import Skipped
@@ -205,7 +206,7 @@ def _annotations(
 
 def _calibration(path: Path) -> dict[int, np.ndarray]:
     """Intrinsics (3, 3) by camera, of a text of lines `name 0` ... `intrinsic` + 16 numbers, row by row."""
-    text = _bodies.require_file(path, "the cameras' calibration").read_text(errors="replace")
+    text = untrusted.read_file(path, "the cameras' calibration").decode(errors="replace")
     found, camera = {}, None
     for number, line in enumerate(text.splitlines(), start=1):
         key, *values = line.split() or [""]
@@ -274,7 +275,7 @@ def _stored(pattern: str, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, t
         if not path.is_file():
             yield frame, b"", "the image is missing"
             continue
-        image = path.read_bytes()
+        image = untrusted.read_file(path, "an image")
         try:
             size = size or _size(image, path.name)  # all images of a camera have one size
         except BrokenImageError:
@@ -319,19 +320,17 @@ def _test_annotations(path: Path) -> dict[str, np.ndarray]:
         raise ImportError("MPI-INF-3DHP's test set is stored as HDF5, which needs h5py: pip install h5py") from None
     shapes = {"annot2": (1, 17, 2), "annot3": (1, 17, 3), "univ_annot3": (1, 17, 3), "valid_frame": (1,)}
     found = {}
-    try:
-        with h5py.File(path, "r") as file:
-            for name, shape in shapes.items():
-                # Links and external storage could lead to other files.
-                link = file.get(name, getlink=True)
-                dataset = file[name] if isinstance(link, h5py.HardLink) else None
-                if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-                    raise ValueError(f"{path}: holds no {name}")
-                if dataset.shape[1:] != shape:
-                    raise ValueError(f"{path}: {name} is {dataset.shape}, expected {('frames', *shape)}")
-                found[name] = np.asarray(dataset, np.float64)[:, 0]
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: {error}; expected MATLAB 7.3 (HDF5)") from None
+    with untrusted.reading(path, "MATLAB 7.3 (HDF5)"), h5py.File(path, "r") as file:
+        for name, shape in shapes.items():
+            # Links and external storage could lead to other files.
+            link = file.get(name, getlink=True)
+            dataset = file[name] if isinstance(link, h5py.HardLink) else None
+            if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+                raise ValueError(f"{path}: holds no {name}")
+            if dataset.shape[1:] != shape:
+                raise ValueError(f"{path}: {name} is {dataset.shape}, expected {('frames', *shape)}")
+            untrusted.check_expansion(dataset.nbytes, path.stat().st_size)
+            found[name] = np.asarray(dataset, np.float64)[:, 0]
     if len({len(array) for array in found.values()}) > 1:
         raise ValueError(f"{path}: {', '.join(shapes)} differ in their numbers of frames")
     return found | {name: found[name] / 1000 for name in ("annot3", "univ_annot3")}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import unpickle
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import HAND21
@@ -84,11 +85,7 @@ def _recording(path: Path) -> list[Shard]:
 def _joints(path: Path) -> np.ndarray:
     """Homogeneous joints in millimetres, float64 (N, 21, 4)."""
     _hands.require(path, f"{len(JOINTS)} joints of each frame")
-    try:
-        with open(path, "rb") as file:
-            found = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # damaged headers raise nearly every kind
-        raise ValueError(f"{path}: {' '.join(str(error).split())}, expected an array of joints") from None
+    found = unpickle.load_npy(untrusted.read_file(path, "an array of joints"), where=str(path))
     if found.dtype.kind not in "fiu" or found.shape[1:] not in ((len(JOINTS), 4), (len(JOINTS), 4, 1)):
         raise ValueError(f"{path}: found {found.dtype} {found.shape}, expected numbers of shape (N, 21, 4)")
     return found.reshape(len(found), len(JOINTS), 4).astype(np.float64)
@@ -96,7 +93,7 @@ def _joints(path: Path) -> np.ndarray:
 
 def _poses(path: Path) -> dict[str, np.ndarray]:
     """From each camera's frame to that of the joints, (4, 4) in millimetres, by serial number."""
-    found = unpickle.load(_hands.require(path, "the cameras' poses").read_bytes(), where=str(path))
+    found = unpickle.load(untrusted.read_file(path, "the cameras' poses"), where=str(path))
     if not isinstance(found, dict) or not set(CAMERAS) <= set(found):
         keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise ValueError(f"{path}: found {keys}, expected poses of the cameras {', '.join(CAMERAS)}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import unpickle
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import HAND21
@@ -110,7 +111,7 @@ def _split(folder: Path, reason: _Filter) -> list[Shard]:
     path = _hands.require(folder / f"anno_{folder.name}.pickle", "the joints and cameras of all images")
     for kind in ("color", "mask"):
         _hands.require(folder / kind, f"the images {kind}/00000.png ...")
-    labels = unpickle.load(path.read_bytes(), where=str(path))
+    labels = unpickle.load(untrusted.read_file(path, "labels"), where=str(path))
     if not isinstance(labels, dict) or not labels:
         raise ValueError(f"{path}: found {type(labels).__name__}, expected labels by the number of the image")
     if bad := [key for key in labels if not isinstance(key, int | np.integer) or key < 0]:

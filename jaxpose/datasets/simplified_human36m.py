@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import files
 from jaxpose.data.records import VISIBLE, BrokenImageError, Record
 from jaxpose.data.shards import Skipped
@@ -123,10 +124,13 @@ def _record(clip: _Clip, frame: int) -> Record | Skipped:
     subject, name = clip
     sequence = f"{subject.name}/{name}"
     title = f"{sequence}/{frame}"
-    image = (subject / _IMAGES / name / f"{frame}.jpg").read_bytes()
+    image = untrusted.read_file(subject / _IMAGES / name / f"{frame}.jpg", "an image")
     try:
         height, width = files.decode_image(image, title).shape[:2]
-        mask = files.decode_image((subject / _MASKS / name / f"{frame}.png").read_bytes(), title)[..., 0] > 127
+        mask = (
+            files.decode_image(untrusted.read_file(subject / _MASKS / name / f"{frame}.png", "a mask"), title)[..., 0]
+            > 127
+        )
     except BrokenImageError:
         return Skipped(title, "the image or its mask cannot be decoded")
     except FileNotFoundError:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.records import Record
 from jaxpose.data.shards import Skipped
@@ -265,7 +266,7 @@ def _images(folder: Path, samples: Sequence[tuple[str, np.ndarray]]) -> Iterator
             continue
         low, high = pixels.min(axis=0), pixels.max(axis=0)
         yield Record(
-            image=path.read_bytes(),
+            image=untrusted.read_file(path, "an image"),
             keypoints=pixels,
             visible=np.full(24, records.VISIBLE, np.uint8),
             name=name,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import files, unpickle
 from jaxpose.data.records import BrokenImageError, Record
 from jaxpose.data.shards import Skipped
@@ -68,7 +69,7 @@ class ThreeDpw(RecordBuilder):
 
 def _people(path: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Per person: points (T, 24, 3) in metres in the camera's frame, which frames are valid (T,), intrinsics."""
-    found = unpickle.load(path.read_bytes(), encoding="latin1", where=str(path))
+    found = unpickle.load(untrusted.read_file(path, "labels"), encoding="latin1", where=str(path))
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: holds a {type(found).__name__}, expected a dict")
     names = ("jointPositions", "campose_valid", "cam_poses", "cam_intrinsics")
@@ -120,7 +121,7 @@ def _person(
         if not path.is_file():
             yield Skipped(name, "the image is missing")
             continue
-        image = path.read_bytes()
+        image = untrusted.read_file(path, "an image")
         try:
             size = size or _size(image, name)  # all images of a video have one size
         except BrokenImageError:

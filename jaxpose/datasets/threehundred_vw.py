@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.joint_sets import FACE68
 from jaxpose.data.records import VISIBLE, Record
 from jaxpose.data.shards import Skipped
@@ -82,7 +83,7 @@ def _clip(folder: Path, absent: Sequence[str]) -> Iterator[Record | Skipped]:
 def _extracted(folder: Path) -> Iterator[tuple[int, bytes]]:
     for path in sorted(folder.iterdir()):
         if path.stem.isdecimal():
-            yield int(path.stem), path.read_bytes()
+            yield int(path.stem), untrusted.read_file(path, "an image")
 
 
 def _decoded(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -111,7 +112,7 @@ def _name(path: Path) -> str:
 
 def read_pts(path: Path) -> np.ndarray | None:
     """The 68 landmarks of a `.pts`, float32 (68, 2) counted from 0, or None if it holds something else."""
-    braces = re.search(r"\{([^{}]*)\}", path.read_text(encoding="utf-8", errors="replace"))
+    braces = re.search(r"\{([^{}]*)\}", untrusted.read_file(path, "points").decode(errors="replace"))
     rows = [line.split() for line in braces[1].strip().splitlines()] if braces else []
     points = _flat.numbers(rows, (len(FACE68), 2))
     return None if points is None else (points - 1).astype(np.float32)

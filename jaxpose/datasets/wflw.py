@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.records import VISIBLE
 from jaxpose.data.shards import Skipped
 from jaxpose.data.skeletons import Skeleton
@@ -92,26 +93,26 @@ class Wflw(RecordBuilder):
 
 def _faces(path: Path) -> Iterator[_flat.Row | Skipped]:
     """One face per line: 98 x and y, the rectangle's corners, 6 attributes, the image."""
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            cells = line.strip().split(maxsplit=206)
-            if not cells:
-                continue
-            values = _flat.numbers(cells[:200], (200,))
-            if len(cells) != 207 or values is None:
-                yield Skipped(f"{path.name}:{number}", "the line is not 206 numbers and an image")
-                continue
-            name = f"{cells[206]}#{number}"
-            low, high = values[196:198], values[198:200]
-            if (high <= low).any():
-                yield Skipped(name, "its rectangle is empty")
-                continue
-            yield (
-                cells[206],
-                {
-                    "name": name,
-                    "keypoints": values[:196].reshape(98, 2).astype(np.float32),
-                    "visible": np.full(98, VISIBLE, np.uint8),
-                    "bbox": np.concatenate([low, high - low]).astype(np.float32),
-                },
-            )
+    text = untrusted.read_file(path, "WFLW's list of faces").decode(errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        cells = line.strip().split(maxsplit=206)
+        if not cells:
+            continue
+        values = _flat.numbers(cells[:200], (200,))
+        if len(cells) != 207 or values is None:
+            yield Skipped(f"{path.name}:{number}", "the line is not 206 numbers and an image")
+            continue
+        name = f"{cells[206]}#{number}"
+        low, high = values[196:198], values[198:200]
+        if (high <= low).any():
+            yield Skipped(name, "its rectangle is empty")
+            continue
+        yield (
+            cells[206],
+            {
+                "name": name,
+                "keypoints": values[:196].reshape(98, 2).astype(np.float32),
+                "visible": np.full(98, VISIBLE, np.uint8),
+                "bbox": np.concatenate([low, high - low]).astype(np.float32),
+            },
+        )

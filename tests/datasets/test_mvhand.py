@@ -129,7 +129,7 @@ def test_layout_errors(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"joints\.npy: found float64 \(3, 20, 4\), expected numbers of shape"):
         read(tmp_path)
     np.save(joints, np.array([_Hostile()]), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"joints\.npy: .*expected an array of joints"):
+    with pytest.raises(ValueError, match=r"joints\.npy: .*expected an array of numbers"):
         read(tmp_path)
     assert not Path("hostile").exists()
     joints.unlink()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jaxpose.data import unpickle
 from jaxpose.data.motion import kinematics
 from jaxpose.data.records import Motion
 
@@ -135,20 +136,16 @@ def _load(file: str | os.PathLike, names: tuple[str, ...], optional: tuple[str, 
     """Arrays of an `.npz`, never of objects."""
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{file}: no such file, expected an .npz")
-    try:
-        # NumPy leaves a damaged file open that it has opened itself.
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            if missing := [name for name in names if name not in arrays]:
-                raise ValueError(f"holds {', '.join(arrays)} without {', '.join(missing)}")
-            found = {name: arrays[name] for name in (*names, *optional) if name in arrays}
-            if wrong := [name for name, array in found.items() if name != "gender" and array.dtype.kind not in "fiu"]:
-                raise ValueError(f"{wrong[0]} is {found[wrong[0]].dtype}, not numbers")
-            return found
-    except Exception as error:  # damaged archives raise nearly every kind
-        line = " ".join(str(error).split())
-        raise ValueError(f"{file}: {line}; expected an .npz with {', '.join(names)}") from None
+    expected = f"an .npz with {', '.join(names)}"
+    found = unpickle.load_npz(file, names=names, optional=optional, expected=expected)
+    wrong = [
+        name
+        for name, array in found.items()
+        if not isinstance(array, np.ndarray) or (name != "gender" and array.dtype.kind not in "fiu")
+    ]
+    if wrong:
+        raise ValueError(f"{file}: {wrong[0]} does not hold numbers, expected {expected}")
+    return found
 
 
 def _approximate_rest() -> np.ndarray:

@@ -1,5 +1,6 @@
 """Acclaim skeletons (ASF) and their motions (AMC), the CMU database's own format."""
 
+import collections
 import dataclasses
 import os
 import re
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jaxpose import untrusted
 from jaxpose.data.motion import kinematics
 from jaxpose.data.records import Motion
 
@@ -46,8 +48,11 @@ def read(
     """
     rig, where = kinematics.content(skeleton, "")
     frames, name = kinematics.content(motion, name)
-    bones, scale, degrees = _skeleton(rig.decode("utf-8", errors="replace"), f"{where} (ASF)")
-    values = _frames(frames.decode("utf-8", errors="replace"), bones, f"{name} (AMC)")
+    with untrusted.reading(f"{where} (ASF)", "an Acclaim skeleton"):
+        bones, scale, degrees = _skeleton(rig.decode("utf-8", errors="replace"), f"{where} (ASF)")
+    with untrusted.reading(f"{name} (AMC)", "the motion of the skeleton"):
+        values = _frames(frames.decode("utf-8", errors="replace"), bones, f"{name} (AMC)")
+        kinematics.check_size(len(values[bones[0].name]), len(bones), len(frames))
     count = len(values[bones[0].name])
     parents = [bone.parent for bone in bones]
     offsets = np.empty((count, len(bones), 3))
@@ -96,8 +101,8 @@ def _skeleton(text: str, where: str) -> tuple[list[_Bone], float, bool]:
     try:
         scale = _numbers(units.get("length", ["1"]), 1)[0]
         bones = {"root": _root(_fields(sections["root"]))}
-        for block in re.findall(r"\bbegin\b(.*?)\bend\b", sections["bonedata"], re.DOTALL):
-            bone = _bone(_fields(block))
+        for block in re.split(r"\bbegin\b", sections["bonedata"])[1:]:
+            bone = _bone(_fields(re.split(r"\bend\b", block, maxsplit=1)[0]))
             bones[bone.name] = bone
     except KeyError as error:
         raise ValueError(f"{where}: a bone or the root lacks {error}") from None
@@ -163,9 +168,9 @@ def _ordered(bones: dict[str, _Bone], hierarchy: str, where: str) -> list[_Bone]
     named = [name for family in children.items() for name in (family[0], *family[1])]
     if unknown := sorted(set(named) - set(bones)):
         raise ValueError(f"{where}: the hierarchy names {', '.join(unknown)}; expected bones of :bonedata")
-    ordered, waiting = [], [("root", -1)]
+    ordered, waiting = [], collections.deque([("root", -1)])
     while waiting:
-        name, parent = waiting.pop(0)
+        name, parent = waiting.popleft()
         if len(ordered) == len(bones):
             raise ValueError(f"{where}: the hierarchy names {name} twice, expected a tree")
         ordered.append(dataclasses.replace(bones[name], parent=parent))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jaxpose import untrusted
 from jaxpose.data.motion import kinematics
 from jaxpose.data.records import Motion
 
@@ -45,27 +46,8 @@ def read(
       ValueError: if it is no BVH, or its numbers do not fit its channels.
     """
     data, name = kinematics.content(file, name)
-    head, found, motion = data.decode("utf-8", errors="replace").partition("MOTION")
-    if not found or "HIERARCHY" not in head:
-        raise ValueError(f"{name}: no HIERARCHY and MOTION, expected a BVH")
-    nodes = _hierarchy(head, name)
-    renamed = [(names or {}).get(node.name, node.name) for node in nodes]
-    if len(set(renamed)) != len(renamed):
-        raise ValueError(f"{name}: joint names are not unique: {', '.join(renamed)}")
-    values, seconds = _frames(motion, sum(len(node.channels) for node in nodes), name)
-    offsets, rotations = _local(nodes, values)
-    with np.errstate(all="ignore"):  # checked in the end
-        positions = kinematics.forward([node.parent for node in nodes], offsets, rotations)
-        positions = kinematics.in_metres(unit * positions @ kinematics.Y_UP_TO_Z_UP.T, name)
-    if drop_first is None:
-        drop_first = kinematics.jumps_first(positions)
-    return Motion(
-        name=name,
-        joints=tuple(renamed),
-        positions=positions[int(drop_first) :],
-        rate=round(1 / seconds, 2),  # files cut the frame time to a few digits: .0083333 is 120 Hz
-        subject=subject,
-    )
+    with untrusted.reading(name, "a BVH"):
+        return _motion(data, name, unit=unit, names=names or {}, drop_first=drop_first, subject=subject)
 
 
 def read_cmu(file: str | os.PathLike | bytes, *, name: str = "") -> Motion:
@@ -82,6 +64,33 @@ def read_cmu(file: str | os.PathLike | bytes, *, name: str = "") -> Motion:
 def read_bandai(file: str | os.PathLike | bytes, *, name: str = "") -> Motion:
     """A motion of the Bandai-Namco Research Motiondataset, which is in centimetres. See `read` for errors."""
     return read(file, unit=BANDAI_UNIT, name=name)
+
+
+def _motion(
+    data: bytes, name: str, *, unit: float, names: Mapping[str, str], drop_first: bool | None, subject: str
+) -> Motion:
+    head, found, motion = data.decode("utf-8", errors="replace").partition("MOTION")
+    if not found or "HIERARCHY" not in head:
+        raise ValueError(f"{name}: no HIERARCHY and MOTION, expected a BVH")
+    nodes = _hierarchy(head, name)
+    renamed = [names.get(node.name, node.name) for node in nodes]
+    if len(set(renamed)) != len(renamed):
+        raise ValueError(f"{name}: joint names are not unique: {', '.join(renamed)}")
+    values, seconds = _frames(motion, sum(len(node.channels) for node in nodes), name)
+    kinematics.check_size(len(values), len(nodes), len(data))
+    offsets, rotations = _local(nodes, values)
+    with np.errstate(all="ignore"):  # checked in the end
+        positions = kinematics.forward([node.parent for node in nodes], offsets, rotations)
+        positions = kinematics.in_metres(unit * positions @ kinematics.Y_UP_TO_Z_UP.T, name)
+    if drop_first is None:
+        drop_first = kinematics.jumps_first(positions)
+    return Motion(
+        name=name,
+        joints=tuple(renamed),
+        positions=positions[int(drop_first) :],
+        rate=round(1 / seconds, 2),  # files cut the frame time to a few digits: .0083333 is 120 Hz
+        subject=subject,
+    )
 
 
 @dataclasses.dataclass
@@ -146,7 +155,7 @@ def _frames(text: str, channels: int, where: str) -> tuple[np.ndarray, float]:
         raise ValueError(f"{where}: MOTION: {error}, expected numbers") from None
     if not seconds > 0 or frames == 0:
         raise ValueError(f"{where}: {frames} frames of {seconds} s, expected some")
-    if len(values) != frames * channels:
+    if len(values) != frames * channels or not channels:
         raise ValueError(f"{where}: {len(values)} numbers, expected {frames} frames of {channels} channels")
     if not np.isfinite(values).all():
         raise ValueError(f"{where}: MOTION holds numbers that are not finite")

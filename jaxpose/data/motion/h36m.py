@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import matlab, records, unpickle
 from jaxpose.data.files import Files, decode_image
 from jaxpose.data.motion import kinematics
@@ -150,10 +151,8 @@ def read_cdf(
         import cdflib
     except ImportError as error:
         raise ImportError(f"{file}: reading .cdf needs cdflib: pip install jaxpose[h36m]") from error
-    try:
+    with untrusted.reading(file, "a .cdf with the variable Pose"):
         pose = np.asarray(cdflib.CDF(path).varget("Pose"))
-    except Exception as error:  # cdflib raises nearly every kind on a damaged file
-        raise ValueError(f"{file}: {error}, expected a .cdf with the variable Pose") from None
     if pose.ndim not in (2, 3) or pose.shape[-1] != 96 or (pose.ndim == 3 and len(pose) != 1):
         raise ValueError(f"{file}: Pose has shape {pose.shape}, expected (1, T, 96)")
     parts = [part for part in path.parts if part[:1] == "S" and part[1:].isdigit()]
@@ -303,7 +302,11 @@ _DAMAGED = ("S11", "Directions")
 
 def _clips(tree: Any, subjects: Collection[str] | None, where: str) -> list[tuple[str, str, Any]]:
     """Subject, action and content of every usable clip."""
-    if not isinstance(tree, dict) or not all(isinstance(actions, dict) for actions in tree.values()):
+    named = isinstance(tree, dict) and all(
+        isinstance(subject, str) and isinstance(actions, dict) and all(isinstance(action, str) for action in actions)
+        for subject, actions in tree.items()
+    )
+    if not named:
         raise ValueError(f"{where}: found {_found(tree)}, expected actions by subject")
     return [
         (subject, _action(action), content)

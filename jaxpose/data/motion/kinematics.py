@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from jaxpose import untrusted
+
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # turns points by 90 degrees about x
 
 
@@ -75,5 +77,14 @@ def content(file: str | os.PathLike | bytes, name: str) -> tuple[bytes, str]:
         return file, name or "motion"
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{file}: no such file, expected a motion")
-    with open(file, "rb") as stream:
-        return stream.read(), name or os.path.splitext(os.path.basename(file))[0]
+    return untrusted.read_file(file, "a motion"), name or os.path.splitext(os.path.basename(file))[0]
+
+
+def check_size(frames: int, joints: int, characters: int) -> None:
+    """That a motion is not far larger than the text that states it, by joints that do not move or empty frames.
+
+    Raises:
+      ValueError: if it is.
+    """
+    if frames * joints > max(characters, 2**20):
+        raise ValueError(f"{frames} frames of {joints} joints in {characters} characters")

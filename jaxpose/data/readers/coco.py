@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.files import Files, FileSource
 from jaxpose.data.readers import boxes, sides
@@ -74,7 +75,19 @@ def read(
     """
     files, name, data = _find_json(Path(path), annotations)
     where = f"{path}: {name}" if Path(path).suffix.lower() != ".json" else str(path)
-    content = _parse(data, where)
+    with untrusted.reading(where, "keypoints in COCO's format"):
+        return _source(_parse(data, where), files, name, where, images=images, category=category)
+
+
+def _source(
+    content: dict[str, list[dict[str, Any]]],
+    files: Files,
+    name: str,
+    where: str,
+    *,
+    images: str | os.PathLike | None,
+    category: str | None,
+) -> CocoSource:
     notes: list[records.Note] = []
     skeleton, categories = _skeleton(content["categories"], category, where, notes)
     finder = _Finder(files, posixpath.dirname(name), images)
@@ -131,7 +144,7 @@ def _find_json(path: Path, annotations: str | None) -> tuple[Files, str, bytes]:
             raise FileNotFoundError(f"{path}: no such file, expected a keypoints JSON")
         folder = path.absolute().parent
         root = folder.parent if folder.name == "annotations" else folder
-        return Files(root), path.absolute().relative_to(root).as_posix(), path.read_bytes()
+        return Files(root), path.absolute().relative_to(root).as_posix(), untrusted.read_file(path, "a keypoints JSON")
     files = Files(path)
     names = [name for name in files.names if name.lower().endswith(".json")]
     if annotations is not None:
@@ -147,10 +160,8 @@ def _find_json(path: Path, annotations: str | None) -> tuple[Files, str, bytes]:
 
 
 def _parse(data: bytes, where: str) -> dict[str, list[dict[str, Any]]]:
-    try:
+    with untrusted.reading(where, "JSON"):
         content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: {error}, expected JSON") from None
     parts = {}
     for field in ("images", "annotations", "categories"):
         items = content.get(field) if isinstance(content, dict) else None
@@ -227,8 +238,8 @@ def _labelled(annotations: list[dict[str, Any]], where: str) -> Iterator[dict[st
 
 def _identifier(item: Mapping[str, Any], field: str, where: str) -> _Id:
     value = item.get(field)
-    if isinstance(value, bool) or not isinstance(value, _Id):
-        raise ValueError(f"{where}: {field} is {value!r}, expected a number or a string")
+    if isinstance(value, bool) or not isinstance(value, _Id) or (isinstance(value, int) and abs(value) >= 2**64):
+        raise ValueError(f"{where}: {field} is {untrusted.one_line(value)}, expected a number or a string")
     return value
 
 
@@ -245,7 +256,7 @@ def _keypoints(annotation: dict[str, Any], joints: int, where: str) -> tuple[np.
         )
     points, flags = values.reshape(joints, 3)[:, :2], values[2::3]
     if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
-        raise ValueError(f"{label} have the flags {np.unique(flags)}, expected 0, 1 or 2")
+        raise ValueError(f"{label} have the flags {untrusted.one_line(np.unique(flags))}, expected 0, 1 or 2")
     visible = np.where(np.isfinite(points).all(axis=1), flags, records.MISSING).astype(np.uint8)
     return np.where(visible[:, None] > 0, points, np.float32(0)), visible
 

@@ -60,7 +60,7 @@ _SUFFIXES = sorted(files.IMAGE_SUFFIXES)
 def _frames(names: list[str]) -> list[tuple[str, int]]:
     """The images of one folder in the order of their numbers, with these."""
     numbers = [re.findall(r"\d+", posixpath.splitext(posixpath.basename(name))[0]) for name in names]
-    last = [int(found[-1]) for found in numbers if found]
+    last = [int(found[-1][-100:]) for found in numbers if found]
     if len(set(last)) < len(names) or max(last) > np.iinfo(np.int64).max:
         last = list(range(len(names)))
     return sorted(zip(names, last, strict=True), key=lambda item: item[1])

@@ -1,13 +1,13 @@
 """Leeds Sports Pose (LSP) and its extended training set (LSPet)."""
 
-import io
 import os
 import posixpath
 import re
 
 import numpy as np
 
-from jaxpose.data import matlab, records
+from jaxpose import untrusted
+from jaxpose.data import matlab, records, unpickle
 from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
 from jaxpose.data.readers import boxes
 from jaxpose.data.skeletons import LSP14
@@ -73,22 +73,17 @@ def _labels(files: Files) -> tuple[np.ndarray, np.ndarray]:
     found = [name for name in files.names if posixpath.basename(name) in ("joints.mat", "joints.npz")]
     if len(found) != 1:
         raise ValueError(f"{files.path}: found {found or 'no labels'}, expected one joints.mat or joints.npz")
-    where, data = f"{files.path}: {found[0]}", io.BytesIO(files.read(found[0]))
-    try:
+    where, data = f"{files.path}: {found[0]}", files.read(found[0])
+    with untrusted.reading(where, "ids and joints (.npz) or joints (.mat)"):
         if found[0].endswith(".npz"):
-            with np.load(data, allow_pickle=False) as arrays:
-                if not {"ids", "joints"} <= set(arrays):
-                    raise ValueError(f"holds {', '.join(arrays)}")
-                ids, joints = arrays["ids"], arrays["joints"]
+            arrays = unpickle.load_npz(data, names=("ids", "joints"), where=where)
+            ids, joints = np.asarray(arrays["ids"]), np.asarray(arrays["joints"])
         else:
-            joints = np.asarray(matlab.load(data.getvalue(), names=["joints"]).get("joints"))
+            joints = np.asarray(matlab.load(data, names=["joints"], where=where).get("joints"))
             if joints.ndim == 3:  # (3, 14, N) or (14, 3, N)
                 joints = np.moveaxis(joints, -1, 0)
                 joints = joints.swapaxes(1, 2) if joints.shape[1] == 3 else joints
             ids = np.arange(1, len(joints) + 1) if joints.ndim else np.empty(0, np.int64)
-    except Exception as error:  # damaged files raise nearly every kind
-        line = " ".join(str(error).split())
-        raise ValueError(f"{where}: {line}; expected ids and joints (.npz) or joints (.mat)") from None
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or joints.dtype.kind not in "fiu":
         raise ValueError(f"{where}: ids are {ids.dtype} {ids.shape}, joints {joints.dtype}; expected numbers")
     if joints.shape != (len(ids), 14, 3):
@@ -101,7 +96,7 @@ def _images(files: Files) -> tuple[dict[int, str], int]:
     names, digits = {}, set()
     for name in files.names:
         stem, suffix = posixpath.splitext(posixpath.basename(name))
-        if suffix.lower() in IMAGE_SUFFIXES and (match := re.fullmatch(r"im(\d+)", stem)):
+        if suffix.lower() in IMAGE_SUFFIXES and (match := re.fullmatch(r"im(\d{1,18})", stem)):
             names[int(match[1])] = name
             digits.add(len(match[1]))
     if digits not in ({4}, {5}):

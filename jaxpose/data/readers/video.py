@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import scipy.cluster.vq
 
+from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.readers.video_frames import VideoFrames, unusable
 from jaxpose.data.skeletons import Skeleton
@@ -172,10 +173,10 @@ def _open_all(path: pathlib.Path) -> tuple[list[str], list[VideoFrames], tuple[r
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such file or folder, expected a video or a folder of videos")
     found = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in VIDEO_SUFFIXES
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        path / folder / name
+        for folder, _, files in untrusted.walk(path)
+        for name in files
+        if pathlib.PurePath(name).suffix.lower() in VIDEO_SUFFIXES
     )
     if not found:
         raise ValueError(f"{path}: holds no video ({' '.join(sorted(VIDEO_SUFFIXES))})")

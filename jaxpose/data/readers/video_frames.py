@@ -7,6 +7,7 @@ import threading
 import cv2
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data import records
 
 
@@ -177,7 +178,7 @@ def _open(path: pathlib.Path, *, packets: bool = False) -> cv2.VideoCapture:
     # Other backends would take a name with digits for a series of images.
     options = [cv2.CAP_PROP_FORMAT, -1] if packets else []
     try:
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, options)
+        capture = cv2.VideoCapture(untrusted.printable(path), cv2.CAP_FFMPEG, options)
     except cv2.error:
         capture = None
     if capture is None or not capture.isOpened():
@@ -205,6 +206,8 @@ def _with_lost(stamps: np.ndarray, stated: float, path: pathlib.Path) -> tuple[n
     That is where it counts frames instead of estimating them, and the gaps in a constant rate make up the difference.
     """
     lost = stated - len(stamps)
+    if lost > 10 * len(stamps) + 1000:  # the count is what is damaged
+        return stamps, ()
     if path.suffix.lower() not in (".mp4", ".m4v", ".mov") or len(stamps) < 2 or lost < 1 or stamps[-1] <= stamps[0]:
         return stamps, ()
     step = (stamps[-1] - stamps[0]) / (stated - 1)
