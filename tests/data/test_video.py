@@ -310,3 +310,13 @@ def test_real_frames_as_a_video(pack: Callable[[str], Path], tmp_path: Path) -> 
     assert len(source) == 5
     for index, frame in enumerate(source.frames):
         assert np.abs(np.asarray(source[index]["image"]).astype(int) - images[frame]).mean() < 8
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path):
+    """OpenCV would end the process."""
+    path = tmp_path / "v\udcff.mp4"
+    write(tmp_path / "v.mp4", 3).rename(path)
+    with pytest.raises(ValueError, match="found a name that is not UTF-8, expected one: rename the file"):
+        VideoFrames(path)
+    write(tmp_path / "w.mp4", 3)
+    assert len(video.read(tmp_path, skeleton=SKELETON)) == 3
