@@ -43,7 +43,7 @@ def test_links_that_loop_end(tmp_path: Path) -> None:
     assert len(names) < 10
     opened = schemes.open_data("images:data", root=str(tmp_path), skeleton=skeletons.LSP14)
     found = cache.files_of(
-        "images:data", root=str(tmp_path), source=opened.splits["train"], leave_out=str(tmp_path / "c")
+        "images:data", root=str(tmp_path), source=opened.splits["train"], leave_out=[str(tmp_path / "c")]
     )
     assert found["data"][0] == len(names)
 
