@@ -67,7 +67,7 @@ def read_file(path: str | os.PathLike, expected: str) -> bytes:
         return file.read()
 
 
-def printable(path: str | os.PathLike) -> str:
+def utf8(path: str | os.PathLike) -> str:
     """The path as text for libraries in C, which end the process over names that are not UTF-8.
 
     Raises:

@@ -136,7 +136,7 @@ def video_frames(path: Path, numbers: Collection[int]) -> Iterator[tuple[int, by
     wanted, last = frozenset(numbers), max(numbers, default=-1)
     if not path.is_file():  # a pipe would be waited for
         return
-    video = cv2.VideoCapture(untrusted.printable(path))
+    video = cv2.VideoCapture(untrusted.utf8(path))
     try:
         for number in range(last + 1):
             if not video.grab():

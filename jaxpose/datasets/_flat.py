@@ -85,7 +85,7 @@ def video_frames(path: Path) -> Iterator[bytes]:
     """A video's frames in order, as JPEG; none if it cannot be opened."""
     if not path.is_file():  # a pipe would be waited for
         return
-    video = cv2.VideoCapture(untrusted.printable(path))
+    video = cv2.VideoCapture(untrusted.utf8(path))
     try:
         while True:
             found, image = video.read()

@@ -213,21 +213,6 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote, an object.
-
-    Raises:
-      ValueError: naming the file, if it is damaged.
-    """
-    try:
-        found = json.loads(path.read_bytes().decode())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: found no JSON ({error}), expected what a run wrote") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: found a {type(found).__name__}, expected the object that a run wrote")
-    return found
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file at once or not at all."""
     temporary = path.with_suffix(path.suffix + ".tmp")

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxpose import untrusted
 from jaxpose.data.cache import files_of, labels_of
 from jaxpose.data.domains import Pair
 from jaxpose.train import mesh as meshes
-from jaxpose.train.checkpoint import naming, read_json, write_json
+from jaxpose.train.checkpoint import naming, write_json
 
 
 class InUseError(Exception):
@@ -73,7 +74,7 @@ def data_changes(workdir: Path, pair: Pair, *, root: str, cache: str | None) -> 
     path, changes = workdir / "data.json", []
     if path.exists():
         try:
-            known = read_json(path)
+            known = untrusted.read_json(path, dict, "what the data of the run were")
             changes = [*known["changes"], *_differences(known["domains"], found)]
         except (ValueError, TypeError, KeyError, AttributeError):
             changes = [f"{path}: found it damaged, so whether the data changed is not known"]

@@ -178,7 +178,7 @@ def _open(path: pathlib.Path, *, packets: bool = False) -> cv2.VideoCapture:
     # Other backends would take a name with digits for a series of images.
     options = [cv2.CAP_PROP_FORMAT, -1] if packets else []
     try:
-        capture = cv2.VideoCapture(untrusted.printable(path), cv2.CAP_FFMPEG, options)
+        capture = cv2.VideoCapture(untrusted.utf8(path), cv2.CAP_FFMPEG, options)
     except cv2.error:
         capture = None
     if capture is None or not capture.isOpened():
