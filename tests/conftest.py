@@ -20,6 +20,11 @@ hypothesis.settings.register_profile("jaxpose", deadline=None, max_examples=25, 
 hypothesis.settings.load_profile("jaxpose")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests start processes take longest and go first: at the end a worker would be left with one alone."""
+    items.sort(key=lambda item: item.path.parent.name not in ("multiprocess", "e2e"))
+
+
 @pytest.fixture
 def pack() -> Callable[[str], Path]:
     """Finds a pack of real data in the folder `JAXPOSE_DATA`; the test is skipped where it is absent."""
