@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from jaxpose.data import matching, schemes, skeletons, sprites, views
 from jaxpose.data.cache import Cache, files_of
-from jaxpose.data.pipeline import Clips, Crops, windows_of
+from jaxpose.data.elements import Clips, Crops, windows_of
 from jaxpose.data.records import Note, Source
 
 

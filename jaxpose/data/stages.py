@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from jaxpose.data import files
-from jaxpose.data.pipeline import Crops, Element, stack
+from jaxpose.data.elements import Crops
+from jaxpose.data.pipeline import Element, stack
 from jaxpose.data.records import BrokenImageError, Record
 
 

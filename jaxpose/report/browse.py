@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from jaxpose.data import files
-from jaxpose.data.pipeline import crop
+from jaxpose.data.elements import crop
 from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Source, printable
 from jaxpose.data.skeletons import Skeleton
 from jaxpose.report import draw, pages

@@ -28,6 +28,9 @@ def of_run(results: Mapping[str, Any]) -> list[str]:
             f"{text.SOURCE_ONLY.capitalize()} is the model of {start['workdir']} ({start['recipe']} on "
             f"{start['source']}, {start['step']:,} steps, {start['fingerprint'][:8]}), measured on this run's data."
         )
+    if skipped := results.get("skipped_records", ()):
+        more = ", ..." if len(skipped) > 1 else ""
+        notes.append(f"Left out as their images cannot be decoded: {len(skipped):,} ({skipped[0]}{more}).")
     if place is None:
         return [*notes, NOTHING_ON_THE_TARGET if rows else NOTHING_AT_ALL]
     if place == ("target", "train"):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxpose.data.pipeline import Crops
+from jaxpose.data.elements import Crops
 from jaxpose.data.stages import measure_stages
 from jaxpose.recipes import detector
 from jaxpose.recipes.stage import Stage, State

@@ -1,6 +1,5 @@
 """Earlier runs that a run refers to: the one that it starts from, and its oracle."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.recipes.stage import Stage
+from jaxpose.train import written
 
 # What the networks and the optimizers of a first stage are made of, and what it has learned from.
 _OF_A_START = (
@@ -19,7 +19,6 @@ _OF_A_START = (
     "optim.pretrain_rule",
     "data.source",
 )
-_KEYS = {"config", "evaluations", "fingerprint", "pair", "recipe", "timing"}
 _READ = "clean_points"  # of methods that draw and read maps in one way only
 _OF_AN_ORACLE = ("data.target", "data.margin")  # PCK's threshold is a fraction of the crop
 
@@ -74,12 +73,9 @@ def _finished(field: str, workdir: str | None) -> tuple[Path, dict[str, Any]]:
     if not path.exists():
         raise ValueError(f"config.{field}: found no {path}, expected the work directory of a finished run")
     try:
-        results = json.loads(path.read_text())
-    except (ValueError, RecursionError):
-        results = None
-    if not isinstance(results, dict) or not results.keys() >= _KEYS:
-        raise ValueError(f"config.{field}: found no results of a run in {path}, expected an object with {min(_KEYS)!r}")
-    return folder, results
+        return folder, written.read_results(path)
+    except ValueError as error:
+        raise ValueError(f"config.{field}: found no results of a run in {path} ({error})") from None
 
 
 def _same_joints(field: str, folder: Path, results: Mapping[str, Any], joints: Sequence[str]) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxpose.data import augment
-from jaxpose.data.pipeline import Crops, evaluation_batches
+from jaxpose.data.elements import Crops
+from jaxpose.data.pipeline import evaluation_batches
 from jaxpose.data.records import BrokenImageError
 from jaxpose.data.views import sequences_of
 from jaxpose.metrics import mae, pck

@@ -18,7 +18,8 @@ import numpy as np
 import tqdm
 
 from jaxpose.data.domains import Pair
-from jaxpose.data.pipeline import Crops, WorkerKilledError
+from jaxpose.data.elements import Crops
+from jaxpose.data.pipeline import WorkerKilledError
 from jaxpose.data.views import Subset
 from jaxpose.metrics.rows import CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State

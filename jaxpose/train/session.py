@@ -52,6 +52,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             print(text.summary_table(results))
         return results
     run = _build(config, workdir)
+    _check_images(run.pair)
     joints = run.task.skeleton.joints
     oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
     if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
@@ -258,6 +259,17 @@ def _check_labels(program: Program, pair: Pair) -> None:
                     f"data.{name}={domain.spec}: found no labels in the training split, expected some: the stage "
                     f"{stage.name} of {program.config.method.name} reads them"
                 )
+
+
+def _check_images(pair: Pair) -> None:
+    """A split of which no image can be decoded is not found out after hours on another one."""
+    for name, domain in pair.domains.items():
+        for split, crops in domain.splits.items():
+            try:
+                if len(crops):
+                    crops[0]
+            except ValueError as error:
+                raise ValueError(f"data.{name}={domain.spec}: {split}: {error}") from None
 
 
 def _task(config: Config, pair: Pair) -> Task:

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from jaxpose.data import files, pipeline, shards, stages
+from jaxpose.data import elements, files, pipeline, shards, stages
 from jaxpose.data.cache import Cache
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import LSP14
@@ -66,7 +66,7 @@ def prepare(folder: Path, images: str | None) -> TfdsSource:
     return TfdsSource(folder=folder, split="train")
 
 
-def through(crops: pipeline.Crops, workers: int) -> Callable[..., int]:
+def through(crops: elements.Crops, workers: int) -> Callable[..., int]:
     """Reads so many images through the pipeline, which is warm."""
     reads = {"source": pipeline.Read(crops=crops, batch_size=BATCH, fields=FIELDS)}
     batches = pipeline.training_batches(reads, seed=0, ahead=0, workers=workers)
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = prepare(Path(folder), options.images)
         encoded = [source[i]["image"] for i in range(len(source))]
-        crops = pipeline.Crops(source=source, joints=np.arange(14), size=SIZE, margin=1.0)
+        crops = elements.Crops(source=source, joints=np.arange(14), size=SIZE, margin=1.0)
         through_pipeline = through(crops, options.workers)
 
         def plain() -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from commands import kill_when
 
-from jaxpose.data import cache, domains, pipeline
+from jaxpose.data import cache, domains, elements, pipeline
 from jaxpose.data.files import Files, FileSource
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import Skeleton
@@ -64,21 +64,21 @@ class Lost(Random):
         raise FileNotFoundError("the image")
 
 
-def crops(folder: Path | None, source: Any = None, **changes: Any) -> pipeline.Crops:
+def crops(folder: Path | None, source: Any = None, **changes: Any) -> elements.Crops:
     kept = None
     if folder is not None:
         kept = cache.Cache(folder=str(folder), name="source_train", asked={"spec": "x:"}, found={"files": {}})
     given = {"source": source or Random(), "joints": np.array([2, 0]), "size": SIZE, "margin": 1.1, "cache": kept}
-    return pipeline.Crops(**(given | changes))
+    return elements.Crops(**(given | changes))
 
 
-def clips(folder: Path | None) -> pipeline.Clips:
+def clips(folder: Path | None) -> elements.Clips:
     plain = crops(folder)
     given = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
-    return pipeline.Clips(**given, windows=pipeline.windows_of(["a"] * 6 + ["b"] * 6, [(0, 1)]))
+    return elements.Clips(**given, windows=elements.windows_of(["a"] * 6 + ["b"] * 6, [(0, 1)]))
 
 
-def stored(part: pipeline.Crops, **options: Any) -> cache.Stored:
+def stored(part: elements.Crops, **options: Any) -> cache.Stored:
     found = pipeline._elements(part, **({"workers": 0, "show": False} | options))
     assert isinstance(found, cache.Stored)
     return found

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jaxpose.data import pipeline
+from jaxpose.data import elements, pipeline
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import Skeleton
 
@@ -43,8 +43,8 @@ class Numbers:
         }
 
 
-def crops(count: int, *, broken: tuple[int, ...] = (), memory: int = 0) -> pipeline.Crops:
-    return pipeline.Crops(
+def crops(count: int, *, broken: tuple[int, ...] = (), memory: int = 0) -> elements.Crops:
+    return elements.Crops(
         source=Numbers(count=count, broken=broken), joints=np.array([1, 0]), size=8, margin=1.0, memory=memory
     )
 
@@ -114,7 +114,7 @@ class Noted(Numbers):
 
 @pytest.mark.parametrize(("ahead", "expected"), [(20 * 5 * 3 * 8 * 8, 20), (0, 4), (2**30, 256)])
 def test_as_many_batches_are_read_ahead_as_their_bytes_allow(ahead: int, expected: int) -> None:
-    source = pipeline.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
+    source = elements.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
     read = pipeline.Read(crops=source, batch_size=5, fields=("image",))
     Noted.asked.clear()
     batches = pipeline.training_batches({"source": read}, seed=0, ahead=ahead)
@@ -185,7 +185,7 @@ def test_stand_ins_are_the_next_good_ones_in_whatever_order_they_are_asked_for(b
 
 
 def test_a_broken_image_is_read_once_however_many_lie_beside_it() -> None:
-    half = pipeline.Crops(source=Noted(count=200, broken=tuple(range(100))), joints=np.arange(2), size=8)
+    half = elements.Crops(source=Noted(count=200, broken=tuple(range(100))), joints=np.arange(2), size=8)
     Noted.asked.clear()
     for i in range(200):
         half[i]
@@ -204,8 +204,8 @@ def test_memory_keeps_at_most_as_many_bytes_and_changes_nothing() -> None:
 
 
 def test_memory_counts_the_frames_of_clips() -> None:
-    windows = pipeline.windows_of(["a"] * 9, [(0, 1, 2)])
-    clips = pipeline.Clips(source=Numbers(count=9), joints=np.arange(2), size=8, memory=4 * 3 * 8 * 8, windows=windows)
+    windows = elements.windows_of(["a"] * 9, [(0, 1, 2)])
+    clips = elements.Clips(source=Numbers(count=9), joints=np.arange(2), size=8, memory=4 * 3 * 8 * 8, windows=windows)
     for i in range(len(clips)):
         clips[i]
     kept = clips.__dict__["_kept"].values()
@@ -214,7 +214,7 @@ def test_memory_counts_the_frames_of_clips() -> None:
 
 def test_worker_processes_share_the_memory() -> None:
     part = pipeline._elements(crops(6, memory=600), workers=3, show=False)
-    assert isinstance(part, pipeline.Crops)
+    assert isinstance(part, elements.Crops)
     assert part.memory == 200
 
 
@@ -249,7 +249,7 @@ def test_crop_moves_keypoints_with_the_pixels() -> None:
             "bbox": box,
             "name": "one",
         }
-        element = pipeline.crop(record, image, size=48, margin=1.25)
+        element = elements.crop(record, image, size=48, margin=1.25)
         weights = element["image"][..., 0].astype(float)
         found = [np.average(grid, weights=weights) for grid in np.mgrid[:48, :48]][::-1]
         np.testing.assert_allclose(found, element["keypoints"][0], atol=0.3)
@@ -263,7 +263,7 @@ def test_whole_images_are_letterboxed_and_outside_points_are_missing() -> None:
         "visible": np.array([2, 2, 2, 0], np.uint8),
         "name": "wide",
     }
-    element = pipeline.crop(record, image, size=60, margin=1.25)
+    element = elements.crop(record, image, size=60, margin=1.25)
     assert (element["image"][:14] == 0).all()
     assert (element["image"][16:44] == 200).all()
     np.testing.assert_allclose(element["keypoints"][:2], [[0, 15], [59, 44]], atol=1e-4)
@@ -286,7 +286,7 @@ def test_intrinsics_follow_the_crop_and_3d_joints_their_choice() -> None:
         "intrinsics": camera,
     }
     one = Listed(records=(record,))
-    element = pipeline.Crops(source=one, joints=np.array([1, 0]), size=48, margin=1.25)[0]
+    element = elements.Crops(source=one, joints=np.array([1, 0]), size=48, margin=1.25)[0]
     again = element["keypoints3d"] @ element["intrinsics"].T
     np.testing.assert_allclose(again[:, :2] / again[:, 2:], element["keypoints"], atol=1e-3)
     np.testing.assert_array_equal(element["keypoints3d"], points[::-1])
@@ -308,9 +308,9 @@ class Listed:
 
 
 def test_windows_stay_within_their_clip() -> None:
-    found = pipeline.windows_of(["b", "b", "b", "a", "a", "b"], [(0, 1), (0, 2)])
+    found = elements.windows_of(["b", "b", "b", "a", "a", "b"], [(0, 1), (0, 2)])
     assert found.tolist() == [[0, 1], [1, 2], [3, 4], [0, 2]]
-    assert pipeline.windows_of(["a"] * 3, [(0, 5)]).shape == (0, 2)
+    assert elements.windows_of(["a"] * 3, [(0, 5)]).shape == (0, 2)
 
 
 def test_frames_of_a_clip_share_one_crop() -> None:
@@ -327,7 +327,7 @@ def test_frames_of_a_clip_share_one_crop() -> None:
 
     source = Listed(records=(frame(0, 10), frame(1, 30), frame(2, 40, b"broken")))
     windows = np.array([[2, 0], [0, 1]])
-    clips = pipeline.Clips(source=source, joints=np.arange(2), size=60, margin=1.0, windows=windows)
+    clips = elements.Clips(source=source, joints=np.arange(2), size=60, margin=1.0, windows=windows)
     assert len(clips) == 2
     element = clips[1]
     assert element["image"].shape == (2, 60, 60, 3)
@@ -344,7 +344,7 @@ def test_frames_of_a_clip_share_one_crop() -> None:
 
 def test_boxes_without_extent_do_not_divide_by_zero() -> None:
     record = dict(Numbers(count=1)[0]) | {"bbox": np.array([3, 3, 0, 0], np.float32)}
-    element = pipeline.crop(record, np.zeros((8, 8, 3), np.uint8), size=8, margin=1.25)
+    element = elements.crop(record, np.zeros((8, 8, 3), np.uint8), size=8, margin=1.25)
     assert np.isfinite(element["keypoints"]).all()
 
 
@@ -354,10 +354,10 @@ def test_labels_are_those_of_the_element_and_scale_leads_back(box: tuple[float, 
     if box is not None:
         record |= {"bbox": np.array(box, np.float32), "image": b"not decoded"}
     source = Listed(records=(Record(**record),))
-    one = pipeline.Crops(source=source, joints=np.array([1, 0]), size=24, margin=1.25)
+    one = elements.Crops(source=source, joints=np.array([1, 0]), size=24, margin=1.25)
     keypoints, visible = one.labels(0)
     image = np.zeros((8, 8, 3), np.uint8)
-    element = pipeline.crop(source[0], image, size=24, margin=1.25)
+    element = elements.crop(source[0], image, size=24, margin=1.25)
     np.testing.assert_array_equal(keypoints, element["keypoints"][::-1])
     np.testing.assert_array_equal(visible, element["visible"][::-1])
     np.testing.assert_array_equal(visible, [0, 2])
@@ -370,7 +370,7 @@ def test_a_misplaced_decimal_in_a_box_is_cheap() -> None:
     image = np.full((1080, 1920, 3), 200, np.uint8)
     for width in (1e4, 1e5, 1e9):
         before = time.process_time()
-        element = pipeline.crop(record, image, size=256, margin=1.25, box=np.array([0.0, 0.0, width, width]))
+        element = elements.crop(record, image, size=256, margin=1.25, box=np.array([0.0, 0.0, width, width]))
         assert time.process_time() - before < 1
         assert np.isfinite(element["keypoints"]).all()
 
@@ -384,7 +384,7 @@ def test_large_boxes_show_the_means_of_the_image(width: float) -> None:
     record = Record(image=b"", keypoints=np.array([[310, 200]], np.float32), visible=np.array([2], np.uint8), name="a")
     size = 64
     box = np.array([310 - width / 2, 200 - width / 2, width, width])
-    element = pipeline.crop(record, image, size=size, margin=1.0, box=box)
+    element = elements.crop(record, image, size=size, margin=1.0, box=box)
     scale = size / width
     blurred = scipy.ndimage.gaussian_filter(image[..., 0].astype(float), 0.25 / scale, mode="mirror")
     rows, columns = np.mgrid[:size, :size]

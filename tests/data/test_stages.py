@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data import pipeline, stages
+from jaxpose.data import elements, stages
 from jaxpose.data.records import Record
 from jaxpose.data.skeletons import Skeleton
 
@@ -38,16 +38,16 @@ class Slow:
         )
 
 
-def crops(source: Slow) -> pipeline.Crops:
-    return pipeline.Crops(source=source, joints=np.arange(2), size=16, memory=2**20)
+def crops(source: Slow) -> elements.Crops:
+    return elements.Crops(source=source, joints=np.arange(2), size=16, memory=2**20)
 
 
-def clips(source: Slow) -> pipeline.Crops:
-    windows = pipeline.windows_of(["a"] * len(source), [(0, 1)])
-    return pipeline.Clips(source=source, joints=np.arange(2), size=16, windows=windows)
+def clips(source: Slow) -> elements.Crops:
+    windows = elements.windows_of(["a"] * len(source), [(0, 1)])
+    return elements.Clips(source=source, joints=np.arange(2), size=16, windows=windows)
 
 
-def measure(part: pipeline.Crops) -> dict[str, float]:
+def measure(part: elements.Crops) -> dict[str, float]:
     return stages.measure_stages(part, fields=("image", "keypoints"), batch_size=4, seconds=0.1)
 
 

@@ -39,8 +39,8 @@ from test_hostile import Target
 
 from jaxpose import config as configs
 from jaxpose.data import files, schemes, skeletons, views
+from jaxpose.data.elements import Crops
 from jaxpose.data.motion import source as motion_source
-from jaxpose.data.pipeline import Crops
 from jaxpose.data.records import BrokenImageError
 from jaxpose.data.shards import Skipped
 from jaxpose.datasets import catalogue, motions, prepare

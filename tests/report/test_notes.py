@@ -36,6 +36,13 @@ def test_nothing_is_said_of_a_run_without_surprises() -> None:
     assert run(0.4, 0.6) == []
 
 
+def test_images_that_were_left_out_are_counted() -> None:
+    assert run(0.4, 0.6, skipped_records=[]) == []
+    assert "images cannot be decoded: 2 (target: a.png, ...)." in said(
+        run(0.4, 0.6, skipped_records=["target: a.png", "target: b.png"])
+    )
+
+
 def test_the_share_of_the_gap_needs_an_oracle_that_is_above() -> None:
     (note,) = run(0.4, 0.55, oracle=0.7)
     assert "closes 50 % of the gap in PCK@0.05 between source-only (40.0 %) and oracle (70.0 %)" in text.plain(note)

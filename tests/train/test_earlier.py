@@ -36,6 +36,7 @@ def finished(folder: Path, config: Config, *, stage: str = "pretrain", joints: t
             "metric": "pck@0.1",
             "group": "all",
             "value": 0.5,
+            "count": 3,
         }
         for domain in ("source", "target")
     ]
@@ -45,7 +46,7 @@ def finished(folder: Path, config: Config, *, stage: str = "pretrain", joints: t
         "joints": joints,
         "evaluations": rows,
         "fingerprint": "f" * 64,
-        "timing": {"step_s_by_stage": {stage: 0.1}},
+        "timing": {"wall_s": 1.0, "step_s": 0.1, "images_per_s": 10.0, "step_s_by_stage": {stage: 0.1}},
         "config": configs.to_json(config),
     }
     folder.mkdir()

@@ -88,7 +88,7 @@ class MotionSource:
 
     A window has `positions` float32 (T, K, 3): the joints relative to the pelvis of the same frame, metres;
     `pelvis` float32 (T, 3): where that is relative to the first frame's; `index` int32: the window; and `broken`
-    int32: -1, as in `pipeline.Crops`. Motions that are too short have no window.
+    int32: -1, as in `elements.Crops`. Motions that are too short have no window.
 
     Attributes:
       motions: with the joints of `skeleton`.

@@ -1,0 +1,28 @@
+"""What a session finds wrong before the first update."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jaxpose import pairs
+from jaxpose.recipes import regda
+from jaxpose.train import session
+
+
+def test_images_of_which_none_can_be_decoded_are_found_out_before_training(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).write_bytes(b"no picture")
+    config = dataclasses.replace(pairs.quick(pairs.bodies()), method=regda.RegDA())
+    config.data = dataclasses.replace(
+        config.data,
+        source="bodies:studio?train=4&validation=0&test=4",
+        target=f"images:{photos}",
+    )
+    workdir = tmp_path / "run"
+    message = r"^data\.target=images:.*photos: train: .*none of 2 images can be decoded; .*a\.jpg: 10 bytes"
+    with pytest.raises(ValueError, match=message):
+        session.train(config, workdir, show=False)
+    assert not workdir.exists()
