@@ -3,13 +3,16 @@
 import json
 import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -39,33 +42,47 @@ def environment(**changes: str) -> dict[str, str]:
     return base | cache | {"JAX_NUM_CPU_DEVICES": "1"} | changes
 
 
-def run(workdir: Path, *arguments: str, config: str = "configs/regda.py:quick", **changes: str) -> str:
+def run(workdir: Path, *arguments: str, config: str = "configs/regda.py:quick") -> str:
     """Everything that a successful run prints."""
-    done = subprocess.run(
-        command(workdir, *arguments, config=config),
-        cwd=ROOT,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    status, printed, error = _call(command(workdir, *arguments, config=config)[3:])
+    assert status == 0, error[-3000:]
+    return printed
 
 
 def fails(workdir: Path, *arguments: str, config: str = "configs/regda.py:quick") -> str:
     """The last line of standard error of a run that must fail, without a traceback."""
-    done = subprocess.run(
-        command(workdir, *arguments, config=config),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 2, (done.returncode, done.stderr[-3000:])
-    assert "Traceback" not in done.stderr, done.stderr[-3000:]
-    return done.stderr.strip().splitlines()[-1]
+    status, _, error = _call(command(workdir, *arguments, config=config)[3:])
+    assert status == 2, (status, error[-3000:])
+    assert "Traceback" not in error, error[-3000:]
+    return error.strip().splitlines()[-1]
+
+
+def _call(arguments: list[str]) -> tuple[int | None, str, str]:
+    """Status, output and errors of the program, in a copy of a process that has imported what the program imports."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(["jaxpose.train.compare", "jaxpose.datasets.prepare", "jaxpose.synth.write"])
+    with mock.patch.dict(os.environ, environment(GLIBC_TUNABLES=""), clear=True):  # "": it would start itself anew
+        forkserver.ensure_running()
+    with tempfile.TemporaryDirectory() as folder:
+        process = forking.Process(target=_program, args=(arguments, folder))
+        process.start()
+        process.join(timeout=600)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        printed, error = ((Path(folder) / name).read_text(errors="backslashreplace") for name in _STREAMS)
+        return process.exitcode, printed, error
+
+
+def _program(arguments: list[str], folder: str) -> None:
+    os.chdir(ROOT)
+    for number, name in enumerate(_STREAMS, start=1):
+        os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), number)
+    sys.argv = ["jaxpose.main", *arguments]
+    runpy.run_module("jaxpose.main", run_name="__main__", alter_sys=True)
+
+
+_STREAMS = ("out", "err")
 
 
 def kill_when(started: Callable[[], Any], target: Callable[..., None], *arguments: Any) -> None:

@@ -118,24 +118,18 @@ def interrupt(workdir: Path, sent: signal.Signals, ready: str, *arguments: str) 
     return process.wait(timeout=120)
 
 
-@pytest.mark.parametrize("ready", ["checkpoints/2", "checkpoints/5"], ids=["in pretrain", "in adapt"])
-def test_a_killed_run_resumes_to_the_same_result(finished: Path, tmp_path: Path, ready: str) -> None:
+def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(finished: Path, tmp_path: Path) -> None:
+    """Killed in pretrain, stopped after it, killed in adapt."""
     workdir = tmp_path / "killed"
-    assert interrupt(workdir, signal.SIGKILL, ready) == -signal.SIGKILL
+    assert RUN_AGAIN == 75
+    assert interrupt(workdir, signal.SIGKILL, "checkpoints/2") == -signal.SIGKILL
+    assert interrupt(workdir, signal.SIGTERM, "checkpoints/3") == RUN_AGAIN
+    assert interrupt(workdir, signal.SIGKILL, "checkpoints/5") == -signal.SIGKILL
     assert not (workdir / "results.json").exists()
     run(workdir, *TINY)
     assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
     assert results(workdir)["evaluations"] == results(finished)["evaluations"]
     assert (workdir / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
-
-
-def test_sigterm_saves_and_asks_to_be_run_again(finished: Path, tmp_path: Path) -> None:
-    workdir = tmp_path / "stopped"
-    assert RUN_AGAIN == 75
-    assert interrupt(workdir, signal.SIGTERM, "metrics.jsonl") == RUN_AGAIN
-    assert any((workdir / "checkpoints").iterdir())
-    run(workdir, *TINY)
-    assert results(workdir)["fingerprint"] == results(finished)["fingerprint"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -44,19 +44,7 @@ def test_a_project_adapts_to_a_video_without_conversion(tmp_path: Path) -> None:
     assert "new.avi" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_joints_are_matched_by_spelling_and_the_match_is_shown(tmp_path: Path) -> None:
-    write_project(tmp_path)
-    flags = [f"--config.data.root={tmp_path}", "--config.data.source=deeplabcut:project"]
-    target = "--config.data.target=bodies:street?train=8&test=4&validation=0"
-    run(tmp_path / "page", *flags, target, "--mode=browse", config="configs/regda.py:custom")
-    page = (tmp_path / "page" / "browse.html").read_text()
-    assert "<td>left_knee</td><td>spelling</td>" in page
-    printed = run(tmp_path / "run", *SMALL, *flags, target, config="configs/regda.py:custom,quick")
-    assert "L_knee" in printed
-    assert "spelling" in printed
-
-
-def test_what_readers_leave_out_is_said_everywhere(tmp_path: Path) -> None:
+def test_what_readers_leave_out_and_match_by_spelling_is_said_everywhere(tmp_path: Path) -> None:
     write_project(tmp_path)
     (tmp_path / "project" / "labeled-data" / "one" / "img3.png").unlink()
     left_out = "left out labelled images that do not exist: 1 (labeled-data/one/img3.png)"
@@ -64,19 +52,21 @@ def test_what_readers_leave_out_is_said_everywhere(tmp_path: Path) -> None:
     flags = [f"--config.data.root={tmp_path}", "--config.data.source=deeplabcut:project"]
     flags.append("--config.data.target=bodies:street?train=8&test=4&validation=0")
     printed = run(tmp_path / "run", *SMALL, *flags, config="configs/regda.py:custom,quick")
+    assert "L_knee" in printed
+    assert "spelling" in printed
     notes = {note["what"]: (note["domain"], note["count"]) for note in results(tmp_path / "run")["data_notes"]}
     assert notes.pop("left out labelled images that do not exist") == ("source", 1)
     assert list(notes.values()) == [("source", 5)]
-    pages = [(tmp_path / "run" / "report.html").read_text()]
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Data notes" in report
     shown = run(tmp_path / "page", *flags, "--mode=browse", config="configs/regda.py:custom")
-    pages.append((tmp_path / "page" / "browse.html").read_text())
+    page = (tmp_path / "page" / "browse.html").read_text()
+    assert "<td>left_knee</td><td>spelling</td>" in page
     flag = f"--dataset=deeplabcut:{tmp_path / 'project'}"
-    alone_shown = run(tmp_path / "alone", flag, "--mode=browse")
-    pages.append((tmp_path / "alone" / "browse.html").read_text())
-    for text in (printed, shown, alone_shown, *pages):
+    shown_alone = run(tmp_path / "alone", flag, "--mode=browse")
+    for text in (printed, report, shown, page, shown_alone, (tmp_path / "alone" / "browse.html").read_text()):
         assert left_out in text
         assert alone in text
-    assert "Data notes" in pages[0]
 
 
 def test_own_data_has_to_be_given(tmp_path: Path) -> None:

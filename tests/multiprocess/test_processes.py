@@ -29,15 +29,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_in_two_processes(workdir: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        ["launch/local.sh", "2", *command(workdir, *TINY, *arguments)[3:]],
-        cwd=ROOT,
-        env=environment(JAXPOSE_COORDINATOR=f"127.0.0.1:{free_port()}", PYTHON=sys.executable),
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+def finish(command: list[str], **changes: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, env=environment(**changes), capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -46,7 +39,12 @@ def compare(one: Path, other: Path) -> None:
 
     Not what was found: maps after a few steps are so flat that the last bit moves their peaks.
     """
-    compare_losses(one, other)
+    for expected, found in zip(losses(one), losses(other), strict=True):
+        assert expected.keys() == found.keys()
+        assert (expected["stage"], expected["step"]) == (found["stage"], found["step"])
+        for name in expected:
+            if name.startswith("loss"):
+                np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, err_msg=f"{name} {expected}")
     for expected, found in zip(results(one)["evaluations"], results(other)["evaluations"], strict=True):
         assert expected.keys() == found.keys()
         assert expected["count"] == found["count"]
@@ -68,15 +66,6 @@ def last_state(workdir: Path) -> dict[str, Any]:
     return reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=on_host))
 
 
-def compare_losses(one: Path, other: Path) -> None:
-    for expected, found in zip(losses(one), losses(other), strict=True):
-        assert expected.keys() == found.keys()
-        assert (expected["stage"], expected["step"]) == (found["stage"], found["step"])
-        for name in expected:
-            if name.startswith("loss"):
-                np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, err_msg=f"{name} {expected}")
-
-
 def losses(workdir: Path) -> list[dict]:
     """What was logged of every update, in order."""
     return [line for line in history(workdir) if "loss/source" in line]
@@ -90,13 +79,7 @@ def one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_devices_equal_one(one_device: Path, tmp_path: Path) -> None:
-    run(tmp_path / "two", *TINY, JAX_NUM_CPU_DEVICES="2")
-    assert len(results(tmp_path / "two")["devices"]) == 2
-    compare(one_device, tmp_path / "two")
-
-
-def test_two_processes_equal_one(one_device: Path, tmp_path: Path) -> None:
-    run_in_two_processes(tmp_path / "two")
+    finish(command(tmp_path / "two", *TINY), JAX_NUM_CPU_DEVICES="2")
     assert len(results(tmp_path / "two")["devices"]) == 2
     compare(one_device, tmp_path / "two")
 
@@ -149,7 +132,7 @@ def saved_step(workdir: Path) -> int:
 
 
 def test_stopped_runs_go_on_in_two_processes_and_in_one(one_device: Path, tmp_path: Path) -> None:
-    """Two processes, two resumed, one, two: each part ends by SIGTERM, the last by itself."""
+    """Two processes, two resumed, one, two: each part ends by SIGTERM, the last by itself and as one device does."""
     workdir = tmp_path / "stopped"
     steps = [0]
 
@@ -177,8 +160,10 @@ def test_stopped_runs_go_on_in_two_processes_and_in_one(one_device: Path, tmp_pa
     assert steps == sorted(set(steps))
     assert not (workdir / "results.json").exists()
 
-    run_in_two_processes(workdir, *FEW_EVALUATIONS)
-    compare_losses(one_device, workdir)
+    launched = ["launch/local.sh", "2", *command(workdir, *TINY, *FEW_EVALUATIONS)[3:]]
+    finish(launched, JAXPOSE_COORDINATOR=f"127.0.0.1:{free_port()}", PYTHON=sys.executable)
+    assert len(results(workdir)["devices"]) == 2
+    compare(one_device, workdir)
 
 
 def test_two_processes_read_the_batches_of_one() -> None:
