@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -205,13 +206,15 @@ def _train_stage(
         images = run.images_per_step(stage)
         late = LateMetrics(log, stage.name, before, record.window)
         durations: list[float] = []
+        seconds = 1.0 if sys.stderr.isatty() else 30.0  # between two lines; in a file they stay
         with tqdm.tqdm(
             total=stage.steps,
             initial=step,
             desc=stage.name,
             unit="step",
             dynamic_ncols=True,
-            mininterval=1.0,
+            mininterval=seconds,
+            maxinterval=seconds,
             disable=jax.process_index() != 0,
         ) as bar:
             while step < stage.steps:
@@ -235,7 +238,8 @@ def _train_stage(
                 durations.append(time.perf_counter() - clock)
                 record.loop_s += durations[-1]
                 bar.update()
-                bar.set_postfix_str(f"{images / statistics.median(durations[-50:]):.0f} images/s {late.summary}")
+                speed = f"{images / statistics.median(durations[-50:]):.0f} images/s"
+                bar.set_postfix_str(f"{speed} {late.summary}", refresh=False)
                 if evaluator and step < stage.steps and step % config.eval_every == 0 and not killed:
                     _log_evaluation(log, stage, step, before, _evaluate(run, evaluator, state))
                 interrupted = stop.raised(before + step) or killed is not None
