@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from jaxpose.data.augment import Augmentation
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Stage, Task
 

@@ -7,7 +7,8 @@ Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `br
 `compile` (what a recipe would take on the devices of `--topology`, which need not be here).
 """
 
-from jaxpose import huge_pages, interruption
+from jaxpose import interruption
+from jaxpose.ops.cpu import huge_pages
 
 if __name__ == "__main__":
     interruption.hold()

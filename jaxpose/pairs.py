@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxpose.config import Config, Data, Model
-from jaxpose.data.augment import Augmentation
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.optimizers import Optim
 
 

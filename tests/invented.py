@@ -1,6 +1,6 @@
 """A skeleton with everything that skeletons can have."""
 
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 
 SKELETON = Skeleton(
     name="two",

@@ -10,11 +10,12 @@ import pytest
 
 from jaxpose import config as configs
 from jaxpose import pairs
-from jaxpose.data import matching, schemes
-from jaxpose.data.augment import Augmentation
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data import schemes
+from jaxpose.data.joints import matching
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import inputs, mean_teacher, optimizers, regda, supervised, views
 
 

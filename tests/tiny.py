@@ -10,9 +10,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxpose.config import Config, Data, Model
-from jaxpose.data.augment import Augmentation
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.models import functional, layers
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import detector
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Task

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 
-from jaxpose.data import matching, schemes, skeletons, sprites, views
-from jaxpose.data.cache import Cache, files_of
-from jaxpose.data.elements import Clips, Crops, windows_of
+from jaxpose.data import schemes, views
+from jaxpose.data.generators import sprites
+from jaxpose.data.host.cache import Cache, files_of
+from jaxpose.data.host.elements import Clips, Crops, windows_of
+from jaxpose.data.joints import matching, skeletons
 from jaxpose.data.records import Note, Source
 
 

@@ -6,7 +6,7 @@ from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 
 MISSING, OCCLUDED, VISIBLE = 0, 1, 2  # values of Record["visible"]
 

@@ -38,13 +38,15 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import embedded, joint_sets, skeleton_file, sprites, views
-from jaxpose.data.given_boxes import boxes_of
+from jaxpose.data import views
+from jaxpose.data.generators import embedded, sprites
+from jaxpose.data.joints import joint_sets, skeleton_file
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
+from jaxpose.data.readers.given_boxes import boxes_of
+from jaxpose.data.readers.tfds_source import TfdsSource, open_preset, split_lengths
 from jaxpose.data.records import Note, Source
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.data.splits import divide
-from jaxpose.data.tfds_source import TfdsSource, open_preset, split_lengths
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, Source]

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.readers import boxes
 from jaxpose.data.records import Note, Record, Source
-from jaxpose.data.skeletons import Skeleton
 
 _EXTENT = 1.3  # side of a box relative to the extent of its joints
 

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxpose import untrusted
-from jaxpose.data import matlab, records
+from jaxpose.data import records
+from jaxpose.data.formats import matlab
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import Skeleton
 
 JPEG_QUALITY = 95  # of video frames, which have no files of their own
 MIN_JOINTS = 6  # people with fewer joints in the image are left out

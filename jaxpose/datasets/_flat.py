@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import matlab
+from jaxpose.data.formats import matlab
+from jaxpose.data.formats.shards import Shard, Skipped
 from jaxpose.data.records import MISSING, Record
-from jaxpose.data.shards import Shard, Skipped
 
 JPEG_QUALITY = 95  # of video frames, which have no files of their own
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxpose import untrusted
 from jaxpose.data import records
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import HAND21
 
 SHARD_SIZE = 1000  # records
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import files, unpickle
-from jaxpose.data.joint_sets import ANIMAL14
+from jaxpose.data.formats import files, unpickle
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.joint_sets import ANIMAL14
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE, BrokenImageError, Record
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

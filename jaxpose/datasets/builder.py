@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from jaxpose.data import shards
+from jaxpose.data.formats import shards
+from jaxpose.data.formats.shards import Item, Preset, Shard, Skipped
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Motion, Record
-from jaxpose.data.shards import Item, Preset, Shard, Skipped
-from jaxpose.data.skeletons import Skeleton
 
 
 class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):

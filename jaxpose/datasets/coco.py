@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import COCO17
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import COCO17
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

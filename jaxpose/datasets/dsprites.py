@@ -8,7 +8,7 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from jaxpose.data import sprites
+from jaxpose.data.generators import sprites
 from jaxpose.data.records import Record
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.data.skeletons import HAND21
 from jaxpose.datasets import _hands
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxpose import untrusted
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import _bodies
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

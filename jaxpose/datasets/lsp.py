@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxpose.data import shards
+from jaxpose.data.formats import shards
+from jaxpose.data.joints.skeletons import LSP14
 from jaxpose.data.readers import lsp
-from jaxpose.data.skeletons import LSP14
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 

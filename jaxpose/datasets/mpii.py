@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import MPII16
 from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import MPII16
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

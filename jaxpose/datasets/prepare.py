@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from jaxpose import untrusted
-from jaxpose.data import shards, tfds_source
+from jaxpose.data.formats import shards
+from jaxpose.data.readers import tfds_source
 from jaxpose.datasets.builder import RecordBuilder
 
 

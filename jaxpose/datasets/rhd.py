@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import unpickle
+from jaxpose.data.formats import unpickle
+from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.data.skeletons import HAND21
 from jaxpose.datasets import _hands
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import files
+from jaxpose.data.formats import files
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import VISIBLE, BrokenImageError, Record
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from jaxpose import untrusted
 from jaxpose.data import records
+from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.records import Record
-from jaxpose.data.shards import Skipped
 from jaxpose.datasets import _bodies
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

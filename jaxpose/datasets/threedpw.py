@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import files, unpickle
+from jaxpose.data.formats import files, unpickle
+from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.records import BrokenImageError, Record
-from jaxpose.data.shards import Skipped
 from jaxpose.datasets import _bodies
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

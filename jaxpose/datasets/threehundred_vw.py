@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data.joint_sets import FACE68
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.joint_sets import FACE68
 from jaxpose.data.records import VISIBLE, Record
-from jaxpose.data.shards import Skipped
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxpose import untrusted
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import VISIBLE
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.datasets import _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 

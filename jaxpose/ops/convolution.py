@@ -8,13 +8,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxpose.ops import winograd
+from jaxpose.ops.correlation import Padding, correlate, pads_of, precision, strided, transposed
+from jaxpose.ops.cpu import convolution as cpu
 from jaxpose.ops.platform import platform
-
-_FEW_PIXELS = 16
-_MANY_CHANNELS, _MUCH_WORK = 64, 65536
-
-Padding = int | tuple[tuple[int, int], tuple[int, int]]
 
 
 def conv2d(
@@ -35,15 +31,12 @@ def conv2d(
     Returns:
       NHWC, `(h + top + bottom - kh) // stride + 1` rows and likewise columns.
     """
-    pads = _pads(padding)
-    if kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0)) and (stride == 1 or _on_cpu()):
-        return jnp.einsum("bhwi,io->bhwo", x[:, ::stride, ::stride], kernel[0, 0], precision=_precision(x))
-    if _on_cpu():
-        if _pixels(x, kernel, stride, pads) <= _FEW_PIXELS:
-            return _product(x, kernel, stride, pads)
-        if _pays_transforms(x, kernel, stride, pads):
-            return winograd.conv3x3(x, kernel)
-    return _correlate(x, kernel, stride, pads, "HWIO")
+    pads = pads_of(padding)
+    if platform() == "cpu":
+        return cpu.conv2d(x, kernel, stride, pads)
+    if kernel.shape[:2] == (1, 1) and pads == pads_of(0) and stride == 1:
+        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], precision=precision(x))
+    return correlate(x, kernel, stride, pads, "HWIO")
 
 
 def cast_kernel(kernel: Float[Array, "kh kw i o"], dtype: DTypeLike) -> Float[Array, "kh kw i o"]:
@@ -86,61 +79,6 @@ def max_pool_3x3_s2(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return functools.reduce(lambda best, view: jnp.where((view > best) | jnp.isnan(view), view, best), views)
 
 
-def _pads(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
-    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
-
-
-def _correlate(x, kernel, stride, pads, layout):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        pads,
-        dimension_numbers=("NHWC", layout, "NHWC"),
-        precision=_precision(x),
-    )
-
-
-def _precision(x):
-    """Float32 is computed in float32: by default TPUs round it to bfloat16 and GPUs to TensorFloat-32."""
-    return lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
-
-
-def _on_cpu() -> bool:
-    return platform() == "cpu"
-
-
-def _pixels(x, kernel, stride, pads):
-    rows, columns = (_outputs(n, k, stride, p) for n, k, p in zip(x.shape[1:3], kernel.shape[:2], pads, strict=True))
-    return rows * columns
-
-
-def _pays_transforms(x, kernel, stride, pads):
-    (_, height, width, _), (rows, columns, *channels) = x.shape, kernel.shape
-    fits = (rows, columns, stride, pads) == (3, 3, 1, _pads(1)) and not (
-        height % winograd.TILE or width % winograd.TILE
-    )
-    return fits and min(channels) >= _MANY_CHANNELS and min(channels) * height * width >= _MUCH_WORK
-
-
-def _outputs(length, taps, stride, pads):
-    return (length + sum(pads) - taps) // stride + 1
-
-
-def _product(x, kernel, stride, pads):
-    """The convolution as one matrix product with all shifted views of the images side by side."""
-    height, width, inputs, outputs = kernel.shape
-    rows, columns = (_outputs(n, k, stride, p) for n, k, p in zip(x.shape[1:3], kernel.shape[:2], pads, strict=True))
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    views = [
-        padded[:, i : i + stride * (rows - 1) + 1 : stride, j : j + stride * (columns - 1) + 1 : stride]
-        for i in range(height)
-        for j in range(width)
-    ]
-    patches = jnp.concatenate(views, axis=-1)
-    return jnp.einsum("bhwi,io->bhwo", patches, kernel.reshape(height * width * inputs, outputs))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _cast(kernel, dtype):
     return kernel.astype(dtype)
@@ -161,14 +99,9 @@ def _cast_backward(dtype, stored, gradient):
 _cast.defvjp(_cast_forward, _cast_backward)
 
 
-def _strided(y, kernel, stride, padding):
-    """The convolution that `deconv2d` transposes: it reads deconv outputs and writes deconv inputs."""
-    return _correlate(y, kernel, stride, _pads(padding), "HWOI")
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _deconv(x, kernel, stride, padding):
-    return (_phases if _on_cpu() else _transposed)(x, kernel, stride, padding)
+    return (cpu.phases if platform() == "cpu" else transposed)(x, kernel, stride, padding)
 
 
 def _deconv_forward(x, kernel, stride, padding):
@@ -177,55 +110,12 @@ def _deconv_forward(x, kernel, stride, padding):
 
 def _deconv_backward(stride, padding, saved, dy):
     x, kernel = saved
-    if _on_cpu() and min(kernel.shape[2:]) >= _MANY_CHANNELS:
-        (dx,) = jax.linear_transpose(lambda z: _phases(z, kernel, stride, padding), x)(dy)
+    if platform() == "cpu":
+        dx = cpu.deconv2d_input_gradient(dy, x, kernel, stride, padding)
     else:
-        dx = _strided(dy, kernel, stride, padding)
-    (dkernel,) = jax.linear_transpose(lambda k: _strided(dy, k, stride, padding), kernel)(x)
+        dx = strided(dy, kernel, stride, padding)
+    (dkernel,) = jax.linear_transpose(lambda k: strided(dy, k, stride, padding), kernel)(x)
     return dx, dkernel
 
 
 _deconv.defvjp(_deconv_forward, _deconv_backward)
-
-
-def _transposed(x, kernel, stride, padding):
-    """The transpose of the strided convolution, which GPU libraries know as the gradient of its input."""
-    batch, height, width, _ = x.shape
-    rows, columns, _, channels = kernel.shape
-    shape = (
-        batch,
-        stride * (height - 1) + rows - 2 * padding,
-        stride * (width - 1) + columns - 2 * padding,
-        channels,
-    )
-    output = jax.ShapeDtypeStruct(shape, x.dtype)
-    return jax.linear_transpose(lambda y: _strided(y, kernel, stride, padding), output)(x)[0]
-
-
-def _phases(x, kernel, stride, padding):
-    """One small convolution for each place of an output pixel between input pixels: no input is dilated with zeros."""
-    batch, height, width, _ = x.shape
-    rows, columns, _, channels = kernel.shape
-    if rows % stride or columns % stride or (rows - 2 * padding) % stride or (columns - 2 * padding) % stride:
-        return _transposed(x, kernel, stride, padding)
-    down, across = (_taps(n, k, stride, padding) for n, k in ((height, rows), (width, columns)))
-    phases = [
-        [
-            _correlate(x, kernel[first::stride, left::stride][::-1, ::-1], 1, (pads, sides), "HWIO")
-            for left, sides in across
-        ]
-        for first, pads in down
-    ]
-    interleaved = jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2)
-    return interleaved.reshape(batch, interleaved.shape[1] * stride, interleaved.shape[3] * stride, channels)
-
-
-def _taps(length, size, stride, padding):
-    """For every phase along one axis: its first tap of the kernel, and the padding of its convolution."""
-    count = length + (size - 2 * padding) // stride - 1  # outputs of a phase
-    found = []
-    for phase in range(stride):
-        ahead, first = divmod(phase + padding, stride)
-        before = size // stride - 1 - ahead
-        found.append((first, (before, count - length + ahead)))
-    return found

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpose.data import augment
-from jaxpose.ops import affine, flow, heatmaps, warp
+from jaxpose.ops import affine, augment, flow, heatmaps, warp
 from jaxpose.recipes import views
 from jaxpose.recipes.stage import Task
 from jaxpose.recipes.views import Maps, Points, Values

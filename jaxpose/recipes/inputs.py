@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxpose.data import augment
 from jaxpose.data.records import MISSING, OCCLUDED
-from jaxpose.ops import heatmaps
+from jaxpose.ops import augment, heatmaps
 from jaxpose.recipes.stage import Task
 
 Fields = Mapping[str, jax.Array]

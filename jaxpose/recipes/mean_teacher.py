@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
-from jaxpose.data import augment
-from jaxpose.data.augment import Augmentation
 from jaxpose.losses import heatmap
+from jaxpose.ops import augment
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, teaching, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task

@@ -30,8 +30,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxpose.data.augment import Augmentation
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.ops.augment import Augmentation
 
 Tree = Any
 Batch = Mapping[str, Mapping[str, jax.Array]]  # {domain: {field: array}}

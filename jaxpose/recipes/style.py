@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxpose.config import Config
-from jaxpose.data import augment
 from jaxpose.models import functional, vgg
-from jaxpose.ops import style
+from jaxpose.ops import augment, style
 from jaxpose.recipes import detector, inputs, optimizers
 from jaxpose.recipes.detector import Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxpose.config import Config
-from jaxpose.data import augment
 from jaxpose.losses import heatmap
+from jaxpose.ops import augment
 from jaxpose.recipes import detector, views
 from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task

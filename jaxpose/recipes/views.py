@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpose.data import augment
-from jaxpose.ops import affine, warp
+from jaxpose.ops import affine, augment, warp
 from jaxpose.recipes import inputs
 from jaxpose.recipes.inputs import Fields
 from jaxpose.recipes.stage import State, Task

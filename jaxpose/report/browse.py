@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jaxpose.data import files
-from jaxpose.data.elements import crop
+from jaxpose.data.formats import files
+from jaxpose.data.host.elements import crop
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Source, printable
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.report import draw, pages
 
 _PICTURES = 24

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import OCCLUDED
-from jaxpose.data.skeletons import Skeleton
 
 # RGB: told apart by most colour-blind readers, visible on skin, cloth and sky with a dark edge
 LEFT, RIGHT, CENTRE = (64, 196, 255), (255, 152, 56), (240, 240, 240)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Note
-from jaxpose.data.skeletons import Skeleton
 from jaxpose.report import draw, figures, pages, text
 
 _CARDS = 8  # pictures in each section of the gallery

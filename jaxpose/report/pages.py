@@ -9,7 +9,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.report import draw, figures
 
 _DARK_INK, _DARK_GRID = "#b4b8c2", "#2d3138"

@@ -6,7 +6,7 @@ faults of cameras. Needs the extra `jaxpose[synth]`.
 
 import dataclasses
 
-from jaxpose.data import skeletons
+from jaxpose.data.joints import skeletons
 from jaxpose.data.records import Record
 
 KINDS = ("body", "hand")

@@ -5,7 +5,8 @@ import functools
 import cv2
 import numpy as np
 
-from jaxpose.data import files, records
+from jaxpose.data import records
+from jaxpose.data.formats import files
 
 
 def sample(rng: np.random.Generator, size: int, folder: str | None) -> np.ndarray:

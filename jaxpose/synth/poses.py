@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxpose.data.embedded import kinematics
+from jaxpose.data.generators.embedded import kinematics
 from jaxpose.synth.body import FINGERS, SIDES, Body, hand_axes
 
 RIG = kinematics.RIGS["body"]

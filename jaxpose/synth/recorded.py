@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
-from jaxpose.data.files import Files
+from jaxpose.data.formats.files import Files
 from jaxpose.data.motion import bvh, rigs
 from jaxpose.data.records import Motion
 from jaxpose.synth import poses

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxpose import synth
-from jaxpose.data import shards
+from jaxpose.data.formats import shards
 from jaxpose.data.records import Record
 
 _FIELDS = ("bbox", "area", "keypoints3d", "intrinsics", "sequence", "frame", "segmentation")

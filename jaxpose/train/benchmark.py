@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxpose.data.elements import Crops
-from jaxpose.data.stages import measure_stages
+from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.rates import measure_stages
 from jaxpose.recipes import detector
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.train import flops

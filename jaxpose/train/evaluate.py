@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxpose.data import augment
-from jaxpose.data.elements import Crops
-from jaxpose.data.pipeline import evaluation_batches
+from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.pipeline import evaluation_batches
 from jaxpose.data.records import BrokenImageError
 from jaxpose.data.views import sequences_of
 from jaxpose.metrics import mae, pck
 from jaxpose.metrics import rows as by_row
+from jaxpose.ops import augment
 from jaxpose.recipes import inputs
 from jaxpose.recipes.stage import Predictions, Stage, State, Task
 from jaxpose.train import mesh as meshes

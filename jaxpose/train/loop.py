@@ -19,8 +19,8 @@ import numpy as np
 import tqdm
 
 from jaxpose.data.domains import Pair
-from jaxpose.data.elements import Crops
-from jaxpose.data.pipeline import WorkerKilledError
+from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.data.views import Subset
 from jaxpose.metrics.rows import CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
-from jaxpose.data.pipeline import Read, training_batches
+from jaxpose.data.host.pipeline import Read, training_batches
 from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes

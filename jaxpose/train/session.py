@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair, open_pair, with_clips
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table

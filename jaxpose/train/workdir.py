@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxpose import untrusted
-from jaxpose.data.cache import files_of, labels_of
 from jaxpose.data.domains import Pair
+from jaxpose.data.host.cache import files_of, labels_of
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import naming, write_json
 

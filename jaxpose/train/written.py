@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import unpickle
+from jaxpose.data.formats import unpickle
 
 _TEXTS = ("stage", "domain", "split", "metric", "group")
 _TIMES = ("wall_s", "step_s", "images_per_s")

@@ -24,11 +24,12 @@ import cv2
 import numpy as np
 from absl import flags
 
-from jaxpose.data import elements, files, pipeline, shards, stages
-from jaxpose.data.cache import Cache
+from jaxpose.data.formats import files, shards
+from jaxpose.data.host import elements, pipeline, rates
+from jaxpose.data.host.cache import Cache
+from jaxpose.data.joints.skeletons import LSP14
+from jaxpose.data.readers.tfds_source import TfdsSource
 from jaxpose.data.records import Record
-from jaxpose.data.skeletons import LSP14
-from jaxpose.data.tfds_source import TfdsSource
 
 SIZE, COUNT, BATCH = 256, 512, 32
 FIELDS = ("image", "keypoints", "visible")
@@ -124,7 +125,7 @@ def main(argv: list[str]) -> None:
         for name, ratio in zip(list(measured)[1:], ratios, strict=True):
             print(f"{name} / OpenCV: {ratio:.2f}; {len(encoded)} JPEG of {size:.0f} KiB, workers {options.workers}")
         if options.cache:
-            for name, value in stages.measure_stages(crops, fields=FIELDS, batch_size=BATCH).items():
+            for name, value in rates.measure_stages(crops, fields=FIELDS, batch_size=BATCH).items():
                 print(f"{name} alone: {value:.0f} images/s of one thread")
 
 

@@ -343,8 +343,8 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: i
         jax.config.update("jax_enable_x64", True)
         jax.numpy.float32 = jax.numpy.float64
     from jaxpose.config import Config, Data, Mesh, Model
-    from jaxpose.data.augment import Augmentation
-    from jaxpose.data.skeletons import Skeleton
+    from jaxpose.data.joints.skeletons import Skeleton
+    from jaxpose.ops.augment import Augmentation
     from jaxpose.recipes import regda
     from jaxpose.recipes.stage import Task
     from jaxpose.train import mesh as meshes

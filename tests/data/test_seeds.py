@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxpose.data import seeds
-from jaxpose.data.augment import Augmentation, augment
+from jaxpose.ops.augment import Augmentation, augment
 from jaxpose.train import run
 
 

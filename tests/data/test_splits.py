@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxpose.data import splits, views
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Note, Record
-from jaxpose.data.skeletons import Skeleton
 
 SKELETON = Skeleton(name="two", joints=("a", "b"))
 

@@ -5,7 +5,8 @@ import pickle
 import cv2
 import numpy as np
 
-from jaxpose.data import shards, tfds_source
+from jaxpose.data.formats import shards
+from jaxpose.data.readers import tfds_source
 from jaxpose.datasets import prepare
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import joint_sets
+from jaxpose.data.joints import joint_sets
 from jaxpose.datasets.animals import ANIMALPOSE20, TIGDOG18, AnimalPose, SyntheticAnimals, TigDog
 
 # The owners' order of Animal Pose.

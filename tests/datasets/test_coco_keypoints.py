@@ -5,8 +5,8 @@ import flat_common as common
 import numpy as np
 import pytest
 
-from jaxpose.data import files
-from jaxpose.data.skeletons import COCO17
+from jaxpose.data.formats import files
+from jaxpose.data.joints.skeletons import COCO17
 from jaxpose.datasets import coco
 
 NAMES = [

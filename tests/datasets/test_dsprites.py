@@ -2,7 +2,8 @@ import flat_common as common
 import numpy as np
 import pytest
 
-from jaxpose.data import files, sprites
+from jaxpose.data.formats import files
+from jaxpose.data.generators import sprites
 from jaxpose.datasets import dsprites
 from jaxpose.datasets.dsprites import DspritesColor, DspritesNoisy, DspritesScream
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import files
-from jaxpose.data.shards import Skipped
-from jaxpose.data.tfds_source import TfdsSource
+from jaxpose.data.formats import files
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.readers.tfds_source import TfdsSource
 from jaxpose.datasets import prepare
 from jaxpose.datasets.ge_hands import GeHands
 

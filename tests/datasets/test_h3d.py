@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data.shards import Skipped
-from jaxpose.data.tfds_source import TfdsSource
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.readers.tfds_source import TfdsSource
 from jaxpose.datasets import prepare
 from jaxpose.datasets.h3d import H3d
 

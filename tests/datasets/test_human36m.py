@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data import files, tfds_source, unpickle
-from jaxpose.data.shards import Skipped
+from jaxpose.data.formats import files, unpickle
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.readers import tfds_source
 from jaxpose.datasets import prepare
 from jaxpose.datasets.human36m import Human36m
 

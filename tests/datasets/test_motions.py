@@ -8,8 +8,8 @@ import pytest
 import small
 import tensorflow_datasets as tfds
 
+from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.motion import source
-from jaxpose.data.shards import Skipped
 from jaxpose.datasets import motions, prepare
 
 INCHES = 0.0254 / 0.45

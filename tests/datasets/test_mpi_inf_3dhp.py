@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import files, tfds_source, unpickle
-from jaxpose.data.shards import Skipped
+from jaxpose.data.formats import files, unpickle
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.readers import tfds_source
 from jaxpose.datasets import mpi_inf_3dhp, prepare
 from jaxpose.datasets.mpi_inf_3dhp import MpiInf3dhp, MpiInf3dhpTest, MpiInf3dhpTestUniversal
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import files
-from jaxpose.data.skeletons import MPII16
+from jaxpose.data.formats import files
+from jaxpose.data.joints.skeletons import MPII16
 from jaxpose.datasets import mpii
 
 # Joints of MPII by number, as its owners list them.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from jaxpose.data.shards import Skipped
-from jaxpose.data.tfds_source import TfdsSource
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.readers.tfds_source import TfdsSource
 from jaxpose.datasets import prepare
 from jaxpose.datasets.mvhand import Mvhand
 

@@ -15,7 +15,9 @@ import tensorflow_datasets as tfds
 from commands import fails, kill_when, run
 from invented import SKELETON
 
-from jaxpose.data import schemes, shards, tfds_source
+from jaxpose.data import schemes
+from jaxpose.data.formats import shards
+from jaxpose.data.readers import tfds_source
 from jaxpose.data.records import Record
 from jaxpose.datasets import prepare
 from jaxpose.datasets.builder import RecordBuilder

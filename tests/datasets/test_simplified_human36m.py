@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import joint_sets
+from jaxpose.data.joints import joint_sets
 from jaxpose.datasets.simplified_human36m import HUMAN36M32, SimplifiedHuman36m
 
 CLIP = "Directions 1.54138969"

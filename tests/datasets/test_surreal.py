@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import files, tfds_source
-from jaxpose.data.shards import Skipped
-from jaxpose.data.skeletons import MPII16
+from jaxpose.data.formats import files
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.joints.skeletons import MPII16
+from jaxpose.data.readers import tfds_source
 from jaxpose.datasets import prepare
 from jaxpose.datasets.surreal import Surreal, SurrealEvery10, SurrealParts, SurrealTllib
 

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data import tfds_source
-from jaxpose.data.shards import Skipped
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.readers import tfds_source
 from jaxpose.datasets import prepare
 from jaxpose.datasets.threedpw import ThreeDpw
 

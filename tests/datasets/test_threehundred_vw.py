@@ -5,8 +5,8 @@ import flat_common as common
 import numpy as np
 import pytest
 
-from jaxpose.data import files
-from jaxpose.data.joint_sets import FACE68
+from jaxpose.data.formats import files
+from jaxpose.data.joints.joint_sets import FACE68
 from jaxpose.datasets import threehundred_vw
 from jaxpose.datasets.threehundred_vw import ThreehundredVw
 

@@ -5,8 +5,8 @@ import flat_common as common
 import numpy as np
 import pytest
 
-from jaxpose.data import joint_sets
-from jaxpose.data.joint_sets import FACE68
+from jaxpose.data.joints import joint_sets
+from jaxpose.data.joints.joint_sets import FACE68
 from jaxpose.datasets import wflw
 
 # x = 10 * landmark, so that a place tells the owners' number.

@@ -29,7 +29,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 20  # of a case, which takes some milliseconds; machines are shared
 MEMORY = 6 * 2**30  # bytes of addresses beyond what the imports take
-_PLACES = ("tests", "tests/data", "tests/data/motion", "tests/datasets", "tests/models", "tests/train")
+_PLACES = (
+    "tests",
+    *(f"tests/data/{room}" for room in ("", "formats", "motion", "readers")),
+    *(f"tests/{room}" for room in ("datasets", "models", "train")),
+)
 
 
 def main() -> None:

@@ -38,11 +38,13 @@ import test_written
 from test_hostile import Target
 
 from jaxpose import config as configs
-from jaxpose.data import files, schemes, skeletons, views
-from jaxpose.data.elements import Crops
+from jaxpose.data import schemes, views
+from jaxpose.data.formats import files
+from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.host.elements import Crops
+from jaxpose.data.joints import skeletons
 from jaxpose.data.motion import source as motion_source
 from jaxpose.data.records import BrokenImageError
-from jaxpose.data.shards import Skipped
 from jaxpose.datasets import catalogue, motions, prepare
 from jaxpose.models import torch_import
 from jaxpose.report import text

@@ -17,7 +17,7 @@ import pytest
 from commands import ROOT, TINY, command, environment, history, results, run
 
 from jaxpose.data.domains import open_pair
-from jaxpose.data.pipeline import HostBatch, Read, training_batches
+from jaxpose.data.host.pipeline import HostBatch, Read, training_batches
 from jaxpose.main import RUN_AGAIN
 
 FEW_EVALUATIONS = ("--config.eval_every=100",)

@@ -20,7 +20,7 @@ import shallow
 from goldens import formula
 from tiny import SIZE, K, make_task
 
-from jaxpose.data import augment
+from jaxpose.ops import augment
 from jaxpose.recipes import cc_ssl, consensus, views
 from jaxpose.recipes.stage import State
 

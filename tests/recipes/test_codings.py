@@ -10,9 +10,9 @@ import pytest
 from tiny import make_config, make_networks
 
 from jaxpose import methods
-from jaxpose.data.augment import Augmentation
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.metrics import pck
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import alignment, cc_ssl, detector, inputs, mcd, mean_teacher, regda, supervised, views
 from jaxpose.recipes.stage import Stage, Task, initial_state
 from jaxpose.recipes.supervised import Supervised

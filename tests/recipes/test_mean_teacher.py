@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from tiny import NONE, SIZE, make_batch, make_config, make_networks, make_task
 
-from jaxpose.data import augment
 from jaxpose.losses import heatmap
-from jaxpose.ops import heatmaps
+from jaxpose.ops import augment, heatmaps
 from jaxpose.recipes import inputs, mean_teacher, style, views
 from jaxpose.recipes.stage import Stage, State, initial_state
 from jaxpose.train import mesh as meshes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import BATCH, K, make_batch, make_config, make_networks, make_task
 
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.recipes import detector, inputs, regda
 from jaxpose.recipes.stage import Stage, State, initial_state
 

@@ -15,8 +15,8 @@ import safetensors.numpy
 from tiny import make_batch, make_config, make_task
 
 from jaxpose import config as configs
-from jaxpose.data.augment import normalize
 from jaxpose.ops import style as ops
+from jaxpose.ops.augment import normalize
 from jaxpose.recipes import style
 from jaxpose.recipes.stage import Stage, State, initial_state
 

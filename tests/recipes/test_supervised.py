@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 
 from jaxpose import pairs
-from jaxpose.data import skeletons
-from jaxpose.data.augment import Augmentation
+from jaxpose.data.joints import skeletons
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.stage import Stage, Task
 from jaxpose.recipes.supervised import Supervised
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import BATCH, SIZE, make_batch, make_config, make_networks, make_task
 
-from jaxpose.data.augment import Augmentation
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import detector, supervised, temporal
 from jaxpose.recipes.adabn import AdaBN
 from jaxpose.recipes.cc_ssl import CCSSL

@@ -20,9 +20,8 @@ import pytest
 import shallow
 from tiny import NONE, SIZE, K, make_batch, make_task
 
-from jaxpose.data import augment
 from jaxpose.losses import heatmap
-from jaxpose.ops import heatmaps
+from jaxpose.ops import augment, heatmaps
 from jaxpose.recipes import inputs, mean_teacher, teaching, views
 from jaxpose.recipes.stage import State, Task
 

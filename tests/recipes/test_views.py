@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import NONE, make_task
 
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import views
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxpose.data.embedded import EmbeddedSource
+from jaxpose.data.generators.embedded import EmbeddedSource
 from jaxpose.data.records import Note, Record
 from jaxpose.report import browse
 

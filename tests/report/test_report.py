@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data.skeletons import HAND21, Skeleton
+from jaxpose.data.joints.skeletons import HAND21, Skeleton
 from jaxpose.report import draw, figures, text
 from jaxpose.report.html import Case, write_report
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxpose import synth
-from jaxpose.data import skeletons
+from jaxpose.data.joints import skeletons
 
 pytest.importorskip("anny", reason="the synthetic source needs jaxpose[synth]")
 pytest.importorskip("warp", reason="the synthetic source needs jaxpose[synth]")

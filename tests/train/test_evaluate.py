@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxpose.data import domains
-from jaxpose.data.augment import Augmentation
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.stage import Predictions, Stage, State, Task, initial_state
 from jaxpose.train import mesh as meshes
 from jaxpose.train.evaluate import Evaluator, Measures, Scores, mean_pose

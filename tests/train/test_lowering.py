@@ -14,7 +14,7 @@ from platforms import abstract_mesh
 from tiny import make_config, make_task
 
 from jaxpose.config import Data, Model
-from jaxpose.data.augment import Augmentation
+from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
 from jaxpose.train import mesh as meshes
 from jaxpose.train.run import Program

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from jaxpose.data import unpickle
+from jaxpose.data.formats import unpickle
 from jaxpose.data.motion import kinematics
 from jaxpose.data.records import Motion
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import matlab, records, unpickle
-from jaxpose.data.files import Files, decode_image
+from jaxpose.data import records
+from jaxpose.data.formats import matlab, unpickle
+from jaxpose.data.formats.files import Files, decode_image
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.motion import kinematics
 from jaxpose.data.records import Motion
-from jaxpose.data.skeletons import Skeleton
 
 RATE = 50.0  # frames per second
 CAMERAS = ("54138969", "55011271", "58860488", "60457274")

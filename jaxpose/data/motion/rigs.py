@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from jaxpose.data.joints.skeletons import MPII16
 from jaxpose.data.records import Motion
-from jaxpose.data.skeletons import MPII16
 
 # Canonical name -> the rig's joint, or several whose mean it is. A name that a rig lacks is left out.
 Rig = Mapping[str, str | tuple[str, ...]]

@@ -11,10 +11,10 @@ from typing import Any, overload
 import numpy as np
 from absl import logging
 
-from jaxpose.data import tfds_source
+from jaxpose.data.joints.skeletons import MPII16, Skeleton
 from jaxpose.data.motion import rigs
+from jaxpose.data.readers import tfds_source
 from jaxpose.data.records import Motion
-from jaxpose.data.skeletons import MPII16, Skeleton
 
 Window = dict[str, np.ndarray]
 

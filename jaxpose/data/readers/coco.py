@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxpose import untrusted
 from jaxpose.data import records
-from jaxpose.data.files import Files, FileSource
+from jaxpose.data.formats.files import Files, FileSource
+from jaxpose.data.joints.skeletons import COCO17, Skeleton
 from jaxpose.data.readers import boxes, sides
-from jaxpose.data.skeletons import COCO17, Skeleton
 
 BOX_FACTOR = 1.3  # side of the box of an object that has none, relative to the extent of its joints
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from jaxpose import untrusted
 from jaxpose.data import records
-from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
+from jaxpose.data.formats.files import IMAGE_SUFFIXES, Files, FileSource
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.readers import boxes, deeplabcut_hdf5, sides
 from jaxpose.data.readers.deeplabcut_hdf5 import Cells
-from jaxpose.data.skeletons import Skeleton
 
 BOX_FACTOR = 1.3  # side of an animal's box relative to the extent of its joints
 

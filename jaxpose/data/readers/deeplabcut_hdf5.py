@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import unpickle
+from jaxpose.data.formats import unpickle
 from jaxpose.data.readers import sleap_hdf5 as hdf5
 
 _KEY = "df_with_missing"

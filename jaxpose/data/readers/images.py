@@ -7,8 +7,9 @@ import re
 
 import numpy as np
 
-from jaxpose.data import files, records
-from jaxpose.data.skeletons import Skeleton
+from jaxpose.data import records
+from jaxpose.data.formats import files
+from jaxpose.data.joints.skeletons import Skeleton
 
 
 def read(path: str | os.PathLike, *, skeleton: Skeleton) -> files.FileSource:

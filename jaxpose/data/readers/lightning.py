@@ -3,7 +3,7 @@
 import os
 import posixpath
 
-from jaxpose.data.files import Files, FileSource
+from jaxpose.data.formats.files import Files, FileSource
 from jaxpose.data.readers import deeplabcut
 from jaxpose.data.records import Note
 

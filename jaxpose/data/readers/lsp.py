@@ -7,10 +7,11 @@ import re
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import matlab, records, unpickle
-from jaxpose.data.files import IMAGE_SUFFIXES, Files, FileSource
+from jaxpose.data import records
+from jaxpose.data.formats import matlab, unpickle
+from jaxpose.data.formats.files import IMAGE_SUFFIXES, Files, FileSource
+from jaxpose.data.joints.skeletons import LSP14
 from jaxpose.data.readers import boxes
-from jaxpose.data.skeletons import LSP14
 
 MIN_JOINTS = 6  # people with fewer usable joints are left out
 BOX_FACTOR = 1.2  # side of a person's box relative to the extent of the joints, which lie inside the body

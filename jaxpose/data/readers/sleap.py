@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxpose import untrusted
 from jaxpose.data import records
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.readers import boxes, sides, sleap_images
 from jaxpose.data.readers import sleap_hdf5 as hdf5
 from jaxpose.data.readers.sleap_images import Images
-from jaxpose.data.skeletons import Skeleton
 
 BOX_FACTOR = 1.3  # side of an animal's box relative to the extent of its joints
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxpose.data import records
-from jaxpose.data.files import MAX_PIXELS, decode_image
+from jaxpose.data.formats.files import MAX_PIXELS, decode_image
 from jaxpose.data.readers import sleap_hdf5 as hdf5
 from jaxpose.data.readers.video_frames import VideoFrames, unusable
 

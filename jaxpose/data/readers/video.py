@@ -14,8 +14,8 @@ import scipy.cluster.vq
 
 from jaxpose import untrusted
 from jaxpose.data import records
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.readers.video_frames import VideoFrames, unusable
-from jaxpose.data.skeletons import Skeleton
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"))
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from jaxpose.data import records, unpickle
+from jaxpose.data import records
+from jaxpose.data.formats import unpickle
 from jaxpose.data.motion import h36m
 
 # VideoPose3D keeps these of 32, in this order.

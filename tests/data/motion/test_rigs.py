@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxpose.data.joints.skeletons import MPII16
 from jaxpose.data.motion import amass, bvh, h36m, rigs
 from jaxpose.data.records import Motion
-from jaxpose.data.skeletons import MPII16
 
 RNG = np.random.default_rng(0)
 

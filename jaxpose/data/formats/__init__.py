@@ -1,0 +1,1 @@
+"""File formats: what bytes hold, read without trusting them."""

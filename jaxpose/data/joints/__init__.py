@@ -1,0 +1,1 @@
+"""Joints: skeletons, their names across data sets, and how they are matched."""
