@@ -1,19 +1,85 @@
 """Percentage of correct keypoints, pooled, and as the Transfer-Learning-Library evaluates it."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxpose.metrics.metric import FRACTION, Fields, Groups, PerRow, Predictions, Row, Scale, by_clip, labelled
 from jaxpose.ops import heatmaps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PCK:
+    """`pck@T`: the fraction of labels whose point is closer than T times the side of the input, pooled.
+
+    Attributes:
+      size: side of the input in pixels.
+      thresholds: as fractions of it.
+    """
+
+    size: int
+    thresholds: tuple[float, ...] = (0.05, 0.1)
+    scale: ClassVar[Scale] = FRACTION
+    needs: ClassVar[str] = "points"
+    fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible")
+
+    def update(self, found: Predictions, fields: Fields) -> tuple[dict[str, "Counts"], PerRow]:
+        """Counts by the metric's name, and the distances."""
+        points, keypoints, mask = found.points, fields["keypoints"], labelled(fields)
+        counts = {name: pck(points, keypoints, mask, threshold=pixels) for name, pixels in self._pixels().items()}
+        return counts, {"distance": distances(points, keypoints), "mask": mask}
+
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+        """All groups, then all clips."""
+        yield from _of_groups(sums, groups)
+        for name, pixels in self._pixels().items():
+            yield from by_clip(name, per_row["distance"] < np.float32(pixels), per_row["mask"], clips)
+
+    def _pixels(self) -> dict[str, float]:
+        return {f"pck@{threshold:g}": threshold * self.size for threshold in self.thresholds}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TllibPCK:
+    """`tllib_pck@0.05`: the evaluation behind the published numbers, see `tllib_pck`.
+
+    Attributes:
+      stride: pixels of the input per pixel of the label maps.
+      label_maps: (keypoints, visible) -> maps (B, H, W, K), as the released code draws them.
+    """
+
+    stride: float
+    label_maps: Callable[[jax.Array, jax.Array], jax.Array]
+    scale: ClassVar[Scale] = FRACTION
+    needs: ClassVar[str] = "peaks"
+    fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible")
+
+    def update(self, found: Predictions, fields: Fields) -> tuple[dict[str, "Accuracies"], PerRow]:
+        """One batch of the released evaluation."""
+        maps = self.label_maps(fields["keypoints"], fields["visible"])
+        return {"tllib_pck@0.05": tllib_pck(found.peaks / self.stride, maps, fields["row"])}, {}
+
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+        """All groups."""
+        return _of_groups(sums, groups)
+
+
+def _of_groups(sums: dict[str, Any], groups: Groups) -> Iterator[Row]:
+    for metric, counts in sums.items():
+        for group, indices in groups.items():
+            value, count = counts.group(indices)
+            if count:
+                yield Row(metric=metric, group=group, value=value, count=count)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PCK:
+class Counts:
     """Counts per joint; adding them is exact over any split into batches, hosts and devices.
 
     Attributes:
@@ -25,11 +91,11 @@ class PCK:
     count: Any
 
     @classmethod
-    def zeros(cls, joints: int) -> "PCK":
+    def zeros(cls, joints: int) -> "Counts":
         """The state of no example."""
         return cls(correct=jnp.zeros(joints, jnp.int32), count=jnp.zeros(joints, jnp.int32))
 
-    def merge(self, other: "PCK") -> "PCK":
+    def merge(self, other: "Counts") -> "Counts":
         """The state of both sets of examples."""
         return jax.tree.map(jnp.add, self, other)
 
@@ -37,10 +103,10 @@ class PCK:
         """Correct fraction per joint; NaN where no label was counted."""
         return _ratio(self.correct, self.count)
 
-    def group(self, indices: Int[np.ndarray, " G"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        """Correct fraction of all labels of the joints `indices`, and how many they are."""
-        count = self.count[indices].sum()
-        return _ratio(self.correct[indices].sum(), count), count
+    def group(self, indices: Int[np.ndarray, " G"]) -> tuple[float, int]:
+        """Correct fraction of all labels of the joints `indices`, and how many they are; on the host."""
+        correct, count = (int(np.asarray(x)[indices].sum()) for x in (self.correct, self.count))
+        return float(np.float32(correct) / np.float32(count)) if count else float("nan"), count
 
 
 def pck(
@@ -49,13 +115,13 @@ def pck(
     mask: Bool[Array, "B K"],
     *,
     threshold: float,
-) -> PCK:
+) -> Counts:
     """Counts predictions strictly closer to their label than `threshold`.
 
     Points and threshold are in pixels of the network's input: PCK@0.05 of a 256 pixel input is 12.8. Where
     `mask` is False, both points may hold anything, NaN included.
     """
-    return PCK(
+    return Counts(
         correct=jnp.sum(mask & (distances(predicted, keypoints) < threshold), axis=0, dtype=jnp.int32),
         count=jnp.sum(mask, axis=0, dtype=jnp.int32),
     )
@@ -68,7 +134,7 @@ def distances(predicted: Float[Array, "B K 2"], keypoints: Float[Array, "B K 2"]
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TllibPCK:
+class Accuracies:
     """Weighted sums of per-batch accuracies. The result depends on where batches begin and end.
 
     Attributes:
@@ -82,7 +148,7 @@ class TllibPCK:
     count: Any
 
     @classmethod
-    def zeros(cls, joints: int) -> "TllibPCK":
+    def zeros(cls, joints: int) -> "Accuracies":
         """The state of no batch."""
         return cls(
             total=jnp.zeros(joints, jnp.float32),
@@ -90,7 +156,7 @@ class TllibPCK:
             count=jnp.zeros(joints, jnp.int32),
         )
 
-    def merge(self, other: "TllibPCK") -> "TllibPCK":
+    def merge(self, other: "Accuracies") -> "Accuracies":
         """The state of both sets of batches."""
         return jax.tree.map(jnp.add, self, other)
 
@@ -98,9 +164,11 @@ class TllibPCK:
         """Weighted mean accuracy per joint, in [-1, 1]; NaN where no batch was counted."""
         return _ratio(self.total, self.weight)
 
-    def group(self, indices: Int[np.ndarray, " G"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        """Mean of the joints' rates (not of their labels), and how many joints were compared."""
-        return jnp.nanmean(self.rates()[indices]), self.count[indices].sum()
+    def group(self, indices: Int[np.ndarray, " G"]) -> tuple[float, int]:
+        """Mean of the joints' rates (not of their labels), and how many joints were compared; on the host."""
+        rates = np.asarray(self.rates())[indices]
+        mean = rates[~np.isnan(rates)].mean() if not np.isnan(rates).all() else np.nan
+        return float(mean), int(np.asarray(self.count)[indices].sum())
 
 
 def tllib_pck(
@@ -110,7 +178,7 @@ def tllib_pck(
     *,
     threshold: float = 0.5,
     ignore_absent: bool = False,
-) -> TllibPCK:
+) -> Accuracies:
     """One batch of the evaluation behind the published PCK@0.05 numbers, on heatmaps.
 
     Points `found`, in pixels of the label maps, and peaks of `labels` agree at a distance below
@@ -134,7 +202,7 @@ def tllib_pck(
     accuracy = jnp.where(present, _ratio(correct, count), -1.0)
     size = jnp.sum(rows, dtype=jnp.float32)
     weight = jnp.where(present, size, 0.0) if ignore_absent else jnp.full_like(accuracy, size)
-    return TllibPCK(total=accuracy * weight, weight=weight, count=count)
+    return Accuracies(total=accuracy * weight, weight=weight, count=count)
 
 
 def _ratio(total: Array, count: Array) -> Array:

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.metrics.metric import Predictions
 from jaxpose.ops.augment import Augmentation
 
 Tree = Any
@@ -56,20 +57,6 @@ class State:
     stats: Any
     optimizers: Any
     extra: Any = dataclasses.field(default_factory=dict)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """What a detector finds in images, in their pixels.
-
-    Attributes:
-      points: (B, K, 2).
-      peaks: (B, K, 2), as the evaluation reads them that belongs to the way of drawing labels, see `inputs.Coding`.
-    """
-
-    points: Any  # Any: JAX also fills pytrees with shapes and placeholders
-    peaks: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxpose.metrics.rows import CLIP, JOINT
+from jaxpose.metrics.metric import CLIP, JOINT
 from jaxpose.report import figures, notes, pages, text
 
 Curve = Sequence[Mapping[str, float]]

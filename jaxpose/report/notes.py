@@ -7,7 +7,7 @@ which are methods.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxpose.metrics.rows import CLIP
+from jaxpose.metrics.metric import CLIP
 from jaxpose.report import text
 
 Values = Mapping[str, float]  # column -> value

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from jaxpose.metrics.rows import CLIP, JOINT
+from jaxpose import metrics
+from jaxpose.metrics.metric import CLIP, JOINT
 
 EvaluationRow = Mapping[str, Any]  # stage, domain, split, metric, group, value, count
 
@@ -181,27 +182,27 @@ def main_group(groups: Sequence[str]) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Whether the metric is an error."""
-    return metric.startswith(("mae", "mpjpe", "pa_mpjpe", "epe", "nme", "error_px"))
+    return metrics.scale_of(metric).lower_is_better
 
 
 def format_value(metric: str, value: int | float | None) -> str:
     """Fractions in percent; errors with three decimals, in pixels with one."""
     if not _finite(value):
         return MISSING
-    if not lower_is_better(metric):
+    if metrics.scale_of(metric).unit == "fraction":
         return f"{100 * value:.1f}{_SPACE}%".replace("-", _MINUS)
     return f"{value:.{digits(metric)}f}"
 
 
 def digits(metric: str) -> int:
     """Decimals of a value, of fractions in percent."""
-    return 3 if lower_is_better(metric) and metric != "error_px" else 1
+    return metrics.scale_of(metric).digits
 
 
 def _format_change(metric: str, before: int | float | None, after: int | float | None) -> str:
     if not (_finite(before) and _finite(after)):
         return MISSING
-    fraction = not lower_is_better(metric)
+    fraction = metrics.scale_of(metric).unit == "fraction"
     change = (after - before) * (100 if fraction else 1)
     text = f"{change:+.{digits(metric)}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", _MINUS)

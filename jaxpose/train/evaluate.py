@@ -1,7 +1,7 @@
 """Evaluation: every record of a split once, exact over batches, padded rows and processes."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,33 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxpose.config import Config
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import evaluation_batches
 from jaxpose.data.records import BrokenImageError
 from jaxpose.data.views import sequences_of
-from jaxpose.metrics import mae, pck
-from jaxpose.metrics import rows as by_row
+from jaxpose.metrics import MAE, PCK, PixelError, TllibPCK
+from jaxpose.metrics.metric import JOINT, Metric, Predictions
 from jaxpose.ops import augment
 from jaxpose.recipes import inputs
-from jaxpose.recipes.stage import Predictions, Stage, State, Task
+from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
 
 _POSES = 1000  # training records whose mean is the mean pose
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Measures:
-    """What is measured.
-
-    Attributes:
-      metrics: of `pck`, `tllib_pck` and `mae`.
-      thresholds: of PCK, as fractions of the image side.
-      pixels_per_unit: of MAE.
-    """
-
-    metrics: tuple[str, ...]
-    thresholds: tuple[float, ...]
-    pixels_per_unit: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,48 +46,69 @@ class Evaluator:
     """Evaluates the detector of a stage, and the mean pose (K, 2) in crop pixels beside it; compiled once."""
 
     def __init__(
-        self, stage: Stage, task: Task, measures: Measures, mesh: Mesh, batch_size: int, mean_pose: np.ndarray
+        self,
+        stage: Stage,
+        task: Task,
+        metrics: Sequence[Metric],
+        mesh: Mesh,
+        batch_size: int,
+        mean_pose: np.ndarray,
     ):
-        self._task, self._measures, self._mesh, self._batch_size = task, measures, mesh, batch_size
+        self._metrics, self._mesh, self._batch_size = tuple(metrics), mesh, batch_size
+        self._groups = task.skeleton.group_indices
+        self._groups |= {JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
         self._mean_pose = jax.device_put(mean_pose, meshes.replicated(mesh))
         everywhere, split = meshes.replicated(mesh), meshes.by_row(mesh)
         self._step = jax.jit(
-            meshes.made_for(mesh, lambda state, batch, pose: _evaluate(stage, task, measures, state, batch, pose)),
-            out_shardings=((everywhere, everywhere), split),
+            meshes.made_for(mesh, lambda state, batch, pose: _evaluate(stage, self._metrics, state, batch, pose)),
+            out_shardings=(everywhere, split),
         )
 
     def __call__(self, state: State, crops: Crops, *, clips: bool = False) -> Scores:
         """Evaluates a split; with `clips`, every clip too, where the records say which they belong to."""
-        total, found, broken = None, [], []
+        total, parts, broken = None, [], []
         batches = evaluation_batches(
             crops, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
         )
         for batch in batches:
             broken += [crops.name(int(i)) for i in batch.pop("broken") if i >= 0]
             batch.pop("index")
-            counts, rows = self._step(state, meshes.to_devices(self._mesh, batch), self._mean_pose)
-            total = counts if total is None else jax.tree.map(jnp.add, total, counts)
-            found.append(rows)
+            sums, per_row = self._step(state, meshes.to_devices(self._mesh, batch), self._mean_pose)
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+            parts.append(per_row)
         assert total is not None
-        parts = [meshes.to_host(rows) for rows in found]
-        everything = {name: np.concatenate([rows[name] for rows in parts])[: len(crops)] for name in parts[0]}
-        names = sequences_of(crops.source) if clips else None
+        on_host = [meshes.to_host(part) for part in parts]
+        points, per_row = jax.tree.map(lambda *rows: np.concatenate(rows)[: len(crops)], *on_host)
+        names = (sequences_of(crops.source) or ()) if clips else ()
         rows, floor = (
-            _rows(counts, self._task, self._measures)
-            + list(self._single(everything[f"{who}distance"], everything["scale"], everything["mask"], names or ()))
-            for counts, who in zip(total, ("", "floor_"), strict=True)
+            [
+                dict(row)
+                for metric, sums, values in zip(self._metrics, total[who], per_row[who], strict=True)
+                for row in metric.rows(sums, values, self._groups, names)
+            ]
+            for who in ("found", "floor")
         )
-        return Scores(rows=rows, floor=floor, keypoints=everything["points"], broken=broken)
+        return Scores(rows=rows, floor=floor, keypoints=points, broken=broken)
 
-    def _single(
-        self, distance: np.ndarray, scale: np.ndarray, mask: np.ndarray, clips: tuple[str, ...]
-    ) -> Iterator[dict[str, Any]]:
-        """The rows that come from single distances."""
-        yield from by_row.pixel_errors(distance, scale, mask)
-        if clips and "pck" in self._measures.metrics:
-            for threshold in self._measures.thresholds:
-                correct = distance < np.float32(threshold * self._task.image_size)
-                yield from by_row.by_clip(f"pck@{threshold:g}", correct, mask, clips)
+
+def metrics_of(config: Config, task: Task, *, pixels_per_unit: float = 1.0) -> tuple[Metric, ...]:
+    """The metrics of a configuration, and the error in pixels.
+
+    Args:
+      config: which.
+      task: of the run.
+      pixels_per_unit: crop pixels per unit of the data's own labels.
+    """
+
+    def label_maps(keypoints: jax.Array, visible: jax.Array) -> jax.Array:
+        return inputs.released_labels(keypoints, visible, task)[0]
+
+    chosen: dict[str, Metric] = {
+        "pck": PCK(size=task.image_size, thresholds=tuple(config.pck_thresholds)),
+        "tllib_pck": TllibPCK(stride=task.stride, label_maps=label_maps),
+        "mae": MAE(pixels_per_unit=pixels_per_unit),
+    }
+    return *(chosen[name] for name in config.metrics), PixelError()
 
 
 def mean_pose(crops: Crops) -> np.ndarray:
@@ -120,55 +127,13 @@ def mean_pose(crops: Crops) -> np.ndarray:
 
 
 def _evaluate(
-    stage: Stage, task: Task, measures: Measures, state: State, batch: dict[str, jax.Array], pose: jax.Array
-) -> tuple[tuple[dict[str, Any], ...], dict[str, jax.Array]]:
-    """Counts of the detector and of the mean pose, and what is known of each row."""
+    stage: Stage, metrics: Sequence[Metric], state: State, batch: dict[str, jax.Array], pose: jax.Array
+) -> tuple[dict[str, Any], tuple[jax.Array, dict[str, Any]]]:
+    """Sums of the detector and of the mean pose, points, and what is known of each row."""
     assert stage.predict is not None
     found = stage.predict(state, augment.normalize(batch["image"].astype(jnp.float32)))
-    points = found.points
-    mask = (batch["visible"] > 0) & batch["row"][:, None]
-    floor = jnp.broadcast_to(pose, points.shape)
-    constant = Predictions(points=floor, peaks=floor)
-    rows = {
-        "points": points,
-        "mask": mask,
-        "scale": batch["scale"],
-        "distance": pck.distances(points, batch["keypoints"]),
-        "floor_distance": pck.distances(floor, batch["keypoints"]),
-    }
-    return tuple(_counts(measures, task, batch, mask, predicted) for predicted in (found, constant)), rows
-
-
-def _counts(
-    measures: Measures, task: Task, batch: dict[str, jax.Array], mask: jax.Array, found: Predictions
-) -> dict[str, Any]:
-    """The sums of every metric over a batch."""
-    points = found.points
-    counts: dict[str, Any] = {}
-    if "pck" in measures.metrics:
-        for threshold in measures.thresholds:
-            pixels = threshold * task.image_size
-            counts[f"pck@{threshold:g}"] = pck.pck(points, batch["keypoints"], mask, threshold=pixels)
-    if "tllib_pck" in measures.metrics:
-        labels, _ = inputs.released_labels(batch["keypoints"], batch["visible"], task)
-        counts["tllib_pck@0.05"] = pck.tllib_pck(found.peaks / task.stride, labels, batch["row"])
-    if "mae" in measures.metrics:
-        counts["mae"] = mae.mae(points, batch["keypoints"], mask, pixels_per_unit=measures.pixels_per_unit)
-    return counts
-
-
-def _rows(total: dict[str, Any], task: Task, measures: Measures) -> list[dict[str, Any]]:
-    groups = task.skeleton.group_indices
-    groups |= {by_row.JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
-    rows = []
-    for metric, state in total.items():
-        if metric == "mae":
-            values, count = state.group(groups["all"])
-            rows += [_row(metric, name, value, count) for name, value in values.items()]
-        else:
-            rows += [_row(metric, group, *state.group(indices)) for group, indices in groups.items()]
-    return [row for row in rows if row["count"]]
-
-
-def _row(metric: str, group: str, value: jax.Array, count: jax.Array) -> dict[str, Any]:
-    return {"metric": metric, "group": group, "value": float(value), "count": int(count)}
+    constant = jnp.broadcast_to(pose, found.points.shape)
+    predicted = {"found": found, "floor": Predictions(points=constant, peaks=constant)}
+    measured = {who: [metric.update(p, batch) for metric in metrics] for who, p in predicted.items()}
+    sums, per_row = ({who: [m[i] for m in of] for who, of in measured.items()} for i in (0, 1))
+    return sums, (found.points, per_row)

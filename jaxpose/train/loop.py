@@ -22,7 +22,7 @@ from jaxpose.data.domains import Pair
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.data.views import Subset
-from jaxpose.metrics.rows import CLIP, JOINT
+from jaxpose.metrics.metric import CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.train import earlier
 from jaxpose.train import mesh as meshes

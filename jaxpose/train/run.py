@@ -16,10 +16,11 @@ from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
 from jaxpose.data.host.pipeline import Read, training_batches
+from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Stage, State, Task
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, Measures, mean_pose
+from jaxpose.train.evaluate import Evaluator, mean_pose
 
 _LONGEST = 4096  # last axis of an array whose update is merged with others
 
@@ -117,7 +118,7 @@ class Run(Program):
 
     mesh: Mesh
     pair: Pair
-    measures: Measures
+    metrics: tuple[Metric, ...]
     workdir: Path
 
     def steps_before(self, number: int) -> int:
@@ -141,7 +142,7 @@ class Run(Program):
 
     def evaluator(self, stage: Stage) -> Evaluator:
         """What evaluates the detector of a stage."""
-        return Evaluator(stage, self.task, self.measures, self.mesh, self.evaluation_rows, self.mean_pose)
+        return Evaluator(stage, self.task, self.metrics, self.mesh, self.evaluation_rows, self.mean_pose)
 
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:
         """Batches on the devices, from step `start` on; `options` are those of `training_batches`.

@@ -24,7 +24,7 @@ from jaxpose.train import benchmark, earlier, loop, machine, topologies, written
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, write_json
-from jaxpose.train.evaluate import Measures
+from jaxpose.train.evaluate import metrics_of
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
 from jaxpose.train.workdir import data_changes, held
@@ -230,9 +230,7 @@ def _build(config: Config, workdir: Path) -> Run:
         task=program.task,
         mesh=mesh,
         pair=pair,
-        measures=Measures(
-            metrics=config.metrics, thresholds=config.pck_thresholds, pixels_per_unit=pair.pixels_per_unit
-        ),
+        metrics=metrics_of(config, program.task, pixels_per_unit=pair.pixels_per_unit),
         workdir=workdir,
     )
 

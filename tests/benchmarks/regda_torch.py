@@ -377,7 +377,7 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: i
     mesh = meshes.make_mesh(devices)
     stages = method.stages(task, config)
     unread: Any = None
-    run = Run(config=config, stages=stages, task=task, pair=unread, measures=unread, mesh=mesh, workdir=Path())
+    run = Run(config=config, stages=stages, task=task, pair=unread, metrics=unread, mesh=mesh, workdir=Path())
     state = run.initial_state(1, run.initial_state(0, None))
     stage = stages[1]
     read = {domain: {f: fields[domain][f] for f in (*names, "position")} for domain, names in stage.reads.items()}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpose.metrics.mae import MAE, mae
+from jaxpose.metrics.mae import Errors, mae
 
 seeds = st.integers(0, 2**32 - 1)
 jitted = jax.jit(mae, static_argnames="pixels_per_unit")
@@ -45,7 +45,7 @@ def test_merge_is_concatenation(seed, cut):
     whole = jitted(*map(jnp.asarray, (found, true, mask)), pixels_per_unit=31.0)
     keep = np.arange(6)[:, None] < cut
     parts = [jitted(found, true, jnp.asarray(mask & k), pixels_per_unit=31.0) for k in (keep, ~keep)]
-    merged = MAE.zeros(3).merge(parts[0]).merge(parts[1])
+    merged = Errors.zeros(3).merge(parts[0]).merge(parts[1])
     np.testing.assert_allclose(merged.total, whole.total, rtol=1e-5)
     np.testing.assert_array_equal(merged.count, whole.count)
 
@@ -62,7 +62,7 @@ def test_masked_points_never_count(seed, junk):
 
 
 def test_without_labels_everything_is_nan():
-    errors, count = MAE.zeros(3).group(everything)
+    errors, count = Errors.zeros(3).group(everything)
     assert all(np.isnan(e) for e in errors.values())
     assert count == 0
 
@@ -83,4 +83,4 @@ def test_two_devices_equal_one():
 
 
 def test_the_state_holds_anything():
-    assert set(jax.tree.leaves(jax.tree.map(lambda _: "sharding", MAE.zeros(2)))) == {"sharding"}
+    assert set(jax.tree.leaves(jax.tree.map(lambda _: "sharding", Errors.zeros(2)))) == {"sharding"}

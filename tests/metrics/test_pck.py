@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxpose.metrics.pck import PCK, TllibPCK, pck, tllib_pck
+from jaxpose.metrics.pck import Accuracies, Counts, pck, tllib_pck
 from jaxpose.ops.heatmaps import argmax_points_released
 
 seeds = st.integers(0, 2**32 - 1)
@@ -52,7 +52,7 @@ def test_pck_is_strict_at_the_threshold():
 
 
 def test_rates_without_labels_are_nan():
-    state = PCK.zeros(3)
+    state = Counts.zeros(3)
     assert np.isnan(state.rates()).all()
     value, count = state.group(np.array([0, 2]))
     assert np.isnan(value)
@@ -67,7 +67,7 @@ def test_pck_merge_is_concatenation(seed, cut):
     # both parts are padded to 6 rows, so that there is one compilation
     keep = np.arange(6)[:, None] < cut
     parts = [jitted_pck(found, true, jnp.asarray(mask & k), threshold=9.0) for k in (keep, ~keep)]
-    merged = parts[0].merge(parts[1]).merge(PCK.zeros(4))
+    merged = parts[0].merge(parts[1]).merge(Counts.zeros(4))
     np.testing.assert_array_equal(merged.correct, whole.correct)
     np.testing.assert_array_equal(merged.count, whole.count)
     cut_off = pck(*map(jnp.asarray, (found[:cut], true[:cut], mask[:cut])), threshold=9.0)
@@ -97,7 +97,7 @@ def test_pck_on_two_devices_equals_one():
     )
 
 
-@pytest.mark.parametrize("zeros", [PCK.zeros, TllibPCK.zeros])
+@pytest.mark.parametrize("zeros", [Counts.zeros, Accuracies.zeros])
 def test_states_hold_anything(zeros):
     marked = jax.tree.map(lambda _: "sharding", zeros(2))
     assert set(jax.tree.leaves(marked)) == {"sharding"}
@@ -155,7 +155,7 @@ def random_batch(rng, size, joints=3, height=16, width=24):
 def test_tllib_equals_the_reference(seed, ignore_absent):
     rng = np.random.default_rng(seed)
     batches = [random_batch(rng, size) for size in (4, 4, 2)]
-    state = TllibPCK.zeros(3)
+    state = Accuracies.zeros(3)
     for predicted, labels in batches:
         padding = 4 - len(labels)
         rows = np.arange(4) < len(labels)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxpose.config import Config
 from jaxpose.data import domains
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.stage import Predictions, Stage, State, Task, initial_state
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, Measures, Scores, mean_pose
+from jaxpose.train.evaluate import Evaluator, Scores, mean_pose, metrics_of
 
 SIZE = 32
 CENTRE = np.array([(SIZE - 1) / 2] * 2)
@@ -67,8 +68,9 @@ def evaluated(pair: domains.Pair, **options: bool) -> Scores:
         predict=predict,
     )
     pose = mean_pose(pair.domains["source"].splits["train"])
-    measures = Measures(metrics=("pck", "tllib_pck", "mae"), thresholds=(0.25,))
-    evaluator = Evaluator(stage, task, measures, meshes.make_mesh(1), 4, pose)
+    config = Config(method=None, metrics=("pck", "tllib_pck", "mae"), pck_thresholds=(0.25,))
+    metrics = metrics_of(config, task)
+    evaluator = Evaluator(stage, task, metrics, meshes.make_mesh(1), 4, pose)
     state = initial_state(params={}, stats={}, optimizers={})
     return evaluator(state, pair.domains["target"].splits["test"], **options)
 

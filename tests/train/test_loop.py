@@ -14,11 +14,11 @@ import pytest
 
 from jaxpose.config import Config, Data, Mesh, Model
 from jaxpose.data import domains
+from jaxpose.metrics import PCK
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
 from jaxpose.train import loop
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints
-from jaxpose.train.evaluate import Measures
 from jaxpose.train.run import Run
 
 
@@ -71,7 +71,7 @@ def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> Run:
         stages=config.method.stages(task, config),
         task=task,
         pair=pair,
-        measures=Measures(metrics=("pck",), thresholds=(0.1,)),
+        metrics=(PCK(size=32, thresholds=(0.1,)),),
         mesh=meshes.make_mesh(devices),
         workdir=workdir,
     )

@@ -1,0 +1,119 @@
+"""What a metric is: sums over batches, which are added on the devices, and values of rows, which the host reduces."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, TypedDict, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+JOINT, CLIP = "joint:", "clip:"  # how groups of one joint and of one clip begin
+MOST_CLIPS = 256  # of a split of more, single ones are not told apart
+
+Fields = Mapping[str, jax.Array]
+PerRow = dict[str, Any]  # arrays over rows: of the devices in `update`, of the whole split and the host in `rows`
+Groups = Mapping[str, np.ndarray]  # joints by report group and, as `joint:NAME`, one by one
+
+
+class Row(TypedDict):
+    """One number of `results.json`."""
+
+    metric: str
+    group: str
+    value: float
+    count: int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What is found in a batch of elements; whatever a stage does not predict is None.
+
+    Attributes:
+      points: (B, K, 2) or, of windows of frames, (B, T, K, 2) in pixels of the crop.
+      peaks: as `points`, as the evaluation reads them that belongs to the way of drawing labels, see `inputs.Coding`.
+      scores: (B, K) or (B, T, K) confidences.
+      points3d: (B, K, 3) or (B, T, K, 3) metres.
+      maps: heatmaps (B, H, W, K).
+      scalars: (B,) by name.
+    """
+
+    points: Any = None  # Any: JAX also fills pytrees with shapes and placeholders
+    peaks: Any = None
+    scores: Any = None
+    points3d: Any = None
+    maps: Any = None
+    scalars: Any = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How a metric's values are to be read.
+
+    Attributes:
+      unit: of a `fraction`, tables show percent.
+      lower_is_better: whether it is an error.
+      digits: decimals in tables.
+    """
+
+    unit: str
+    lower_is_better: bool
+    digits: int = 1
+
+
+FRACTION = Scale(unit="fraction", lower_is_better=False)
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A metric with its settings.
+
+    Attributes:
+      scale: of its values.
+      needs: the part of `Predictions` that it measures.
+      fields: of the evaluated elements that it reads.
+    """
+
+    scale: ClassVar[Scale]
+    needs: ClassVar[str]
+    fields: ClassVar[tuple[str, ...]]
+
+    def update(self, found: Predictions, fields: Fields) -> tuple[Any, PerRow]:
+        """The sums of a batch and what is known of each row, on the device; rows that do not count have `row` False."""
+        ...
+
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+        """The results of a split, on the host; `clips` names each row's clip, or is empty."""
+        ...
+
+
+def labelled(fields: Fields) -> Bool[Array, "B K"]:
+    """Which labels count."""
+    return (fields["visible"] > 0) & fields["row"][:, None]
+
+
+def by_clip(
+    metric: str,
+    value: Float[np.ndarray, "N K"] | Bool[np.ndarray, "N K"],
+    mask: Bool[np.ndarray, "N K"],
+    clips: Sequence[str],
+) -> Iterator[Row]:
+    """Rows of the mean over the labels of every clip that has some, in the order in which they come.
+
+    Args:
+      metric: its name.
+      value: of every label.
+      mask: which labels count.
+      clips: the clip of each row; nothing is said of one clip alone, or of more than `MOST_CLIPS`.
+    """
+    names = list(dict.fromkeys(clips))
+    if not 1 < len(names) <= MOST_CLIPS:
+        return
+    numbers = {name: i for i, name in enumerate(names)}
+    index = np.array([numbers[name] for name in clips])
+    total = np.bincount(index, weights=np.where(mask, value, 0).sum(axis=1), minlength=len(names))
+    count = np.bincount(index, weights=mask.sum(axis=1), minlength=len(names))
+    for name, t, n in zip(names, total, count, strict=True):
+        if n:
+            yield Row(metric=metric, group=CLIP + name, value=float(t / n), count=int(n))
