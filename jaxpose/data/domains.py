@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 
-from jaxpose.data import schemes, views
+from jaxpose.data import schemes
 from jaxpose.data.generators import sprites
 from jaxpose.data.host.cache import Cache, files_of
-from jaxpose.data.host.elements import Clips, Crops, windows_of
+from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.windows import Window, Windows
 from jaxpose.data.joints import matching, skeletons
 from jaxpose.data.records import Note, Source
 
@@ -18,6 +19,25 @@ class Domain:
     spec: str
     splits: Mapping[str, Crops]
     notes: tuple[Note, ...] = ()
+
+    def elements(self, split: str, fields: tuple[str, ...], window: Window | None = None, *, word: str) -> Crops:
+        """Those of a split with other fields, or windows of its frames; `word` names a cache of windows.
+
+        Raises:
+          ValueError: if there are no such windows.
+        """
+        crops = self.splits[split]
+        if window is None:
+            return dataclasses.replace(crops, fields=fields)
+        try:
+            windows = Windows(crops.source, window)
+        except ValueError as error:
+            raise ValueError(f"data.{word}={self.spec}: {split}: {error}") from None
+        if not len(windows):
+            apart = " or ".join(", ".join(map(str, row)) for row in window.offsets[:3])
+            raise ValueError(f"data.{word}={self.spec}: {split}: found no clip with frames {apart}, expected one")
+        cache = None if crops.cache is None else dataclasses.replace(crops.cache, name=f"{word}_{split}")
+        return dataclasses.replace(crops, fields=fields, windows=windows, cache=cache)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,24 +57,6 @@ class Pair:
     domains: Mapping[str, Domain]
     area: tuple[float, float] | None = None
     pixels_per_unit: float = 1.0
-
-
-def with_clips(pair: Pair) -> Pair:
-    """The pair with the domain `target_clips`: neighbouring frames of the target's training clips, two and two.
-
-    Raises:
-      ValueError: if the target's records do not say which clip they belong to.
-    """
-    crops = pair.domains["target"].splits["train"]
-    sequences = views.sequences_of(crops.source)
-    windows = windows_of(sequences or [], [(0, 1)])
-    if not len(windows):
-        raise ValueError(f"data.target={pair.domains['target'].spec}: found no neighbouring frames, expected clips")
-    given = {field.name: getattr(crops, field.name) for field in dataclasses.fields(crops)}
-    if crops.cache is not None:
-        given["cache"] = dataclasses.replace(crops.cache, name="target_clips_train")
-    clips = Domain(spec=pair.domains["target"].spec, splits={"train": Clips(**given, windows=windows)})
-    return dataclasses.replace(pair, domains={**pair.domains, "target_clips": clips})
 
 
 def open_pair(

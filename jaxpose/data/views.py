@@ -52,6 +52,12 @@ class Subset(View):
         names = sequences_of(self.source)
         return None if names is None else tuple(names[i] for i in self.index)
 
+    @property
+    def frames(self) -> np.ndarray | None:
+        """The number of each record in its clip, if that is known."""
+        numbers = frames_of(self.source)
+        return None if numbers is None else numbers[self.index]
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -108,10 +114,21 @@ class Boxed(View):
 
 def sequences_of(source: Source) -> tuple[str, ...] | None:
     """The clip of each record, if the source knows it without reading images."""
-    while type(source) in (View, Renamed, Boxed):
-        source = source.source  # pyright: ignore[reportAttributeAccessIssue]
-    found = getattr(source, "sequences", None)
+    found = _known(source, "sequences")
     return None if found is None else tuple(found)
+
+
+def frames_of(source: Source) -> np.ndarray | None:
+    """The number of each record in its clip, int64 (N,), if the source knows it without reading images."""
+    found = _known(source, "frames")
+    return None if found is None else np.asarray(found, np.int64)
+
+
+def _known(source: Any, what: str) -> Any:
+    """An attribute of a source, or of the one whose records it shows one by one."""
+    while isinstance(source, View) and not hasattr(source, what):
+        source = source.source
+    return getattr(source, what, None)
 
 
 def name_of(source: Source, index: int) -> str:

@@ -13,7 +13,7 @@ from jaxpose.losses import heatmap
 from jaxpose.models.functional import Network
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import WHOLE, Features, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
 
 Loss = Callable[[Trees, Features, Features, jax.Array], tuple[jax.Array, Metrics]]
 
@@ -71,9 +71,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
     return Stage(
         name="adapt",
         steps=steps,
-        reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
-        step=step,
-        predict=networks.finder(task),
+        updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
+        evaluations=(networks.evaluation(task),),
         descend=descend,
     )

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.data.host.windows import consecutive
 from jaxpose.data.records import MISSING, VISIBLE
 from jaxpose.losses import heatmap
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import consensus, detector, inputs, pseudo_labels, supervised, temporal, views
 from jaxpose.recipes.detector import WHOLE
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update, reads
 
 MEMORY = ("image", "index")
 
@@ -85,9 +86,15 @@ class CCSSL:
         return min(self.first_share + number * self.more_share, self.last_share)
 
     @property
-    def domain(self) -> str:
-        """Where target images come from: single ones, or pairs of frames."""
-        return "target" if self.temporal_ratio is None else temporal.DOMAIN
+    def word(self) -> str:
+        """For what is read of the target: single images, or pairs of frames."""
+        return "target" if self.temporal_ratio is None else temporal.CLIPS
+
+    @property
+    def target(self) -> dict[str, Read]:
+        """What is read of the target."""
+        window = None if self.temporal_ratio is None else consecutive(2)
+        return {self.word: Read(domain="target", fields=MEMORY, window=window)}
 
 
 def released_settings() -> CCSSL:
@@ -152,7 +159,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
         return detector.continued(key, previous, networks, dict.fromkeys(WHOLE, rule), kept=kept, extra=memory)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        fields = batch[settings.domain]
+        fields = batch[settings.word]
 
         def predict(images: jax.Array) -> jax.Array:
             return settings.maps(networks.predict(state, images))
@@ -174,10 +181,8 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
     return Stage(
         name=f"relabel_{number + 1}",
         steps=-(-size // config.data.batch_size),
-        reads={settings.domain: MEMORY},
         init=init,
-        step=step,
-        predict=None,
+        updates=(Update(reads=settings.target, step=step),),
     )
 
 
@@ -202,7 +207,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
         labels = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
-        found = inputs.labelled(target_key, remembered(state, batch[settings.domain]), task, settings.coding.draw)
+        found = inputs.labelled(target_key, remembered(state, batch[settings.word]), task, settings.coding.draw)
         grads, stats, metrics = pseudo_labels.gradients(
             networks,
             state.params,
@@ -219,10 +224,9 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
     return Stage(
         name="adapt" if number + 1 == settings.rounds else f"adapt_{number + 1}",
         steps=end - start,
-        reads={"source": inputs.LABELLED, settings.domain: MEMORY},
         init=init,
-        step=step,
-        predict=networks.finder(task, coding=settings.coding, normal=settings.maps),
+        updates=(Update(reads=reads(source=inputs.LABELLED) | settings.target, step=step),),
+        evaluations=(networks.evaluation(task, coding=settings.coding, normal=settings.maps),),
         descend=descend,
         order="adapt",
         first_batch=start,

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxpose.config import Config
+from jaxpose.metrics.metric import Predictions
 from jaxpose.models import functional, layers, torch_import
-from jaxpose.ops import normalization
+from jaxpose.ops import augment, normalization
 from jaxpose.ops.platform import platform
 from jaxpose.recipes import inputs, optimizers, views
-from jaxpose.recipes.stage import Predictions, State, Task, initial_state
+from jaxpose.recipes.stage import Evaluation, State, Task, initial_state
 
 Trees = dict[str, Any]
 
@@ -110,20 +111,30 @@ class Detector:
         """Heatmaps of the head `head` with running statistics."""
         return self.maps(state.params, state.stats, images, train=False)[0]
 
-    def finder(
-        self, task: Task, *, coding: inputs.Coding = inputs.CLEAN, normal: views.Normal = views.softmax_maps
-    ) -> Callable[[State, jax.Array], Predictions]:
+    def evaluation(
+        self,
+        task: Task,
+        *,
+        coding: inputs.Coding = inputs.CLEAN,
+        normal: views.Normal = views.softmax_maps,
+        evaluated: Callable[[State], State] = lambda state: state,
+    ) -> Evaluation:
         """What the head `head` finds, read off its maps in the way in which its labels were drawn.
 
-        `normal` belongs to the loss that the head was trained with.
+        Args:
+          task: of the recipe.
+          coding: how labels were drawn.
+          normal: belongs to the loss that the head was trained with.
+          evaluated: see `views.Evaluated`.
         """
 
-        def find(state: State, images: jax.Array) -> Predictions:
-            maps = self.predict(state, images)
-            points, _ = views.read(normal(maps), task, coding)
-            return Predictions(points=points, peaks=points if coding.peaks is None else coding.peaks(maps, task))
+        def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
+            maps = self.predict(evaluated(state), augment.normalize(fields["image"].astype(jnp.float32)))
+            points, scores = views.read(normal(maps), task, coding)
+            peaks = points if coding.peaks is None else coding.peaks(maps, task)
+            return Predictions(points=points, peaks=peaks, scores=scores)
 
-        return find
+        return Evaluation(predict=find)
 
 
 def build(task: Task, config: Config, *, heads: Mapping[str, str]) -> Detector:

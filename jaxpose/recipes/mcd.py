@@ -13,7 +13,7 @@ from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
 
 HEADS = ("head", "head2")
 NETWORKS = (*TRUNK, *HEADS)
@@ -120,10 +120,9 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
     return Stage(
         name="adapt",
         steps=steps,
-        reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
-        step=step,
-        predict=networks.finder(task),
+        updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
+        evaluations=(networks.evaluation(task),),
         descend=descend,
     )
 

@@ -16,7 +16,7 @@ from jaxpose.ops import augment
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, teaching, views
 from jaxpose.recipes.detector import WHOLE
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
 
 # (peak learning rate, steps, settings) -> learning rate
 MakeSchedule = Callable[[float, int, optimizers.Optim], optimizers.Schedule]
@@ -219,17 +219,16 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
             "confidence": jnp.mean(lesson.confidence),
         }
 
-    find = networks.finder(task, coding=settings.coding, normal=settings.maps)
-
     def stylised(key: jax.Array, state: State, images: jax.Array, like: jax.Array) -> jax.Array:
         return style.stylised(key, settings.transfer, state.params, images, like, settings.style_probability)
 
     return Stage(
         name="adapt",
         steps=config.steps_of("adapt"),
-        reads={"source": inputs.LABELLED, "target": inputs.UNLABELLED},
         init=init,
-        step=step,
-        predict=lambda state, images: find(settings.evaluated(state), images),
+        updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
+        evaluations=(
+            networks.evaluation(task, coding=settings.coding, normal=settings.maps, evaluated=settings.evaluated),
+        ),
         descend=descend,
     )

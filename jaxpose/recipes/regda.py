@@ -17,7 +17,7 @@ from jaxpose.losses import heatmap
 from jaxpose.ops import gradients, heatmaps
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, WHOLE, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
 
 HEADS = ("head", "head_adv")
 NETWORKS = (*TRUNK, *HEADS)
@@ -68,7 +68,7 @@ class RegDA:
     name: str = "regda"
     adversary: Objective = minimize_false
     trunk: Objective = minimize_true
-    update: "Update" = dataclasses.field(default_factory=lambda: simultaneous)
+    update: "Order" = dataclasses.field(default_factory=lambda: simultaneous)
     trade_off: float = 1.0
     margin: float = 1.0
     trunk_weight: float = 0.1
@@ -147,22 +147,19 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
 
         return settings.update(objectives, descend, state, labels, images, mask)
 
+    target = inputs.LABELLED if settings.target_weights else inputs.UNLABELLED
     return Stage(
         name="adapt",
         steps=config.steps_of("adapt"),
-        reads={
-            "source": inputs.LABELLED,
-            "target": inputs.LABELLED if settings.target_weights else inputs.UNLABELLED,
-        },
         init=init,
-        step=step,
-        predict=networks.finder(task, coding=settings.coding),
+        updates=(Update(reads=reads(source=inputs.LABELLED, target=target), step=step),),
+        evaluations=(networks.evaluation(task, coding=settings.coding),),
         descend=descend,
     )
 
 
 Descend = Callable[[State, Trees], State]
-Update = Callable[["Objectives", Descend, State, inputs.Labelled, jax.Array, jax.Array], tuple[State, Metrics]]
+Order = Callable[["Objectives", Descend, State, inputs.Labelled, jax.Array, jax.Array], tuple[State, Metrics]]
 
 
 def simultaneous(

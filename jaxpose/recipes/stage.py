@@ -1,27 +1,4 @@
-"""What a recipe is made of: stages over one state, and the problem they are given.
-
-A recipe is an ordered tuple of stages. This interface was checked against every method that jaxpose is to hold:
-
-- `source_only`, `oracle`: one supervised stage; they differ in the domain that it reads.
-- `dan`, `dann`, `mcd`, `dd`, `regda`: pretrain -> adapt. `init` takes over networks from the stage before by name and
-  adds its own (a second regressor, a discriminator). MCD's alternating updates and RegDA's released order of updates
-  are several optimizer applications inside one `step`, each optimizer a named entry of the state.
-- `cc_ssl`, `mean_teacher`: the EMA teacher lives in `State.extra` beside the student. Pseudo-labels are made inside
-  `step`; relabelling rounds are stages that follow one another.
-- `cafa`: one stage whose `reads` has up to three domains (`source`, `target`, `target_labelled`).
-- `post`: style -> pretrain -> warm-start -> finetune. Image pairs are a domain whose elements carry a leading axis of
-  two frames: what an element is belongs to the domain, not to the trainer. Frozen parts (VGG, the style network)
-  are networks without an optimizer.
-- `relation`: pose prior -> motion prior -> relation networks -> source network -> adapt. The first stages read only
-  `motions` and have `predict=None`: the trainer then evaluates nothing. Thirty-frame sequences are an element's
-  leading axis. Five optimizers in turn are five entries of `State.optimizers` and a `jax.lax.switch` on
-  `state.step % 5`.
-- `flexpose`: pose generator -> transfer -> pose regressor -> detector; a GAN update is two gradients and two named
-  optimizers in one `step`. The pool of generated poses that the next stage reads is drawn from the generator handed
-  on in the state.
-
-None of them needs the trainer to know its name.
-"""
+"""What a recipe is made of: stages over one state, and the problem they are given."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -30,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxpose.data.host.windows import Window
 from jaxpose.data.joints.skeletons import Skeleton
-from jaxpose.metrics.metric import Predictions
+from jaxpose.metrics.metric import Metric, Predictions
 from jaxpose.ops.augment import Augmentation
 
 Tree = Any
@@ -69,7 +47,7 @@ class Task:
       heatmap_size: side of the heatmaps in pixels.
       sigma: of the label heatmaps, in heatmap pixels.
       augmentation: of training images.
-      sizes: training records by domain; `index` among a stage's fields says which of them a row is.
+      sizes: training records by domain; `index` among a stage's fields says which of them a row of single frames is.
       area: first and last heatmap pixel where the keypoint of a one-joint skeleton can lie, for its ground-false
         maps.
     """
@@ -89,34 +67,102 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Read:
+    """What a stage reads of a domain's training split.
+
+    Attributes:
+      domain: `source`, `target`, `labelled`, `motions` or `poses`.
+      fields: of each row, see `data.host.elements`.
+      rows: of a global batch; None: `config.data.batch_size`.
+      window: frames that are one row; None: one.
+    """
+
+    domain: str
+    fields: tuple[str, ...]
+    rows: int | None = None
+    window: Window | None = None
+
+
+def reads(**fields: tuple[str, ...]) -> dict[str, Read]:
+    """Single frames of domains, which are called as they are."""
+    return {domain: Read(domain=domain, fields=of) for domain, of in fields.items()}
+
+
+Step = Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Update:
+    """One of several updates that a stage applies in turn.
+
+    Attributes:
+      reads: what its batches hold, by the recipe's own words.
+      step: (state, batch, key) -> (state, metrics). It need not count `state.step`.
+    """
+
+    reads: Mapping[str, Read]
+    step: Step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a stage finds, and where that is measured.
+
+    Attributes:
+      predict: from the fields of a batch.
+      domains: on whose labelled splits, those for training excepted.
+      fields: that `predict` reads.
+      window: frames that are one row; None: one.
+      metrics: None: those of the configuration for which there are predictions.
+    """
+
+    predict: Callable[[State, Mapping[str, jax.Array]], Predictions]
+    domains: tuple[str, ...] = ("source", "target")
+    fields: tuple[str, ...] = ("image",)
+    window: Window | None = None
+    metrics: tuple[Metric, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of a recipe.
 
     Attributes:
       name: as in `config.steps`, the logs and the results.
       steps: how many updates.
-      reads: the fields that each training batch holds, by domain.
       init: makes the state from a key and the final state of the stage before (None for the first); jitted.
-      first_batch: where in the shuffled data the stage begins; rounds that follow one another go on from there.
+      updates: one, or several that are applied in turn.
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
-      step: one pure update: (state, batch, key) -> (state, metrics). It need not count `state.step`.
-      predict: what is found in normalised images, for evaluation; None if the stage has no detector.
+      evaluations: none if the stage has nothing to measure.
+      pictures: (state, key) -> images uint8 (N, H, W, 3) by name, of the final state, for the report.
       descend: (state, gradients by network) -> state, one more update within a step by the stage's own optimizers and
         schedule, for what is added to a recipe; None if it has no such.
       order: in which training elements come, by name: stages of the same order read parts of the same one. None: the
         stage's own.
+      first_batch: where in the shuffled data the stage begins; rounds that follow one another go on from there.
     """
 
     name: str
     steps: int
-    reads: Mapping[str, tuple[str, ...]]
     init: Callable[[jax.Array, State | None], State]
-    step: Callable[[State, Batch, jax.Array], tuple[State, Metrics]]
-    predict: Callable[[State, jax.Array], Predictions] | None
+    updates: tuple[Update, ...]
+    load: Callable[[State], State] | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    pictures: Callable[[State, jax.Array], Mapping[str, jax.Array]] | None = None
     descend: Callable[[State, dict[str, Tree]], State] | None = None
     order: str | None = None
     first_batch: int = 0
-    load: Callable[[State], State] | None = None
+
+    @property
+    def reads(self) -> dict[str, Read]:
+        """What all updates read."""
+        return {word: read for update in self.updates for word, read in update.reads.items()}
+
+    @property
+    def step(self) -> Step:
+        """The update of a stage that has only one."""
+        (update,) = self.updates
+        return update.step
 
 
 def initial_state(**parts: dict[str, Tree]) -> State:

@@ -18,7 +18,7 @@ from jaxpose.models import functional, vgg
 from jaxpose.ops import augment, style
 from jaxpose.recipes import detector, inputs, optimizers
 from jaxpose.recipes.detector import Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
 
 ENCODER, DECODER = "style_encoder", "style_decoder"
 NETWORKS = (ENCODER, DECODER)
@@ -99,11 +99,9 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
     return Stage(
         name="style",
         steps=config.steps_of("style"),
-        reads={"source": inputs.UNLABELLED, "target": inputs.UNLABELLED},
         init=init,
         load=None if settings.vgg is None else load,
-        step=step,
-        predict=None,
+        updates=(Update(reads=reads(source=inputs.UNLABELLED, target=inputs.UNLABELLED), step=step),),
     )
 
 

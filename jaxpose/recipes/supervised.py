@@ -10,7 +10,7 @@ from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, inputs, optimizers, views
 from jaxpose.recipes.detector import WHOLE
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label maps, predicted maps) -> (B, K)
 Mean = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K) -> scalar
@@ -88,9 +88,8 @@ def pretrain(
     return Stage(
         name="pretrain",
         steps=steps,
-        reads={domain: inputs.LABELLED},
         init=init,
         load=None if weights is None else functools.partial(detector.load_backbone, weights),
-        step=step,
-        predict=networks.finder(task, coding=coding, normal=maps),
+        updates=(Update(reads=reads(**{domain: inputs.LABELLED}), step=step),),
+        evaluations=(networks.evaluation(task, coding=coding, normal=maps),),
     )

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxpose.config import Config
+from jaxpose.data.host.windows import consecutive
 from jaxpose.losses import heatmap
 from jaxpose.ops import augment
-from jaxpose.recipes import detector, views
+from jaxpose.recipes import detector, inputs, views
 from jaxpose.recipes.detector import WHOLE, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task
+from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update
 
-DOMAIN = "target_clips"
+CLIPS = "target_clips"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class Temporal:
         networks = detector.build(task, config, heads={"head": self.head or config.model.head})
         return tuple(
             consistent(stage, task, networks, self)
-            if stage.reads.keys() & {"target", DOMAIN} and stage.predict is not None and stage.name != "pretrain"
+            if stage.descend is not None and any(read.domain == "target" for read in stage.reads.values())
             else stage
             for stage in self.method.stages(task, config)
         )
@@ -58,7 +59,7 @@ def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: 
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         own, clip_key = jax.random.split(key)
-        fields = batch[DOMAIN]
+        fields = batch[CLIPS]
         images = same_view(clip_key, fields["image"], fields["position"], task.augmentation)
         state, metrics = stage.step(state, batch, own)
 
@@ -71,7 +72,8 @@ def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: 
         loss, grads = jax.value_and_grad(objective)({name: state.params[name] for name in WHOLE})
         return descend(state, grads), metrics | {"loss/temporal": loss}
 
-    return dataclasses.replace(stage, reads={DOMAIN: ("image",), **stage.reads}, step=step)
+    clips = {CLIPS: Read(domain="target", fields=inputs.UNLABELLED, window=consecutive(2))}
+    return dataclasses.replace(stage, updates=(Update(reads=clips | stage.reads, step=step),))
 
 
 def same_view(

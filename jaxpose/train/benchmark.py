@@ -45,7 +45,7 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
     # What a large buffer gives away would not be the rate at which it is filled.
     batches = run.batches(stage, start=0, ahead=0, broken=lambda *_: None)
     key, state = run.update_key(len(run.stages) - 1), _untrained(run)
-    update, state, found = measure_update(run.update(stage), state, next(batches), key, steps=steps)
+    update, state, found = measure_update(run.update(stage.step), state, next(batches), key, steps=steps)
     step_s = found["step_s"]
     found = {
         "stage": stage.name,
@@ -171,9 +171,9 @@ def _seconds(function: Callable[[jax.Array], jax.Array], argument: jax.Array, *,
 def _data(run: Run, stage: Stage, batches: Iterator[Any], *, seconds: float = 2.0) -> dict[str, Any]:
     """Images per second of the host pipeline: its stages in one thread, and as a whole."""
     rates: dict[str, list[float]] = {}
-    for domain, fields in stage.reads.items():
-        crops = run.pair.domains[domain].splits["train"]
-        found = measure_stages(crops, fields=fields, batch_size=run.config.data.batch_size, seconds=0.3)
+    for read in stage.reads.values():
+        crops = run.training[read.domain, read.window]
+        found = measure_stages(crops, fields=read.fields, batch_size=run.rows(read), seconds=0.3)
         for name, rate in found.items():
             rates.setdefault(name, []).append(rate)
     # Domains take turns image by image, so their seconds per image are averaged.
@@ -183,8 +183,8 @@ def _data(run: Run, stage: Stage, batches: Iterator[Any], *, seconds: float = 2.
     host["transfer"] = images / _best(lambda: jax.block_until_ready(meshes.to_devices(run.mesh, rows)), 5)
     first = _rate(batches, run.images_per_step(stage), seconds)
     if not run.config.data.workers:
-        for domain in stage.reads:
-            _fill_memory(run.pair.domains[domain].splits["train"])
+        for read in stage.reads.values():
+            _fill_memory(run.training[read.domain, read.window])
     whole = _rate(batches, run.images_per_step(stage), seconds)
     return {"host_images_per_s": host, "data_first_images_per_s": first, "data_images_per_s": whole}
 

@@ -10,15 +10,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxpose.config import Config
+from jaxpose.data.domains import Domain
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import evaluation_batches
 from jaxpose.data.records import BrokenImageError
 from jaxpose.data.views import sequences_of
 from jaxpose.metrics import MAE, PCK, PixelError, TllibPCK
 from jaxpose.metrics.metric import JOINT, Metric, Predictions
-from jaxpose.ops import augment
 from jaxpose.recipes import inputs
-from jaxpose.recipes.stage import Stage, State, Task
+from jaxpose.recipes.stage import Evaluation, State, Task
 from jaxpose.train import mesh as meshes
 
 _POSES = 1000  # training records whose mean is the mean pose
@@ -32,43 +32,68 @@ class Scores:
       rows: `{metric, group, value, count}`: report groups, then single joints as `joint:NAME` and, of PCK, single
         clips as `clip:NAME`; `error_px` is in pixels of the stored image.
       floor: the same rows for the mean pose, which every image is given as its prediction.
-      keypoints: predictions in crop pixels, (N, K, 2).
+      points: predictions by name: `points` (N, K, 2) in crop pixels, `points3d` (N, K, 3).
       broken: names of records whose images cannot be decoded.
     """
 
     rows: list[dict[str, Any]]
     floor: list[dict[str, Any]]
-    keypoints: np.ndarray
+    points: dict[str, np.ndarray]
     broken: list[str]
+
+    def beside(self, before: "Scores | None") -> "Scores":
+        """Those of another evaluation of the same split, and these."""
+        if before is None:
+            return self
+        return Scores(
+            rows=before.rows + self.rows,
+            floor=before.floor + self.floor,
+            points=before.points | self.points,
+            broken=list(dict.fromkeys(before.broken + self.broken)),
+        )
 
 
 class Evaluator:
-    """Evaluates the detector of a stage, and the mean pose (K, 2) in crop pixels beside it; compiled once."""
+    """Evaluates what a stage finds, and the mean pose (K, 2) in crop pixels beside its points; compiled once.
+
+    Raises:
+      ValueError: when called, if a metric that the evaluation names has nothing to measure.
+    """
 
     def __init__(
         self,
-        stage: Stage,
+        evaluation: Evaluation,
         task: Task,
         metrics: Sequence[Metric],
         mesh: Mesh,
         batch_size: int,
         mean_pose: np.ndarray,
     ):
-        self._metrics, self._mesh, self._batch_size = tuple(metrics), mesh, batch_size
+        self.evaluation, self._mesh, self._batch_size = evaluation, mesh, batch_size
+        self._metrics = tuple(metrics if evaluation.metrics is None else evaluation.metrics)
+        self._fields = tuple(dict.fromkeys((*evaluation.fields, *(f for m in self._metrics for f in m.fields))))
         self._groups = task.skeleton.group_indices
         self._groups |= {JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
         self._mean_pose = jax.device_put(mean_pose, meshes.replicated(mesh))
         everywhere, split = meshes.replicated(mesh), meshes.by_row(mesh)
         self._step = jax.jit(
-            meshes.made_for(mesh, lambda state, batch, pose: _evaluate(stage, self._metrics, state, batch, pose)),
+            meshes.made_for(mesh, lambda state, batch, pose: self._evaluate(state, batch, pose)),
             out_shardings=(everywhere, split),
         )
+        self._made: dict[tuple[str, str], Crops] = {}
+
+    def split(self, state: State, domain: Domain, name: str, split: str) -> Scores:
+        """Evaluates a split of a domain; of the target, its clips too."""
+        if (name, split) not in self._made:
+            window = self.evaluation.window
+            self._made[name, split] = domain.elements(split, self._fields, window, word=name)
+        return self(state, self._made[name, split], clips=name == "target")
 
     def __call__(self, state: State, crops: Crops, *, clips: bool = False) -> Scores:
-        """Evaluates a split; with `clips`, every clip too, where the records say which they belong to."""
+        """Evaluates elements; with `clips`, every clip too, where the records say which they belong to."""
         total, parts, broken = None, [], []
         batches = evaluation_batches(
-            crops, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
+            crops, self._fields, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
         )
         for batch in batches:
             broken += [crops.name(int(i)) for i in batch.pop("broken") if i >= 0]
@@ -78,17 +103,43 @@ class Evaluator:
             parts.append(per_row)
         assert total is not None
         on_host = [meshes.to_host(part) for part in parts]
-        points, per_row = jax.tree.map(lambda *rows: np.concatenate(rows)[: len(crops)], *on_host)
-        names = (sequences_of(crops.source) or ()) if clips else ()
+        count = len(crops) * (1 if self.evaluation.window is None else self.evaluation.window.frames)
+        points, per_row = jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *on_host)
+        names = (sequences_of(crops.source) or ()) if clips and crops.windows is None else ()
         rows, floor = (
             [
                 dict(row)
-                for metric, sums, values in zip(self._metrics, total[who], per_row[who], strict=True)
-                for row in metric.rows(sums, values, self._groups, names)
+                for number, sums in total[who].items()
+                for row in self._metrics[number].rows(sums, per_row[who][number], self._groups, names)
             ]
             for who in ("found", "floor")
         )
-        return Scores(rows=rows, floor=floor, keypoints=points, broken=broken)
+        return Scores(rows=rows, floor=floor, points=points, broken=broken)
+
+    def _evaluate(
+        self, state: State, batch: dict[str, jax.Array], pose: jax.Array
+    ) -> tuple[dict[str, Any], tuple[dict[str, jax.Array], dict[str, Any]]]:
+        """Sums of the detector and of the mean pose, points, and what is known of each row."""
+        found = self.evaluation.predict(state, batch)
+        if self.evaluation.window is not None:  # of which every frame is measured as a row
+            frames = self.evaluation.window.frames
+            row = batch.pop("row")
+            found, batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (found, batch))
+            batch["row"] = jnp.repeat(row, frames)
+        points = {name: x for name in ("points", "points3d") if (x := getattr(found, name)) is not None}
+        predicted = {"found": found, "floor": Predictions()}
+        if found.points is not None:
+            constant = jnp.broadcast_to(pose, found.points.shape)
+            predicted["floor"] = Predictions(points=constant, peaks=None if found.peaks is None else constant)
+        measured = {
+            who: {n: m.update(p, batch) for n, m in enumerate(self._metrics) if getattr(p, m.needs) is not None}
+            for who, p in predicted.items()
+        }
+        for metric in self.evaluation.metrics or ():
+            if getattr(found, metric.needs) is None:
+                raise ValueError(f"{type(metric).__name__}: found no {metric.needs} in the predictions")
+        sums, per_row = ({who: {n: m[i] for n, m in of.items()} for who, of in measured.items()} for i in (0, 1))
+        return sums, (points, per_row)
 
 
 def metrics_of(config: Config, task: Task, *, pixels_per_unit: float = 1.0) -> tuple[Metric, ...]:
@@ -124,16 +175,3 @@ def mean_pose(crops: Crops) -> np.ndarray:
         count += known
     centre = (crops.size - 1) / 2
     return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], centre).astype(np.float32)
-
-
-def _evaluate(
-    stage: Stage, metrics: Sequence[Metric], state: State, batch: dict[str, jax.Array], pose: jax.Array
-) -> tuple[dict[str, Any], tuple[jax.Array, dict[str, Any]]]:
-    """Sums of the detector and of the mean pose, points, and what is known of each row."""
-    assert stage.predict is not None
-    found = stage.predict(state, augment.normalize(batch["image"].astype(jnp.float32)))
-    constant = jnp.broadcast_to(pose, found.points.shape)
-    predicted = {"found": found, "floor": Predictions(points=constant, peaks=constant)}
-    measured = {who: [metric.update(p, batch) for metric in metrics] for who, p in predicted.items()}
-    sums, per_row = ({who: [m[i] for m in of] for who, of in measured.items()} for i in (0, 1))
-    return sums, (found.points, per_row)

@@ -9,7 +9,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,14 +171,14 @@ def fingerprint(state: State) -> str:
 
 
 def evaluate_all(run: Run, number: int, state: State) -> dict[tuple[str, str], Scores]:
-    """Evaluates a stage's detector on every split that is not for training.
+    """Evaluates what a stage finds on every labelled split that is not for training.
 
     Raises:
-      ValueError: if the stage has none.
+      ValueError: if the stage finds nothing.
     """
-    if run.stages[number].predict is None:
+    if not run.stages[number].evaluations:
         raise ValueError(f"{run.workdir}: found stage {run.stages[number].name!r}, expected one with a detector")
-    return _evaluate(run, run.evaluator(run.stages[number]), state)
+    return _evaluate(run, run.evaluators(run.stages[number]), state)
 
 
 def _train_stage(
@@ -190,9 +190,7 @@ def _train_stage(
     stop: "_StopFlag",
 ) -> State:
     config, stage, before = run.config, run.stages[record.stage], run.steps_before(record.stage)
-    evaluator = None
-    if stage.predict is not None:
-        evaluator = run.evaluator(stage)
+    evaluators = run.evaluators(stage)
     step = int(state.step)
     if step < stage.steps:
         noted = functools.partial(_note_broken, record, set(record.broken))
@@ -201,7 +199,7 @@ def _train_stage(
         seed_key, alive = run.update_key(record.stage), jnp.asarray(True)
         batch = next(batches)
         clock = time.perf_counter()
-        update = run.update(stage).lower(state, batch, seed_key, alive).compile()
+        updates = {step % len(stage.updates): _compiled(run, stage, step, state, batch, seed_key, alive)}
         record.compile_s += time.perf_counter() - clock
         images = run.images_per_step(stage)
         late = LateMetrics(log, stage.name, before, record.window)
@@ -218,8 +216,13 @@ def _train_stage(
             disable=jax.process_index() != 0,
         ) as bar:
             while step < stage.steps:
+                turn = step % len(stage.updates)
+                if turn not in updates:
+                    clock = time.perf_counter()
+                    updates[turn] = _compiled(run, stage, step, state, batch, seed_key, alive)
+                    record.compile_s += time.perf_counter() - clock
                 clock = time.perf_counter()
-                state, alive, metrics = update(state, batch, seed_key, alive)
+                state, alive, metrics = updates[turn](state, batch, seed_key, alive)
                 step += 1
                 killed = None
                 if step < stage.steps:
@@ -240,8 +243,8 @@ def _train_stage(
                 bar.update()
                 speed = f"{images / statistics.median(durations[-50:]):.0f} images/s"
                 bar.set_postfix_str(f"{speed} {late.summary}", refresh=False)
-                if evaluator and step < stage.steps and step % config.eval_every == 0 and not killed:
-                    _log_evaluation(log, stage, step, before, _evaluate(run, evaluator, state))
+                if evaluators and step < stage.steps and step % config.eval_every == 0 and not killed:
+                    _log_evaluation(log, stage, step, before, _evaluate(run, evaluators, state))
                 interrupted = stop.raised(before + step) or killed is not None
                 # After the last step the stage is evaluated first; then it is saved in any case.
                 if step < stage.steps and (interrupted or step % config.checkpoint_every == 0):
@@ -255,11 +258,12 @@ def _train_stage(
                             f"{why}saved at step {step} of {stage.name}; the same command goes on from there"
                         )
         record.step_s[stage.name] = statistics.median(durations)
-    if evaluator and not any(row["stage"] == stage.name for row in record.evaluations):
-        found = _evaluate(run, evaluator, state)
+    if evaluators and not any(row["stage"] == stage.name for row in record.evaluations):
+        found = _evaluate(run, evaluators, state)
         split, crops = pictured(run.pair)
-        if ("target", split) not in found:
-            found["target", split] = evaluator(state, crops)
+        for evaluator in evaluators:
+            if "target" in evaluator.evaluation.domains and ("target", split) not in found:
+                found["target", split] = evaluator(state, crops)
         _log_evaluation(log, stage, step, before, found)
         trained = record.start["step"] if record.start and record.stage == 0 else step
         _keep_final(run, stage, trained, found, record)
@@ -278,13 +282,21 @@ def _non_finite(run: Run, stage: Stage, state: State, step: int, name: str, valu
     )
 
 
-def _evaluate(run: Run, evaluator: Evaluator, state: State) -> dict[tuple[str, str], Scores]:
-    return {
-        (domain, split): evaluator(state, crops, clips=domain == "target")
-        for domain, opened in run.pair.domains.items()
-        for split, crops in opened.splits.items()
-        if split in _EVALUATED_SPLITS and crops.source.labelled
-    }
+def _compiled(run: Run, stage: Stage, step: int, *arguments: Any) -> Any:
+    """The update of a step, for the shapes of its arguments."""
+    update = stage.updates[step % len(stage.updates)]
+    return run.update(update.step).lower(*arguments).compile()
+
+
+def _evaluate(run: Run, evaluators: Sequence[Evaluator], state: State) -> dict[tuple[str, str], Scores]:
+    found: dict[tuple[str, str], Scores] = {}
+    for evaluator in evaluators:
+        for name, domain in run.pair.domains.items():
+            for split, crops in domain.splits.items():
+                if name in evaluator.evaluation.domains and split in _EVALUATED_SPLITS and crops.labelled:
+                    scores = evaluator.split(state, domain, name, split)
+                    found[name, split] = scores.beside(found.get((name, split)))
+    return found
 
 
 def pictured(pair: Pair) -> tuple[str, Crops]:
@@ -323,7 +335,9 @@ def _keep_final(run: Run, stage: Stage, step: int, found: Mapping[tuple[str, str
         if not any(place.items() <= row.items() for row in record.floor):
             record.floor += [place | row for row in scores.floor]
         if jax.process_index() == 0:
-            np.save(folder / f"{stage.name}_{domain}_{split}.npy", scores.keypoints)
+            for name, points in scores.points.items():
+                what = "" if name == "points" else f"_{name}"
+                np.save(folder / f"{stage.name}_{domain}_{split}{what}.npy", points)
 
 
 def _note_broken(record: Record, known: set[str], domain: str, name: str) -> None:

@@ -15,10 +15,12 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
-from jaxpose.data.host.pipeline import Read, training_batches
+from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.pipeline import Rows, training_batches
+from jaxpose.data.host.windows import Window
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
-from jaxpose.recipes.stage import Stage, State, Task
+from jaxpose.recipes.stage import Read, Stage, State, Step, Task
 from jaxpose.train import mesh as meshes
 from jaxpose.train.evaluate import Evaluator, mean_pose
 
@@ -56,25 +58,40 @@ class Program:
 
     def abstract_batch(self, stage: Stage) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
         """The shapes and shardings of a stage's batches."""
-        rows, size, joints = self.config.data.batch_size, self.task.image_size, len(self.task.skeleton)
+        size, joints = self.task.image_size, len(self.task.skeleton)
         shapes = {
             "image": ((size, size, 3), jnp.uint8),
             "keypoints": ((joints, 2), jnp.float32),
             "visible": ((joints,), jnp.uint8),
-            "index": ((), jnp.int32),
-            "position": ((), jnp.int32),
+            "scale": ((), jnp.float32),
+            "crop": ((2, 3), jnp.float32),
+            "keypoints3d": ((joints, 3), jnp.float32),
+            "intrinsics": ((3, 3), jnp.float32),
+            "area": ((), jnp.float32),
+            "head_size": ((), jnp.float32),
+            "hand": ((), jnp.int32),
+            "mask": ((size, size), jnp.uint8),
+            "positions": ((joints, 3), jnp.float32),
+            "pelvis": ((3,), jnp.float32),
         }
         sharding = meshes.by_row(self.mesh)
 
-        def field(domain: str, name: str) -> jax.ShapeDtypeStruct:
-            shape, dtype = shapes[name]
-            frames = (2,) if domain == "target_clips" and shape else ()
-            return jax.ShapeDtypeStruct((rows, *frames, *shape), dtype, sharding=sharding)
+        def fields(read: Read) -> dict[str, jax.ShapeDtypeStruct]:
+            frames = () if read.window is None else (read.window.frames,)
+            of_frames = {
+                name: ((*frames, *shapes[name][0]), shapes[name][1]) for name in read.fields if name != "index"
+            }
+            of_rows = {name: ((), jnp.int32) for name in ("index", "position") if name in (*read.fields, "position")}
+            return {
+                name: jax.ShapeDtypeStruct((self.rows(read), *shape), dtype, sharding=sharding)
+                for name, (shape, dtype) in (of_frames | of_rows).items()
+            }
 
-        return {
-            domain: {name: field(domain, name) for name in (*fields, "position")}
-            for domain, fields in stage.reads.items()
-        }
+        return {word: fields(read) for word, read in stage.reads.items()}
+
+    def rows(self, read: Read) -> int:
+        """Rows of a global batch."""
+        return self.config.data.batch_size if read.rows is None else read.rows
 
     def traced(self, number: int) -> Any:
         """The update of a stage, traced for the devices of the mesh, none of which need be here."""
@@ -83,9 +100,9 @@ class Program:
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
         alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=everywhere)
         stage = self.stages[number]
-        return self.update(stage).trace(self.abstract_states()[number], self.abstract_batch(stage), key, alive)
+        return self.update(stage.step).trace(self.abstract_states()[number], self.abstract_batch(stage), key, alive)
 
-    def update(self, stage: Stage) -> Any:
+    def update(self, step: Step) -> Any:
         """The jitted update (state, batch, key, alive) -> (state, alive, metrics); lower and compile it for a batch.
 
         A compiled update takes batches of one shape; others are an error, never a recompilation. Once a loss is not
@@ -96,7 +113,7 @@ class Program:
         def update(
             state: State, batch: Any, seed_key: jax.Array, alive: jax.Array
         ) -> tuple[State, jax.Array, dict[str, jax.Array]]:
-            new, metrics = stage.step(state, batch, jax.random.fold_in(seed_key, state.step))
+            new, metrics = step(state, batch, jax.random.fold_in(seed_key, state.step))
             new = dataclasses.replace(new, step=state.step + 1)
             for name, value in metrics.items():
                 if name.startswith("loss"):
@@ -126,8 +143,8 @@ class Run(Program):
         return sum(stage.steps for stage in self.stages[:number])
 
     def images_per_step(self, stage: Stage) -> int:
-        """Training images in a global batch, over all domains."""
-        return self.config.data.batch_size * len(stage.reads)
+        """Rows of a mean global batch, over all that it reads."""
+        return sum(self.rows(r) for update in stage.updates for r in update.reads.values()) // len(stage.updates)
 
     @property
     def evaluation_rows(self) -> int:
@@ -140,25 +157,45 @@ class Run(Program):
         """The mean of the source's labels in crop pixels (K, 2), which needs no image to be predicted."""
         return mean_pose(self.pair.domains["source"].splits["train"])
 
-    def evaluator(self, stage: Stage) -> Evaluator:
-        """What evaluates the detector of a stage."""
-        return Evaluator(stage, self.task, self.metrics, self.mesh, self.evaluation_rows, self.mean_pose)
+    def evaluators(self, stage: Stage) -> list[Evaluator]:
+        """What evaluates a stage."""
+        return [
+            Evaluator(evaluation, self.task, self.metrics, self.mesh, self.evaluation_rows, self.mean_pose)
+            for evaluation in stage.evaluations
+        ]
+
+    @functools.cached_property
+    def training(self) -> dict[tuple[str, Window | None], Crops]:
+        """The elements of each domain and window that any stage reads, with all fields that are ever asked for."""
+        fields: dict[tuple[str, Window | None], dict[str, None]] = {}
+        words: dict[tuple[str, Window | None], str] = {}
+        for stage in self.stages:
+            for word, read in stage.reads.items():
+                place = read.domain, read.window
+                words.setdefault(place, word)
+                fields.setdefault(place, {}).update(dict.fromkeys(name for name in read.fields if name != "index"))
+        return {
+            (domain, window): self.pair.domains[domain].elements(
+                "train", tuple(fields[domain, window]), window, word=words[domain, window]
+            )
+            for domain, window in fields
+        }
 
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:
         """Batches on the devices, from step `start` on; `options` are those of `training_batches`.
 
-        `broken` is told domain and name of the broken records among them, of each once.
+        `broken` is told word and name of the broken records among them, of each once.
         """
-        reads = {
-            domain: Read(
-                crops=self.pair.domains[domain].splits["train"],
-                batch_size=self.config.data.batch_size,
-                fields=fields,
-            )
-            for domain, fields in stage.reads.items()
-        }
+        turns = [
+            {
+                word: Rows(elements=self.training[r.domain, r.window], count=self.rows(r), fields=r.fields)
+                for word, r in update.reads.items()
+            }
+            for update in stage.updates
+        ]
+        read = {word: rows for rows_of in turns for word, rows in rows_of.items()}
         batches = training_batches(
-            reads,
+            turns,
             seed=self.config.seed,
             order=stage.order or stage.name,
             start=start,
@@ -169,12 +206,12 @@ class Run(Program):
         )
         told = set()
         for batch in batches:
-            for domain, fields in batch.items():
+            for word, fields in batch.items():
                 for index in fields.pop("broken").tolist():
-                    if index >= 0 and (domain, index) not in told:
-                        told.add((domain, index))
-                        broken(domain, reads[domain].crops.name(index))
-                if "index" not in reads[domain].fields:
+                    if index >= 0 and (word, index) not in told:
+                        told.add((word, index))
+                        broken(word, read[word].elements.name(index))
+                if "index" not in read[word].fields:
                     del fields["index"]
             yield meshes.to_devices(self.mesh, batch)
 

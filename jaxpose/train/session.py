@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxpose import config as configs
 from jaxpose.config import Config
-from jaxpose.data.domains import Pair, open_pair, with_clips
+from jaxpose.data.domains import Pair, open_pair
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
@@ -52,7 +52,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             print(text.summary_table(results))
         return results
     run = _build(config, workdir)
-    _check_images(run.pair)
+    _check_images(run)
     joints = run.task.skeleton.joints
     oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
     if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
@@ -156,7 +156,7 @@ def compile_for(
         notes = [f"{name}: {note}" for name, domain in pair.domains.items() for note in domain.notes]
     else:
         skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
-        task = _described(config, skeleton, sizes=dict.fromkeys(("source", "target", "target_clips"), _SOME_RECORDS))
+        task = _described(config, skeleton, sizes=dict.fromkeys(("source", "target"), _SOME_RECORDS))
     program = _program(config, task, found.mesh)
     names = [part.name for part in program.stages]
     if stage is not None:
@@ -221,9 +221,7 @@ def open_data(config: Config) -> Pair:
 def _build(config: Config, workdir: Path) -> Run:
     pair, mesh = open_data(config), meshes.make_mesh(config.mesh.data)
     program = _program(config, _task(config, pair), mesh)
-    _check_labels(program, pair)
-    if any("target_clips" in stage.reads for stage in program.stages):
-        pair = with_clips(pair)
+    _check_reads(program, pair)
     return Run(
         config=config,
         stages=program.stages,
@@ -247,27 +245,30 @@ def _program(config: Config, task: Task, mesh: meshes.AnyMesh) -> Program:
     return Program(config=config, stages=stages, task=task, mesh=mesh)
 
 
-def _check_labels(program: Program, pair: Pair) -> None:
-    """What trains on labels, or lets them mask a loss, trains on nothing without them."""
+def _check_reads(program: Program, pair: Pair) -> None:
+    """Every domain that is read is there; what trains on labels, or lets them mask a loss, trains on none without."""
     for stage in program.stages:
-        for name, fields in stage.reads.items():
-            domain = pair.domains.get(name)  # clips are made later
-            if domain is not None and "visible" in fields and not domain.splits["train"].source.labelled:
+        for read in stage.reads.values():
+            what = f"the stage {stage.name} of {program.config.method.name} reads"
+            if read.domain not in pair.domains:
+                raise ValueError(f"config.data.{read.domain}: found none, expected SCHEME:PATH, as {what} it")
+            domain = pair.domains[read.domain]
+            if "visible" in read.fields and not domain.splits["train"].labelled:
                 raise ValueError(
-                    f"data.{name}={domain.spec}: found no labels in the training split, expected some: the stage "
-                    f"{stage.name} of {program.config.method.name} reads them"
+                    f"data.{read.domain}={domain.spec}: found no labels in the training split, expected some: {what} "
+                    "them"
                 )
 
 
-def _check_images(pair: Pair) -> None:
-    """A split of which no image can be decoded is not found out after hours on another one."""
-    for name, domain in pair.domains.items():
-        for split, crops in domain.splits.items():
-            try:
-                if len(crops):
-                    crops[0]
-            except ValueError as error:
-                raise ValueError(f"data.{name}={domain.spec}: {split}: {error}") from None
+def _check_images(run: Run) -> None:
+    """What cannot be read, or has not the fields that are asked for, is not found out after hours on something else."""
+    splits = [(name, split, e) for name, of in run.pair.domains.items() for split, e in of.splits.items()]
+    for name, split, elements in [*splits, *((domain, "train", e) for (domain, _), e in run.training.items())]:
+        try:
+            if len(elements):
+                elements[0]
+        except ValueError as error:
+            raise ValueError(f"data.{name}={run.pair.domains[name].spec}: {split}: {error}") from None
 
 
 def _task(config: Config, pair: Pair) -> Task:

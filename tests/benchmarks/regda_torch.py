@@ -381,7 +381,7 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: i
     state = run.initial_state(1, run.initial_state(0, None))
     stage = stages[1]
     read = {domain: {f: fields[domain][f] for f in (*names, "position")} for domain, names in stage.reads.items()}
-    return run.update(stage), state, meshes.to_devices(mesh, read), run.update_key(1)
+    return run.update(stage.step), state, meshes.to_devices(mesh, read), run.update_key(1)
 
 
 def check(options: argparse.Namespace) -> None:

@@ -124,6 +124,19 @@ def decode_image(data: bytes | np.ndarray, name: str, *, upright: bool = False) 
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def decode_mask(data: bytes, name: str) -> np.ndarray:
+    """The numbers of a mask's pixels, uint8 (H, W).
+
+    Raises:
+      BrokenImageError: if the data is no such PNG.
+    """
+    width, height = _stated_size(data)
+    found = None if width * height > MAX_PIXELS else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint8 or found.ndim != 2:
+        raise records.BrokenImageError(f"{name}: the mask cannot be decoded")
+    return found
+
+
 def image_shape(data: bytes | np.ndarray, name: str) -> tuple[int, int]:
     """Height and width of what `decode_image` makes of an image, from its header alone where that says them.
 

@@ -140,7 +140,7 @@ def write_shards(
         sizes={s: sum(j.path.stat().st_size for j in jobs if j.split == s) for s in splits},
         skipped=_merge(reports[j.path]["skipped"] for j in jobs),
         sequences={
-            s: [(name, n) for j in jobs if j.split == s for name, n in reports[j.path]["sequences"]] for s in splits
+            s: [tuple(run) for j in jobs if j.split == s for run in reports[j.path]["sequences"]] for s in splits
         },
     )
 
@@ -153,13 +153,14 @@ class Written:
       lengths: items per shard, by split.
       sizes: bytes by split.
       skipped: reason -> (how many, names of the first few).
-      sequences: (clip, number of records) in the order of the records, by split.
+      sequences: (clip, number of records, number of the first frame) in the order of the records, by split; frames
+        follow one another, or their numbers are not known (None).
     """
 
     lengths: dict[str, list[int]]
     sizes: dict[str, int]
     skipped: dict[str, tuple[int, list[str]]]
-    sequences: dict[str, list[tuple[str, int]]]
+    sequences: dict[str, list[tuple[str, int, int | None]]]
 
 
 Preset = Callable[[Mapping[str, int]], Mapping[str, Sequence[tuple[str, int]]]]
@@ -286,11 +287,12 @@ def _write_one(job: _Job, progress: Callable[[int], Any] | None = None) -> dict[
                 continue
             writer.write(job.features.serialize_example(example(item, job.features)))
             count += 1
-            sequence = "" if isinstance(item, Motion) else item.get("sequence", "")
-            if sequences and sequences[-1][0] == sequence:
+            known: Mapping[str, Any] = {} if isinstance(item, Motion) else item
+            sequence, frame = known.get("sequence", ""), known.get("frame")
+            if sequences and _goes_on(sequences[-1], sequence, frame):
                 sequences[-1][1] += 1
             else:
-                sequences.append([sequence, 1])
+                sequences.append([sequence, 1, frame])
             if progress is not None:
                 progress(1)
     finally:
@@ -302,6 +304,12 @@ def _write_one(job: _Job, progress: Callable[[int], Any] | None = None) -> dict[
     partial.write_text(json.dumps(report))
     os.replace(partial, _report_path(job.path))
     return report
+
+
+def _goes_on(run: Sequence[Any], sequence: str, frame: int | None) -> bool:
+    """Whether a record belongs to a run of records: the next frame of its clip, or unnumbered like the rest of it."""
+    name, count, first = run
+    return name == sequence and frame == (None if first is None else first + count)
 
 
 def _checked(item: Item | Skipped) -> Item | Skipped:

@@ -34,7 +34,7 @@ Layout = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, type and shape of
 
 
 @runtime_checkable
-class Elements(Protocol):
+class Indexed(Protocol):
     """What can be cached: arrays by name, by index."""
 
     def __len__(self) -> int: ...
@@ -59,7 +59,7 @@ class Cache:
     found: Mapping[str, Any]
 
 
-def cached(elements: Elements, cache: Cache, *, workers: int = 0, show: bool = True) -> "Stored":
+def cached(elements: Indexed, cache: Cache, *, workers: int = 0, show: bool = True) -> "Stored":
     """The elements as they are on disk; makes the file if there is none of these elements, or of other data.
 
     The file gets its name when it is whole, so a kill leaves no half one. Processes that make the same file at the
@@ -146,7 +146,7 @@ def labels_of(source: Source) -> str:
 
 
 class Stored:
-    """Elements on disk, opened anew in each process that reads them (`Elements`)."""
+    """Elements on disk, opened anew in each process that reads them (`Indexed`)."""
 
     def __init__(self, path: Path, layouts: Iterable[Layout]) -> None:
         self.path = path
@@ -180,7 +180,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _make(
-    elements: Elements, path: Path, temporary: Path, holds: Mapping[str, Any], *, workers: int, show: bool
+    elements: Indexed, path: Path, temporary: Path, holds: Mapping[str, Any], *, workers: int, show: bool
 ) -> dict[str, Any]:
     """Writes the elements, and beside them what they are, which it returns."""
     layouts: dict[Layout, int] = {}
@@ -209,7 +209,7 @@ def _make(
         temporary.unlink(missing_ok=True)
 
 
-def _in_order(elements: Elements, workers: int) -> Iterator[Element]:
+def _in_order(elements: Indexed, workers: int) -> Iterator[Element]:
     threads = 1 if workers else min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     dataset = grain.MapDataset.source(elements).to_iter_dataset(options)

@@ -1,26 +1,62 @@
 """Elements: one or several records as arrays of fixed shape, decoded and cropped."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
 from jaxpose.data.formats import files
-from jaxpose.data.host.cache import Cache, Element
+from jaxpose.data.host.cache import Cache, Element, labels_of
+from jaxpose.data.host.windows import Windows
 from jaxpose.data.records import BrokenImageError, Record, Source, printable
 from jaxpose.data.views import name_of
 
 
+@runtime_checkable
+class Elements(Protocol):
+    """What batches are made of: images, windows of frames, motions without images; pure, in any process.
+
+    An element has arrays of fixed shape by field, `index` int32: which it is, and `broken` int32: which was asked for
+    if that cannot be read and another one stands in for it, else -1.
+    """
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an element's images, or about that of all of it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Element: ...
+
+    def name(self, index: int) -> str:
+        """For messages."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Crops:
-    """A source's records as fixed-shape elements.
+    """A source's records, or windows of them, as elements around the objects' boxes (`Elements`).
 
-    An element has `image` uint8 (S, S, 3), `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,),
-    `index` int32: the record, and `broken` int32: the record that was asked for if its image cannot be decoded and
-    the next good one stands in for it, else -1; and `scale` float32: its pixels per pixel of the stored image. Where
-    the records have them, also `keypoints3d` float32 (K, 3) and `intrinsics` float32 (3, 3) of the crop.
+    Fields, which are made where they are asked for:
+
+    - `image` uint8 (S, S, 3);
+    - `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,), 0 also outside it;
+    - `scale` float32: its pixels per pixel of the stored image; `crop` float32 (2, 3): from that to it;
+    - `keypoints3d` float32 (K, 3) metres, `intrinsics` float32 (3, 3) of the crop;
+    - `area` and `head_size` float32: of the object's segment and head, in square pixels and pixels of the crop;
+    - `hand` int32: -1 left, 1 right;
+    - `mask` uint8 (S, S): 0 background, else the number of a part.
+
+    Frames of a window share one crop, the square around all their boxes, so that what stands still in the clip stands
+    still in the element; their fields have a leading axis of T frames. A broken frame breaks the whole element.
 
     Attributes:
       source: where the records come from.
@@ -29,6 +65,8 @@ class Crops:
       margin: side of the square crop relative to the longer side of the record's box.
       memory: bytes of pixels that are kept once they are made, in each process that reads.
       cache: where `training_batches` keeps all of them on disk.
+      fields: of the elements.
+      windows: of T records, each an element; without, each record is one.
     """
 
     source: Source
@@ -37,6 +75,8 @@ class Crops:
     margin: float = 1.25
     memory: int = 0
     cache: Cache | None = None
+    fields: tuple[str, ...] = ("image", "keypoints", "visible", "scale")
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_kept", {})
@@ -46,30 +86,41 @@ class Crops:
         return self.__dict__ | {"_kept": {}, "_after": {}}
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.source) if self.windows is None else len(self.windows)
 
     @property
-    def image_bytes(self) -> int:
+    def labelled(self) -> bool:
+        """Whether any record has labels."""
+        return self.source.labelled
+
+    @property
+    def nbytes(self) -> int:
         """Bytes of an element's pixels."""
-        return 3 * self.size**2
+        frames = 1 if self.windows is None else self.windows.offsets.shape[1]
+        return 3 * self.size**2 * frames if "image" in self.fields else 4 * 2 * len(self.joints) * frames
 
     def __getitem__(self, index: int) -> Element:
         kept: dict[int, Element] = self.__dict__["_kept"]
         element = kept.get(index)
         if element is None:
             element = self._first_good(index)
-            if (len(kept) + 1) * self.image_bytes <= self.memory:
+            if (len(kept) + 1) * self.nbytes <= self.memory:
                 kept[index] = element
         return element
 
     def read(self, index: int) -> list[Record]:
         """The records that an element is made of."""
-        return [self.source[index]]
+        return [self.source[int(i)] for i in ([index] if self.windows is None else self.windows[index])]
 
-    def cut(self, records: Sequence[Record], images: Sequence[np.ndarray]) -> Element:
-        """The element of some records and their decoded images, without `index` and `broken`."""
-        (record,), (image,) = records, images
-        return _cut(record, image, self.joints, size=self.size, margin=self.margin, box=record.get("bbox"))
+    def cut(self, records: Sequence[Record], images: Sequence[np.ndarray | None]) -> Element:
+        """The element of some records and, if it has any, their decoded images, without `index` and `broken`."""
+        boxes = [record["bbox"] for record in records if "bbox" in record]
+        box = _union(boxes) if len(boxes) == len(records) else None
+        frames = [
+            crop(r, image, size=self.size, margin=self.margin, box=box, fields=self.fields, joints=self.joints)
+            for r, image in zip(records, images, strict=True)
+        ]
+        return frames[0] if self.windows is None else {f: np.stack([frame[f] for frame in frames]) for f in self.fields}
 
     def labels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The keypoints (K, 2) and visibility (K,) of an element, without its pixels.
@@ -77,15 +128,31 @@ class Crops:
         Raises:
           BrokenImageError: if the size of an image is needed and cannot be found.
         """
+        fields = ("keypoints", "visible")
         record = self.source[index]
-        shape = () if "bbox" in record else files.image_shape(record["image"], record["name"])
-        keypoints, visible = _labels(record, *_square(record, shape, size=self.size, margin=self.margin), self.size)
-        return keypoints[self.joints], visible[self.joints]
+        found = crop(record, None, size=self.size, margin=self.margin, fields=fields, joints=self.joints)
+        return found["keypoints"], found["visible"]
+
+    def described_cache(self) -> Cache:
+        """The cache, with everything that its content depends on; there must be one."""
+        assert self.cache is not None
+        joints = self.source.skeleton.joints
+        asked: dict[str, Any] = {
+            "image_size": self.size,
+            "margin": self.margin,
+            "joints": [joints[i] for i in self.joints],
+            "seed": getattr(self.source, "seed", None),  # of what is rendered
+            "fields": self.fields,
+        }
+        if self.windows is not None:
+            asked["windows"] = self.windows.offsets.tolist()
+        found = {"labels": labels_of(self.source)}
+        return dataclasses.replace(self.cache, asked={**self.cache.asked, **asked}, found={**self.cache.found, **found})
 
     def name(self, index: int) -> str:
-        """The name of a record, for messages; of a broken one, what is wrong with it."""
+        """The name of a record or of a window's first, for messages; of a broken one, what is wrong with it."""
         try:
-            return printable(name_of(self.source, index))
+            return printable(name_of(self.source, index if self.windows is None else int(self.windows[index][0])))
         except BrokenImageError as error:
             return printable(str(error))
 
@@ -112,65 +179,9 @@ class Crops:
 
     def _crop(self, index: int) -> Element:
         records = self.read(index)
+        if "image" not in self.fields:
+            return self.cut(records, [None] * len(records))
         return self.cut(records, [files.decode_image(record["image"], record["name"]) for record in records])
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Clips(Crops):
-    """Several frames of a clip as one element: the fields of `Crops` with a leading axis of T frames.
-
-    The frames share one crop, the square around all their boxes, so that what stands still in the clip stands still
-    in the element. A broken frame breaks the whole element.
-
-    Attributes:
-      windows: records of each element, (N, T), see `windows_of`.
-    """
-
-    windows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    @property
-    def image_bytes(self) -> int:
-        """Bytes of all frames."""
-        return super().image_bytes * self.windows.shape[1]
-
-    def read(self, index: int) -> list[Record]:
-        """The frames of a clip."""
-        return [self.source[int(i)] for i in self.windows[index]]
-
-    def cut(self, records: Sequence[Record], images: Sequence[np.ndarray]) -> Element:
-        """The element of some frames and their decoded images, without `index` and `broken`."""
-        boxes = [frame["bbox"] for frame in records if "bbox" in frame]
-        box = _union(boxes) if len(boxes) == len(records) else None
-        cut = [
-            _cut(frame, image, self.joints, size=self.size, margin=self.margin, box=box)
-            for frame, image in zip(records, images, strict=True)
-        ]
-        return {field: np.stack([element[field] for element in cut]) for field in cut[0]}
-
-    def name(self, index: int) -> str:
-        """The name of the first frame."""
-        return super().name(int(self.windows[index, 0]))
-
-
-def windows_of(sequences: Sequence[str], offsets: Sequence[Sequence[int]]) -> np.ndarray:
-    """The records of every window of T frames that lies within one sequence, (N, T).
-
-    Args:
-      sequences: the clip of each record; a clip's records follow one another in time.
-      offsets: T frame distances each, from the window's first record; `[(0, n) for n in range(5, 16)]` makes pairs
-        that are 5 to 15 records apart.
-    """
-    _, clip = np.unique(np.asarray(sequences), return_inverse=True)
-    found = []
-    for window in offsets:
-        index = np.arange(len(clip))[:, None] + np.asarray(window)
-        index = index[(index >= 0).all(axis=1) & (index < len(clip)).all(axis=1)]
-        same = (clip[index] == clip[index[:, :1]]).all(axis=1)
-        found.append(index[same])
-    return np.concatenate(found)
 
 
 def _union(boxes: Sequence[np.ndarray]) -> np.ndarray:
@@ -179,50 +190,103 @@ def _union(boxes: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([low, high - low])
 
 
-def _cut(
-    record: Record, image: np.ndarray, joints: np.ndarray, *, size: int, margin: float, box: np.ndarray | None
+def crop(
+    record: Record,
+    image: np.ndarray | None,
+    *,
+    size: int,
+    margin: float,
+    box: np.ndarray | None = None,
+    fields: Sequence[str] = ("image", "keypoints", "visible", "scale"),
+    joints: np.ndarray | slice = slice(None),
 ) -> Element:
-    """The crop around a box with the chosen joints."""
-    element = crop(record, image, size=size, margin=margin, box=box)
-    return {k: v[joints] if k in ("keypoints", "visible", "keypoints3d") else v for k, v in element.items()}
+    """The square around a box, by default the record's or else the whole image, resized to `size`.
 
+    The aspect ratio is kept; what lies outside the image is black.
 
-def crop(record: Record, image: np.ndarray, *, size: int, margin: float, box: np.ndarray | None = None) -> Element:
-    """Cuts the square around a box, by default the record's or else the whole image, and resizes it to `size`.
+    Args:
+      record: see there.
+      image: decoded; needed for the field `image` only.
+      size, margin, box, fields, joints: see `Crops`.
 
-    The aspect ratio is kept; what lies outside the image is black. The intrinsics become those of the crop.
+    Raises:
+      ValueError: if the record has nothing to make a field of.
+      BrokenImageError: if the size of an image is needed and cannot be found.
     """
-    height, width = image.shape[:2]
-    scale, offset = _square(record, (height, width), size=size, margin=margin, box=box)
-    if scale == 1.0 and not offset.any() and image.shape[:2] == (size, size):
-        pixels = image
-    else:
-        sampled, ratios = _smoothed(image, scale)
+    cut = _Cut(record, image, size=size, margin=margin, box=box, joints=joints)
+    return {field: _FIELDS[field](cut) for field in fields}
+
+
+class _Cut:
+    """A record and the square of it that is its crop, from which each field is made."""
+
+    def __init__(
+        self,
+        record: Record,
+        image: np.ndarray | None,
+        *,
+        size: int,
+        margin: float,
+        box: np.ndarray | None,
+        joints: np.ndarray | slice,
+    ):
+        self.record, self.pixels, self.size, self.joints = record, image, size, joints
+        box = record.get("bbox") if box is None else box
+        shape: Sequence[int] = ()
+        if image is not None:
+            shape = image.shape[:2]
+        elif box is None:
+            shape = files.image_shape(record["image"], record["name"])
+        self.scale, self.offset = _square(box, shape, size=size, margin=margin)
+
+    def image(self) -> np.ndarray:
+        assert self.pixels is not None
+        if self.scale == 1.0 and not self.offset.any() and self.pixels.shape[:2] == (self.size, self.size):
+            return self.pixels
+        sampled, ratios = _smoothed(self.pixels, self.scale)
         # A pixel of what is sampled stands for `ratios` pixels of the image.
         matrix = np.zeros((2, 3))
-        matrix[(0, 1), (0, 1)] = scale * ratios
-        matrix[:, 2] = offset + scale * (ratios - 1) / 2
-        pixels = cv2.warpAffine(sampled, matrix, (size, size), flags=cv2.INTER_LINEAR)
-    keypoints, visible = _labels(record, scale, offset, size)
-    element = {
-        "image": pixels,
-        "keypoints": keypoints,
-        "visible": visible,
-        "scale": np.array(scale, np.float32),
-    }
-    if "keypoints3d" in record:
-        element["keypoints3d"] = record["keypoints3d"].astype(np.float32)
-    if "intrinsics" in record:
-        to_crop = np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1]])
-        element["intrinsics"] = (to_crop @ record["intrinsics"]).astype(np.float32)
-    return element
+        matrix[(0, 1), (0, 1)] = self.scale * ratios
+        matrix[:, 2] = self.offset + self.scale * (ratios - 1) / 2
+        return cv2.warpAffine(sampled, matrix, (self.size, self.size), flags=cv2.INTER_LINEAR)
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        keypoints, visible = _labels(self.record, self.scale, self.offset, self.size)
+        return keypoints[self.joints], visible[self.joints]
+
+    def crop(self) -> np.ndarray:
+        return np.array([[self.scale, 0, self.offset[0]], [0, self.scale, self.offset[1]]])
+
+    def intrinsics(self) -> np.ndarray:
+        return np.vstack([self.crop(), (0, 0, 1)]) @ self.known("intrinsics")
+
+    def mask(self) -> np.ndarray:
+        parts = files.decode_mask(self.known("segmentation"), self.record["name"])
+        return cv2.warpAffine(parts, self.crop(), (self.size, self.size), flags=cv2.INTER_NEAREST)
+
+    def known(self, name: str) -> Any:
+        if name not in self.record:
+            raise ValueError(f"{printable(self.record['name'])}: found no {name}, expected it as a field is made of it")
+        return self.record[name]
 
 
-def _square(
-    record: Record, shape: Sequence[int], *, size: int, margin: float, box: np.ndarray | None = None
-) -> tuple[float, np.ndarray]:
+_FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
+    "image": _Cut.image,
+    "keypoints": lambda cut: cut.labels()[0],
+    "visible": lambda cut: cut.labels()[1],
+    "scale": lambda cut: np.array(cut.scale, np.float32),
+    "crop": lambda cut: cut.crop().astype(np.float32),
+    "keypoints3d": lambda cut: cut.known("keypoints3d").astype(np.float32)[cut.joints],
+    "intrinsics": lambda cut: cut.intrinsics().astype(np.float32),
+    "area": lambda cut: np.array(cut.known("area") * cut.scale**2, np.float32),
+    "head_size": lambda cut: np.array(cut.known("head_size") * cut.scale, np.float32),
+    "hand": lambda cut: np.array({"left": -1, "right": 1}[cut.known("hand")], np.int32),
+    "mask": _Cut.mask,
+}
+
+
+def _square(box: np.ndarray | None, shape: Sequence[int], *, size: int, margin: float) -> tuple[float, np.ndarray]:
     """Scale and offset (2,) from an image to its crop; the image's shape is only read where there is no box."""
-    box = record.get("bbox") if box is None else box
     if box is not None:
         x, y, w, h = (float(v) for v in box)
         side = max(margin * max(w, h), 1.0)

@@ -7,7 +7,6 @@ happens on the device.
 """
 
 import dataclasses
-import hashlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +17,8 @@ import numpy as np
 
 from jaxpose import interruption
 from jaxpose.data import seeds
-from jaxpose.data.host.cache import Element, Elements, cached, labels_of
-from jaxpose.data.host.elements import Clips, Crops
+from jaxpose.data.host.cache import Element, Indexed, cached
+from jaxpose.data.host.elements import Crops, Elements
 
 HostBatch = dict[str, Element]
 
@@ -28,20 +27,20 @@ _FEW, _MANY = 4, 256  # batches that are read ahead, at least and at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Read:
-    """What a stage reads of a domain: which elements, how many per global batch, and which of their fields."""
+class Rows:
+    """What batches hold of some elements: how many of a global batch, and which of their fields."""
 
-    crops: Crops
-    batch_size: int
+    elements: Elements
+    count: int
     fields: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Batches:
-    """The training batches of one process, by step."""
+    """The training batches of one process, by step; of several updates in turn, each reads its own words."""
 
     streams: Mapping[str, grain.MapDataset]
-    reads: Mapping[str, Read]
+    turns: Sequence[Mapping[str, Rows]]
     process: int
     processes: int
     stop: int
@@ -50,23 +49,25 @@ class _Batches:
         return self.stop
 
     @property
-    def image_bytes(self) -> int:
-        """Bytes of a batch's pixels."""
-        return sum(read.batch_size // self.processes * read.crops.image_bytes for read in self.reads.values())
+    def nbytes(self) -> int:
+        """Bytes of the largest batch's pixels."""
+        return max(sum(r.count // self.processes * r.elements.nbytes for r in rows.values()) for rows in self.turns)
 
     def __getitem__(self, index: int) -> HostBatch:
+        whole, turn = divmod(index, len(self.turns))
         batch = {}
-        for domain, read in self.reads.items():
-            local = read.batch_size // self.processes
-            first = index * read.batch_size + self.process * local
-            rows = [self.streams[domain][first + i] for i in range(local)]
-            batch[domain] = stack(rows, read.fields)
-            batch[domain]["position"] = np.arange(local, dtype=np.int32) + self.process * local
+        for word, rows in self.turns[turn].items():
+            readers = [n for n, others in enumerate(self.turns) if word in others]
+            before = whole * len(readers) + readers.index(turn)  # batches that have read the word
+            local = rows.count // self.processes
+            first = before * rows.count + self.process * local
+            batch[word] = stack([self.streams[word][first + i] for i in range(local)], rows.fields)
+            batch[word]["position"] = np.arange(local, dtype=np.int32) + self.process * local
         return batch
 
 
 def training_batches(
-    reads: Mapping[str, Read],
+    turns: Sequence[Mapping[str, Rows]],
     *,
     seed: int,
     order: str = "",
@@ -77,34 +78,40 @@ def training_batches(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[HostBatch]:
-    """The batches of steps `start` to `stop`: every domain is shuffled anew, independently, in each of its epochs.
+    """The batches of steps `start` to `stop`: elements are shuffled anew, by word independently, in each epoch.
 
-    A domain's order depends on the seed, its name and `order`, not on what else is read. Besides the fields asked for,
-    each domain carries `position` (the row of the global batch), `index` and `broken`. `ahead` is how many bytes of
-    images are read ahead, most of them while the update compiles. `workers` 0 reads in threads of this process; more
-    are processes of their own, which read a few batches ahead and share the memory of the crops. A cache that a domain
-    has and that is not yet made is made first.
+    Args:
+      turns: what the batches hold, by word: one after the other, and again. What a word reads is the same in all.
+      seed, order: the order of a word's elements depends on these and the word alone, not on what else is read.
+      start, stop: steps.
+      ahead: bytes of images that are read ahead, most of them while the update compiles.
+      workers: 0 reads in threads of this process; more are processes of their own, which read a few batches ahead and
+        share the memory of the elements.
+      process, processes: this one, which reads its rows of each batch, and how many there are.
+
+    Yields:
+      the fields asked for, by word, and `position` (the row of the global batch), `index` and `broken`. A cache that
+      elements have and that is not yet made is made first.
 
     Raises:
-      ValueError: if a global batch cannot be split evenly over the processes, or a domain is empty.
+      ValueError: if a global batch cannot be split evenly over the processes, or there are no elements.
       WorkerKilledError: by the iterator, if a reading process was killed.
     """
-    for domain, read in reads.items():
-        if read.batch_size % processes:
-            raise ValueError(
-                f"data.batch_size: {read.batch_size} {domain} rows cannot be split over {processes} processes"
-            )
-        if not len(read.crops):
-            raise ValueError(f"data.{domain}: found 0 records, expected at least 1")
+    read = {word: rows for turn in turns for word, rows in turn.items()}
+    for word, rows in read.items():
+        if rows.count % processes:
+            raise ValueError(f"data.batch_size: {rows.count} {word} rows cannot be split over {processes} processes")
+        if not len(rows.elements):
+            raise ValueError(f"data.{word}: found 0 records, expected at least 1")
     streams = {
-        domain: grain.MapDataset.source(_elements(read.crops, workers=workers, show=process == 0))
-        .seed(_shuffle_seed(seed, order, domain))
+        word: grain.MapDataset.source(_stored(rows.elements, workers=workers, show=process == 0))
+        .seed(_shuffle_seed(seed, order, word))
         .shuffle()
         .repeat()
-        for domain, read in reads.items()
+        for word, rows in read.items()
     }
-    source = _Batches(streams=streams, reads=reads, process=process, processes=processes, stop=stop)
-    count = _FEW if workers else min(max(_FEW, ahead // source.image_bytes), _MANY)
+    source = _Batches(streams=streams, turns=turns, process=process, processes=processes, stop=stop)
+    count = _FEW if workers else min(max(_FEW, ahead // source.nbytes), _MANY)
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(_read_options(count))
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
@@ -128,32 +135,37 @@ def _watched(batches: Iterator[HostBatch]) -> Iterator[HostBatch]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _EvaluationBatches:
-    """Every record once, in order."""
+    """Every element once, in order."""
 
-    crops: Crops
+    elements: Elements
+    fields: tuple[str, ...]
     batch_size: int
     process: int
     processes: int
 
     def __len__(self) -> int:
-        return -(-len(self.crops) // self.batch_size)
+        return -(-len(self.elements) // self.batch_size)
 
     def __getitem__(self, index: int) -> Element:
         local = self.batch_size // self.processes
         indices = index * self.batch_size + self.process * local + np.arange(local)
-        rows = [self.crops[int(i) if i < len(self.crops) else 0] for i in indices]
-        batch = stack(rows, ("image", "keypoints", "visible", "scale"))
+        rows = [self.elements[int(i) if i < len(self.elements) else 0] for i in indices]
+        batch = stack(rows, self.fields)
         # A broken image is no evidence for or against the model, so its stand-in is not counted.
-        batch["row"] = (indices < len(self.crops)) & (batch["broken"] < 0)
+        batch["row"] = (indices < len(self.elements)) & (batch["broken"] < 0)
         return batch
 
 
-def evaluation_batches(crops: Crops, *, batch_size: int, process: int = 0, processes: int = 1) -> Iterator[Element]:
-    """Every record once, in order, in batches of one shape; `row` is false for the rows that fill up the last one.
+def evaluation_batches(
+    elements: Elements, fields: tuple[str, ...], *, batch_size: int, process: int = 0, processes: int = 1
+) -> Iterator[Element]:
+    """Every element once, in order, in batches of one shape; `row` is false for the rows that fill up the last one.
 
     All processes yield the same number of batches; together their rows make up each global batch.
     """
-    source = _EvaluationBatches(crops=crops, batch_size=batch_size, process=process, processes=processes)
+    source = _EvaluationBatches(
+        elements=elements, fields=fields, batch_size=batch_size, process=process, processes=processes
+    )
     return iter(grain.MapDataset.source(source).to_iter_dataset(_read_options(_FEW)))
 
 
@@ -166,22 +178,15 @@ def _read_options(batches: int) -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=_READ_THREADS, prefetch_buffer_size=batches)
 
 
-def _elements(crops: Crops, *, workers: int, show: bool) -> Elements:
-    """The crops, from their cache if they have one; each worker keeps its own share of them in memory."""
-    if crops.cache is None:
-        return dataclasses.replace(crops, memory=crops.memory // workers) if workers else crops
-    joints = crops.source.skeleton.joints
-    asked: dict[str, Any] = {
-        "image_size": crops.size,
-        "margin": crops.margin,
-        "joints": [joints[i] for i in crops.joints],
-        "seed": getattr(crops.source, "seed", None),  # of what is rendered
-    }
-    if isinstance(crops, Clips):
-        asked["windows"] = hashlib.sha256(np.ascontiguousarray(crops.windows, np.int64).tobytes()).hexdigest()[:16]
-    found = {"labels": labels_of(crops.source)}
-    cache = dataclasses.replace(crops.cache, asked={**crops.cache.asked, **asked}, found={**crops.cache.found, **found})
-    return cached(dataclasses.replace(crops, memory=0, cache=None), cache, workers=workers, show=show)
+def _stored(elements: Elements, *, workers: int, show: bool) -> Indexed:
+    """The elements, from their cache if they have one; each worker keeps its own share of them in memory."""
+    if not isinstance(elements, Crops):
+        return elements
+    if elements.cache is None:
+        return dataclasses.replace(elements, memory=elements.memory // workers) if workers else elements
+    return cached(
+        dataclasses.replace(elements, memory=0, cache=None), elements.described_cache(), workers=workers, show=show
+    )
 
 
 def _shuffle_seed(seed: int, order: str, domain: str) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpose.data.joints.skeletons import COCO17, MPII16, Skeleton
 from jaxpose.data.records import MISSING, Record, Source
-from jaxpose.data.views import View, sequences_of
+from jaxpose.data.views import View
 
 # For a joint, sets of joints whose mean can stand for it, the best first.
 Derivations = Mapping[str, Sequence[tuple[str, ...]]]
@@ -237,11 +237,6 @@ class InJointSet(View):
     def skeleton(self) -> Skeleton:
         """The joint set."""
         return self.joint_set
-
-    @property
-    def sequences(self) -> Sequence[str] | None:
-        """The clip of each record, if that is known."""
-        return sequences_of(self.source)
 
     def __getitem__(self, index: int) -> Record:
         fields: dict[str, Any] = dict(self.source[index])

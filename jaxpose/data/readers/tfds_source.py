@@ -49,14 +49,25 @@ class TfdsSource:
     @property
     def sequences(self) -> tuple[str, ...] | None:
         """The clip of each record; None where there are none, and for slices of splits."""
-        splits = self.split.split("+")
-        runs = _sequences(self.folder)
-        if not set(splits) <= set(runs):
-            return None
-        names = [name for split in splits for name, count in runs[split] for _ in range(count)]
+        names = [name for name, count, _ in self._runs for _ in range(count)]
         if not any(names):
             return None
         return tuple(names if self.index is None else (names[i] for i in self.index))
+
+    @property
+    def frames(self) -> np.ndarray | None:
+        """The number of each record in its clip; None where they are not known."""
+        if not self._runs or any(first is None for _, _, first in self._runs):
+            return None
+        numbers = np.concatenate(
+            [np.arange(first, first + count) for _, count, first in self._runs if first is not None]
+        )
+        return numbers if self.index is None else numbers[self.index]
+
+    @property
+    def _runs(self) -> list["_Run"]:
+        splits, known = self.split.split("+"), _sequences(self.folder)
+        return [run for split in splits for run in known[split]] if set(splits) <= set(known) else []
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -238,19 +249,26 @@ def _check_fields(features: Any, skeleton: Skeleton) -> None:
         raise ValueError(f"found no feature {missing[0]!r}")
 
 
-def _sequences(folder: Path) -> dict[str, list[tuple[str, int]]]:
-    """Clips and their numbers of records, by split."""
+_Run = tuple[str, int, int | None]  # clip, number of records, number of the first frame
+
+
+def _sequences(folder: Path) -> dict[str, list[_Run]]:
+    """The runs of records of one clip, by split."""
     path = folder / "sequences.json"
     if not path.exists():
         return {}
     found = untrusted.read_json(path, dict, "clips by split")
-    with untrusted.reading(path, "[clip, number of records] by split"):
-        runs = {split: [(str(name), int(count)) for name, count in clips] for split, clips in found.items()}
+    with untrusted.reading(path, "[clip, number of records, first frame] by split"):
+        runs = {split: [_run(*run) for run in clips] for split, clips in found.items()}
         for split, length in split_lengths(folder).items():
-            counts = [count for _, count in runs.get(split, ())]
+            counts = [count for _, count, _ in runs.get(split, ())]
             if split in runs and (min(counts, default=0) < 0 or sum(counts) != length):
                 raise ValueError(f"found {sum(counts)} records of {split}, not {length}")
         return runs
+
+
+def _run(name: Any, count: Any, first: Any = None) -> _Run:
+    return str(name), int(count), None if first is None else int(first)
 
 
 def _text(value: Any) -> str:

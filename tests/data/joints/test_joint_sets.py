@@ -139,7 +139,7 @@ def test_animal14_leaves_out_shoulders():
 def test_sources_travel_to_workers():
     view = pickle.loads(pickle.dumps(joint_sets.mpii16(person(skeletons.COCO17))))
     assert by_name(view)["pelvis"][1] == 2
-    assert view.sequences is None
+    assert sequences_of(view) is None
     assert (len(view), view.labelled) == (1, True)
 
 

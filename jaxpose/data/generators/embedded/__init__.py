@@ -63,6 +63,11 @@ class EmbeddedSource:
         """The clip of each image."""
         return tuple(self._sequence(index // self.clip_length) for index in range(self.size))
 
+    @property
+    def frames(self) -> np.ndarray:
+        """The number of each image in its clip."""
+        return np.arange(self.size) % self.clip_length
+
     def _sequence(self, number: int) -> str:
         return f"{self.kind}-{self.style}-{self.split}-{self.seed}-{number:06d}"
 
