@@ -162,7 +162,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
         fields = batch[settings.word]
 
         def predict(images: jax.Array) -> jax.Array:
-            return settings.maps(networks.predict(state, images))
+            return settings.maps(networks.maps(state.params, state.stats, images, train=False)[0])
 
         given = key, fields["image"], fields["index"], task, settings.random_views, predict, settings.read
         if settings.temporal_ratio is None:

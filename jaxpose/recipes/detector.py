@@ -107,8 +107,9 @@ class Detector:
         """The statistics that a target batch moves on, given those before and after the source batch."""
         return before if self.target_statistics else after_source
 
-    def predict(self, state: State, images: jax.Array) -> jax.Array:
-        """Heatmaps of the head `head` with running statistics."""
+    def predict(self, state: State, fields: Mapping[str, jax.Array]) -> jax.Array:
+        """Heatmaps of the head `head` with running statistics, of the images of a batch."""
+        images = augment.normalize(fields["image"].astype(jnp.float32))
         return self.maps(state.params, state.stats, images, train=False)[0]
 
     def evaluation(
@@ -129,7 +130,7 @@ class Detector:
         """
 
         def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
-            maps = self.predict(evaluated(state), augment.normalize(fields["image"].astype(jnp.float32)))
+            maps = self.predict(evaluated(state), fields)
             points, scores = views.read(normal(maps), task, coding)
             peaks = points if coding.peaks is None else coding.peaks(maps, task)
             return Predictions(points=points, peaks=peaks, scores=scores)

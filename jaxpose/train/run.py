@@ -78,13 +78,11 @@ class Program:
 
         def fields(read: Read) -> dict[str, jax.ShapeDtypeStruct]:
             frames = () if read.window is None else (read.window.frames,)
-            of_frames = {
-                name: ((*frames, *shapes[name][0]), shapes[name][1]) for name in read.fields if name != "index"
-            }
-            of_rows = {name: ((), jnp.int32) for name in ("index", "position") if name in (*read.fields, "position")}
+            of_frames = {name: ((*frames, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+            known = of_frames | dict.fromkeys(("index", "position"), ((), jnp.int32))
             return {
-                name: jax.ShapeDtypeStruct((self.rows(read), *shape), dtype, sharding=sharding)
-                for name, (shape, dtype) in (of_frames | of_rows).items()
+                name: jax.ShapeDtypeStruct((self.rows(read), *known[name][0]), known[name][1], sharding=sharding)
+                for name in (*read.fields, "position")
             }
 
         return {word: fields(read) for word, read in stage.reads.items()}

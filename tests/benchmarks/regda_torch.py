@@ -380,8 +380,8 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: i
     run = Run(config=config, stages=stages, task=task, pair=unread, metrics=unread, mesh=mesh, workdir=Path())
     state = run.initial_state(1, run.initial_state(0, None))
     stage = stages[1]
-    read = {domain: {f: fields[domain][f] for f in (*names, "position")} for domain, names in stage.reads.items()}
-    return run.update(stage.step), state, meshes.to_devices(mesh, read), run.update_key(1)
+    batch = {word: {f: fields[word][f] for f in (*read.fields, "position")} for word, read in stage.reads.items()}
+    return run.update(stage.step), state, meshes.to_devices(mesh, batch), run.update_key(1)
 
 
 def check(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxpose.data import domains
+from jaxpose.data.host.windows import Window, consecutive
 
 
 def open_pair(source: str, target: str, root: Path = Path(), **options: Any) -> domains.Pair:
@@ -120,15 +121,13 @@ def test_a_source_without_labels_is_refused(tmp_path: Path) -> None:
         open_pair("deeplabcut:a", "deeplabcut:a", tmp_path)
 
 
-def test_clips_of_the_target_are_neighbouring_frames(tmp_path: Path) -> None:
-    pair = domains.with_clips(open_pair("bodies:studio?train=2", "bodies:street?train=10"))
-    clips = pair.domains["target_clips"].splits["train"]
+def test_windows_are_of_one_clip_and_say_what_is_missing(tmp_path: Path) -> None:
+    pair = open_pair("bodies:studio?train=2", "bodies:street?train=10")
+    clips = pair.domains["target"].elements("train", ("image",), consecutive(2), word="clips")
     names = [[clips.source[int(i)]["sequence"] for i in window] for window in clips.windows]
     assert all(first == second for first, second in names)
     assert clips[0]["image"].shape == (2, 32, 32, 3)
+    assert "keypoints" not in clips[0]
     assert pair.domains["target"].splits["train"][0]["image"].shape == (32, 32, 3)
-    (tmp_path / "photos").mkdir()
-    cv2.imwrite(str(tmp_path / "photos" / "a.png"), np.zeros((8, 8, 3), np.uint8))
-    lonely = open_pair("bodies:studio?train=2", "images:photos", tmp_path)
-    with pytest.raises(ValueError, match=r"data.target=images:photos: found no neighbouring frames, expected clips"):
-        domains.with_clips(lonely)
+    with pytest.raises(ValueError, match=r"data.clips=bodies:street\?train=10: train: found no clip with frames 0, 99"):
+        pair.domains["target"].elements("train", ("image",), Window(((0, 99),)), word="clips")

@@ -17,7 +17,7 @@ import pytest
 from commands import ROOT, TINY, command, environment, history, results, run
 
 from jaxpose.data.domains import open_pair
-from jaxpose.data.host.pipeline import HostBatch, Read, training_batches
+from jaxpose.data.host.pipeline import HostBatch, Rows, training_batches
 from jaxpose.main import RUN_AGAIN
 
 FEW_EVALUATIONS = ("--config.eval_every=100",)
@@ -178,12 +178,12 @@ def test_two_processes_read_the_batches_of_one() -> None:
     )
     fields = {"source": ("image", "keypoints", "visible"), "target": ("image",)}
     reads = {
-        name: Read(crops=pair.domains[name].splits["train"], batch_size=4, fields=wanted)
+        name: Rows(elements=pair.domains[name].splits["train"], count=4, fields=wanted)
         for name, wanted in fields.items()
     }
 
     def take(process: int, processes: int) -> list[HostBatch]:
-        batches = training_batches(reads, seed=0, start=3, process=process, processes=processes)
+        batches = training_batches([reads], seed=0, start=3, process=process, processes=processes)
         return list(itertools.islice(batches, 5))  # beyond the end of an epoch
 
     halves = zip(take(0, 2), take(1, 2), strict=True)

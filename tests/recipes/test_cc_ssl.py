@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
 
+from jaxpose.data.host.windows import consecutive
 from jaxpose.losses import heatmap
 from jaxpose.recipes import cc_ssl, consensus, inputs, views
-from jaxpose.recipes.stage import State, initial_state
+from jaxpose.recipes.stage import Read, State, initial_state
 from jaxpose.train import mesh as meshes
 
 N = 6
@@ -61,8 +62,8 @@ def test_rounds_are_stages_that_share_the_steps_of_adapt() -> None:
         ("relabel_3", 2),
         ("adapt", 4),
     ]
-    assert all(stage.predict is None for stage in stages if "relabel" in stage.name)
-    assert all("keypoints" not in stage.reads.get("target", ()) for stage in stages)
+    assert not any(stage.evaluations for stage in stages if "relabel" in stage.name)
+    assert all("keypoints" not in stage.reads["target"].fields for stage in stages if "target" in stage.reads)
     state = None
     for stage in stages:
         state = jax.eval_shape(stage.init, jax.random.key(0), state)
@@ -101,7 +102,7 @@ def test_a_round_writes_every_record_once_into_its_row() -> None:
     @jax.jit
     def alone(records: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         def predict(x: jax.Array) -> jax.Array:
-            return views.softmax_maps(networks.predict(state, x))
+            return views.softmax_maps(networks.maps(state.params, state.stats, x, train=False)[0])
 
         return consensus.of_views(key, images, records, TASK, VIEWS, predict)
 
@@ -124,7 +125,8 @@ def test_pairs_of_frames_are_records_where_there_are_clips() -> None:
     networks, images = make_networks(), RNG.integers(0, 256, (BATCH, 2, SIZE, SIZE, 3), np.uint8)
     stages = settings.stages(TASK, config())
     assert {tuple(stage.reads) for stage in stages[1:]} == {("target_clips",), ("source", "target_clips")}
-    assert all(stage.reads["target_clips"] == ("image", "index") for stage in stages[1:])
+    wanted = Read(domain="target", fields=("image", "index"), window=consecutive(2))
+    assert all(stage.reads["target_clips"] == wanted for stage in stages[1:])
     stage = cc_ssl.relabel(TASK, config(), networks, settings, 0)
     state = jax.jit(stage.init)(jax.random.key(1), pretrained())
     records, key = [3, 0, 4, 1], jax.random.key(2)
@@ -134,7 +136,7 @@ def test_pairs_of_frames_are_records_where_there_are_clips() -> None:
     @jax.jit
     def alone() -> tuple[jax.Array, jax.Array]:
         def predict(x: jax.Array) -> jax.Array:
-            return views.softmax_maps(networks.predict(state, x))
+            return views.softmax_maps(networks.maps(state.params, state.stats, x, train=False)[0])
 
         return consensus.of_frames(key, fields["image"], fields["index"], TASK, VIEWS, predict, ratio=0.9)
 

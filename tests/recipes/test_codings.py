@@ -68,8 +68,8 @@ def test_occluded_joints_count_but_for_the_release() -> None:
 class Given(detector.Detector):
     """Takes heatmaps for images."""
 
-    def predict(self, state: Any, images: jax.Array) -> jax.Array:
-        return images
+    def predict(self, state: Any, fields: Any) -> jax.Array:
+        return fields["image"]
 
 
 def presets() -> dict[str, tuple[Any, inputs.Coding, bool]]:
@@ -118,7 +118,6 @@ def test_perfect_maps_score_everything_under_every_preset_and_metric(preset: str
     make, coding, logits = presets()[preset]
     task = make_points_task(24 * stride, 24)
     stage: Stage = make(task)
-    assert stage.predict is not None
     points = np.random.default_rng(stride).uniform(-0.4, task.image_size - 0.6, (200, K, 2)).astype(np.float32)
     points[0, :2] = [[-0.4, 0.0], [task.image_size - 0.6, task.image_size - 1.0]]
 
@@ -128,7 +127,7 @@ def test_perfect_maps_score_everything_under_every_preset_and_metric(preset: str
         maps, mask = coding.draw(points, visible, task)
         # The least is below what of a Gaussian of sigma 2 remains in the corner, and above what float32 knows.
         maps = jnp.log(jnp.maximum(maps, 1e-35)) + 90.0 if logits else maps
-        found = stage.predict(initial_state(params={}, stats={}, optimizers={}), maps)
+        found = stage.evaluations[0].predict(initial_state(params={}, stats={}, optimizers={}), {"image": maps})
         labels, _ = inputs.released_labels(points, visible, task)
         error = jnp.max(jnp.where(mask[..., None], jnp.abs(found.points - points), 0))
         counted = pck.pck(found.points, points, mask, threshold=0.05 * task.image_size)

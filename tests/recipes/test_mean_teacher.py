@@ -151,17 +151,15 @@ def test_styles_and_patches_change_what_the_student_sees_but_not_its_pseudo_labe
 
 
 def test_the_teacher_or_the_student_predicts() -> None:
-    images = jax.random.normal(jax.random.key(0), (2, SIZE, SIZE, 3))
+    fields = {"image": jax.random.randint(jax.random.key(0), (2, SIZE, SIZE, 3), 0, 256, jnp.uint8)}
     networks = make_networks()
     stage, state = start(PLAIN)
     plain, _ = start(dataclasses.replace(PLAIN, evaluated=views.student))
-    assert stage.predict is not None
-    assert plain.predict is not None
-    find = networks.finder(make_task())
+    find = networks.evaluation(make_task()).predict
     teacher = dataclasses.replace(state, params=state.extra["teacher"]["params"])
-    by_teacher, by_student = stage.predict(state, images).points, plain.predict(state, images).points
-    np.testing.assert_allclose(by_teacher, find(teacher, images).points, atol=1e-4)
-    np.testing.assert_allclose(by_student, find(state, images).points, atol=1e-4)
+    by_teacher, by_student = (s.evaluations[0].predict(state, fields).points for s in (stage, plain))
+    np.testing.assert_allclose(by_teacher, find(teacher, fields).points, atol=1e-4)
+    np.testing.assert_allclose(by_student, find(state, fields).points, atol=1e-4)
     assert float(jnp.abs(by_teacher - by_student).max()) > 1e-2
 
 

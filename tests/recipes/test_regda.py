@@ -249,7 +249,7 @@ def test_ablations_change_only_the_side_they_name() -> None:
 
 def test_target_labels_never_reach_the_step() -> None:
     stage, state = adapt_stage(regda.RegDA())
-    assert stage.reads["target"] == ("image",)
+    assert stage.reads["target"].fields == ("image",)
     batch = make_batch(7)
     step = jax.jit(stage.step)
     with_labels, _ = step(state, batch, jax.random.key(0))
@@ -273,7 +273,7 @@ def test_which_domains_move_the_running_statistics(both: bool) -> None:
 
 def test_released_preset_says_that_it_reads_target_labels() -> None:
     stage, _ = adapt_stage(regda.released_settings())
-    assert stage.reads["target"] == inputs.LABELLED
+    assert stage.reads["target"].fields == inputs.LABELLED
 
 
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (500, 0.0245), (1000, 0.0462), (2000, 0.0762), (5000, 0.0987)])

@@ -18,7 +18,7 @@ from jaxpose import config as configs
 from jaxpose.ops import style as ops
 from jaxpose.ops.augment import normalize
 from jaxpose.recipes import style
-from jaxpose.recipes.stage import Stage, State, initial_state
+from jaxpose.recipes.stage import Stage, State, initial_state, reads
 
 KEY = jax.random.key(7)
 
@@ -48,8 +48,8 @@ def run_step() -> Any:
 def trained() -> tuple[State, State, list[dict[str, float]]]:
     """First and last state, and the losses."""
     stage = make_stage()
-    assert (stage.name, stage.steps, stage.predict, stage.load) == ("style", 10, None, None)
-    assert stage.reads == {"source": ("image",), "target": ("image",)}
+    assert (stage.name, stage.steps, stage.evaluations, stage.load) == ("style", 10, (), None)
+    assert stage.reads == reads(source=("image",), target=("image",))
     first = state = jax.jit(stage.init)(KEY, None)
     step, batch, losses = run_step(), make_batch(0), []
     for _ in range(40):

@@ -15,7 +15,7 @@ from jaxpose.recipes.adabn import AdaBN
 from jaxpose.recipes.cc_ssl import CCSSL
 from jaxpose.recipes.dann import DANN
 from jaxpose.recipes.mean_teacher import MeanTeacher
-from jaxpose.recipes.stage import Stage, State, initial_state
+from jaxpose.recipes.stage import Stage, State, Update, initial_state, reads
 
 
 def test_stages_on_the_target_also_read_clips() -> None:
@@ -73,10 +73,9 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
     stage = Stage(
         name="adapt",
         steps=10,
-        reads={"target": ("image",)},
         init=lambda k, p: state,
-        step=idle,
-        predict=networks.finder(make_task()),
+        updates=(Update(reads=reads(target=("image",)), step=idle),),
+        evaluations=(networks.evaluation(make_task()),),
         descend=descend,
     )
     settings = temporal.Temporal(method=AdaBN(), weight=2.0)

@@ -10,7 +10,7 @@ import pytest
 from jaxpose import config as configs
 from jaxpose.config import Config, Data, Model
 from jaxpose.recipes import inputs
-from jaxpose.recipes.stage import Stage, initial_state
+from jaxpose.recipes.stage import Stage, Update, initial_state, reads
 from jaxpose.recipes.supervised import Supervised
 from jaxpose.train import earlier
 
@@ -18,10 +18,8 @@ JOINTS = ("a", "b", "c")
 FIRST = Stage(
     name="pretrain",
     steps=5,
-    reads={"source": ("image",)},
     init=lambda key, previous: initial_state(params={}, stats={}, optimizers={}),
-    step=lambda state, batch, key: (state, {}),
-    predict=None,
+    updates=(Update(reads=reads(source=("image",)), step=lambda state, batch, key: (state, {})),),
 )
 
 

@@ -1,6 +1,7 @@
 """Evaluation beside NumPy: the mean pose, pixels of the stored images, clips, and images that cannot be decoded."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,9 @@ import pytest
 
 from jaxpose.config import Config
 from jaxpose.data import domains
+from jaxpose.metrics.metric import Predictions
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes.stage import Predictions, Stage, State, Task, initial_state
+from jaxpose.recipes.stage import Evaluation, State, Task, initial_state
 from jaxpose.train import mesh as meshes
 from jaxpose.train.evaluate import Evaluator, Scores, mean_pose, metrics_of
 
@@ -55,22 +57,14 @@ def evaluated(pair: domains.Pair, **options: bool) -> Scores:
     """The scores of a detector that finds all joints in the centre of every image."""
     task = Task(skeleton=pair.skeleton, image_size=SIZE, heatmap_size=8, sigma=1.0, augmentation=Augmentation())
 
-    def predict(state: State, images: jax.Array) -> Predictions:
-        middle = jnp.broadcast_to(jnp.asarray(CENTRE, jnp.float32), (len(images), 2, 2))
+    def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
+        middle = jnp.broadcast_to(jnp.asarray(CENTRE, jnp.float32), (len(fields["image"]), 2, 2))
         return Predictions(points=middle, peaks=middle)
 
-    stage = Stage(
-        name="train",
-        steps=0,
-        reads={},
-        init=lambda key, previous: previous,
-        step=lambda state, batch, key: (state, {}),
-        predict=predict,
-    )
     pose = mean_pose(pair.domains["source"].splits["train"])
     config = Config(method=None, metrics=("pck", "tllib_pck", "mae"), pck_thresholds=(0.25,))
     metrics = metrics_of(config, task)
-    evaluator = Evaluator(stage, task, metrics, meshes.make_mesh(1), 4, pose)
+    evaluator = Evaluator(Evaluation(predict=predict), task, metrics, meshes.make_mesh(1), 4, pose)
     state = initial_state(params={}, stats={}, optimizers={})
     return evaluator(state, pair.domains["target"].splits["test"], **options)
 

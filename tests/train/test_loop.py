@@ -15,7 +15,7 @@ import pytest
 from jaxpose.config import Config, Data, Mesh, Model
 from jaxpose.data import domains
 from jaxpose.metrics import PCK
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, initial_state
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
 from jaxpose.train import loop
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints
@@ -42,7 +42,7 @@ class Counting:
             return dataclasses.replace(state, params=params), {"loss/source": loss, "other": mean}
 
         return tuple(
-            Stage(name=name, steps=steps, reads={"source": ("image",)}, init=init, step=step, predict=None)
+            Stage(name=name, steps=steps, init=init, updates=(Update(reads=reads(source=("image",)), step=step),))
             for name, steps in config.steps.items()
         )
 

@@ -14,11 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from clips import clips_of, windows
 from commands import kill_when
 
 from jaxpose.data import domains
 from jaxpose.data.formats.files import Files, FileSource
 from jaxpose.data.host import cache, elements, pipeline
+from jaxpose.data.host.windows import consecutive
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
 
@@ -69,18 +71,19 @@ def crops(folder: Path | None, source: Any = None, **changes: Any) -> elements.C
     kept = None
     if folder is not None:
         kept = cache.Cache(folder=str(folder), name="source_train", asked={"spec": "x:"}, found={"files": {}})
+    fields = ("image", "keypoints", "visible", "scale", "keypoints3d", "intrinsics")
     given = {"source": source or Random(), "joints": np.array([2, 0]), "size": SIZE, "margin": 1.1, "cache": kept}
+    given["fields"] = fields
     return elements.Crops(**(given | changes))
 
 
-def clips(folder: Path | None) -> elements.Clips:
-    plain = crops(folder)
-    given = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
-    return elements.Clips(**given, windows=elements.windows_of(["a"] * 6 + ["b"] * 6, [(0, 1)]))
+def clips(folder: Path | None) -> elements.Crops:
+    source = clips_of(Random(), "a" * 6 + "b" * 6)
+    return crops(folder, source, windows=windows(source, (0, 1)))
 
 
 def stored(part: elements.Crops, **options: Any) -> cache.Stored:
-    found = pipeline._elements(part, **({"workers": 0, "show": False} | options))
+    found = pipeline._stored(part, **({"workers": 0, "show": False} | options))
     assert isinstance(found, cache.Stored)
     return found
 
@@ -105,17 +108,12 @@ def test_elements_are_the_same_bit_for_bit(tmp_path: Path, make: Any) -> None:
     assert sum(int(plain[i]["broken"]) >= 0 for i in range(len(plain))) == (2 if make is crops else 3)
 
 
-def test_records_may_differ_in_their_fields(tmp_path: Path) -> None:
-    source = Random(mixed=True)
-    assert_same(stored(crops(tmp_path, source)), crops(None, source))
-
-
 def test_batches_are_the_same_and_broken_records_have_their_names(tmp_path: Path) -> None:
     fields = ("image", "keypoints", "visible", "keypoints3d")
 
     def batches(folder: Path | None, start: int = 0) -> list[Any]:
-        reads = {"source": pipeline.Read(crops=crops(folder, memory=3 * 3 * SIZE**2), batch_size=4, fields=fields)}
-        return list(itertools.islice(pipeline.training_batches(reads, seed=1, start=start), 6))
+        reads = {"source": pipeline.Rows(elements=crops(folder, memory=3 * 3 * SIZE**2), count=4, fields=fields)}
+        return list(itertools.islice(pipeline.training_batches([reads], seed=1, start=start), 6))
 
     for start in (0, 7):
         for plain, found in zip(batches(None, start), batches(tmp_path, start), strict=True):
@@ -280,13 +278,17 @@ def test_a_damaged_element_is_named(tmp_path: Path) -> None:
 def test_training_splits_of_a_pair_have_a_cache(tmp_path: Path) -> None:
     options = {"root": str(tmp_path), "image_size": 32, "margin": 1.25, "memory": 1, "seed": 0}
     specs = {"source": "bodies:studio?train=6&test=2", "target": "bodies:street?train=8&test=2"}
-    plain = domains.with_clips(domains.open_pair(**specs, **options))
-    pair = domains.with_clips(domains.open_pair(**specs, **options, cache=str(tmp_path / "kept")))
+    plain = domains.open_pair(**specs, **options)
+    pair = domains.open_pair(**specs, **options, cache=str(tmp_path / "kept"))
     assert not (tmp_path / "kept").exists()  # made when it is first read
     for name, domain in pair.domains.items():
         for split, part in domain.splits.items():
             assert (part.cache is not None) == (split == "train")
         assert_same(stored(domain.splits["train"]), plain.domains[name].splits["train"])
+    found, expected = (
+        of.domains["target"].elements("train", ("image",), consecutive(2), word="target_clips") for of in (pair, plain)
+    )
+    assert_same(stored(found), expected)
     names = sorted(path.name.rpartition("_")[0] for path in (tmp_path / "kept").glob("*.json"))
     assert names == ["source_train", "target_clips_train", "target_train"]
     other = domains.open_pair(**specs, **(options | {"seed": 1}), cache=str(tmp_path / "kept"))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.ndimage
+from clips import clips_of, windows
 
 from jaxpose.data.host import elements, pipeline
 from jaxpose.data.joints.skeletons import Skeleton
@@ -49,10 +50,13 @@ def crops(count: int, *, broken: tuple[int, ...] = (), memory: int = 0) -> eleme
     )
 
 
-def reads(size: int = 4) -> dict[str, pipeline.Read]:
+SEEN = ("image", "keypoints", "visible", "scale")
+
+
+def reads(size: int = 4) -> dict[str, pipeline.Rows]:
     return {
-        "source": pipeline.Read(crops=crops(10), batch_size=size, fields=("image", "keypoints", "visible")),
-        "target": pipeline.Read(crops=crops(7), batch_size=size, fields=("image",)),
+        "source": pipeline.Rows(elements=crops(10), count=size, fields=("image", "keypoints", "visible")),
+        "target": pipeline.Rows(elements=crops(7), count=size, fields=("image",)),
     }
 
 
@@ -61,7 +65,7 @@ def numbers(batches: list, domain: str) -> list[list[int]]:
 
 
 def take(n: int, **options: int) -> list:
-    iterator = pipeline.training_batches(reads(), seed=3, **options)
+    iterator = pipeline.training_batches([reads()], seed=3, **options)
     return list(itertools.islice(iterator, n))
 
 
@@ -75,18 +79,18 @@ def test_every_epoch_covers_a_domain_once_in_a_new_order() -> None:
 
 
 def test_domains_are_shuffled_independently_and_by_seed() -> None:
-    same = {name: pipeline.Read(crops=crops(10), batch_size=5, fields=("image",)) for name in ("source", "target")}
-    first, second = (next(pipeline.training_batches(same, seed=seed)) for seed in (0, 1))
+    same = {name: pipeline.Rows(elements=crops(10), count=5, fields=("image",)) for name in ("source", "target")}
+    first, second = (next(pipeline.training_batches([same], seed=seed)) for seed in (0, 1))
     assert numbers([first], "source") != numbers([first], "target")
     assert numbers([first], "source") != numbers([second], "source")
 
 
 def test_a_domains_order_is_its_own_and_that_of_the_stage() -> None:
-    two = {name: pipeline.Read(crops=crops(10), batch_size=5, fields=("image",)) for name in ("another", "target")}
+    two = {name: pipeline.Rows(elements=crops(10), count=5, fields=("image",)) for name in ("another", "target")}
     alone = {"target": two["target"]}
-    both, one = (next(pipeline.training_batches(read, seed=0, order="adapt")) for read in (two, alone))
+    both, one = (next(pipeline.training_batches([read], seed=0, order="adapt")) for read in (two, alone))
     assert numbers([both], "target") == numbers([one], "target")
-    before = next(pipeline.training_batches(alone, seed=0, order="pretrain"))
+    before = next(pipeline.training_batches([alone], seed=0, order="pretrain"))
     assert numbers([before], "target") != numbers([one], "target")
 
 
@@ -115,9 +119,9 @@ class Noted(Numbers):
 @pytest.mark.parametrize(("ahead", "expected"), [(20 * 5 * 3 * 8 * 8, 20), (0, 4), (2**30, 256)])
 def test_as_many_batches_are_read_ahead_as_their_bytes_allow(ahead: int, expected: int) -> None:
     source = elements.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
-    read = pipeline.Read(crops=source, batch_size=5, fields=("image",))
+    read = pipeline.Rows(elements=source, count=5, fields=("image",))
     Noted.asked.clear()
-    batches = pipeline.training_batches({"source": read}, seed=0, ahead=ahead)
+    batches = pipeline.training_batches([{"source": read}], seed=0, ahead=ahead)
     next(batches)
     for _ in range(100):
         if len(Noted.asked) == (1 + expected) * 5:
@@ -157,10 +161,10 @@ def test_batches_hold_what_was_asked_for() -> None:
 
 def test_uneven_processes_and_empty_domains_are_errors() -> None:
     with pytest.raises(ValueError, match=r"data.batch_size: 4 source rows cannot be split over 3"):
-        next(pipeline.training_batches(reads(), seed=0, processes=3))
-    empty = {"source": pipeline.Read(crops=crops(0), batch_size=1, fields=("image",))}
+        next(pipeline.training_batches([reads()], seed=0, processes=3))
+    empty = {"source": pipeline.Rows(elements=crops(0), count=1, fields=("image",))}
     with pytest.raises(ValueError, match=r"data.source: found 0 records"):
-        next(pipeline.training_batches(empty, seed=0))
+        next(pipeline.training_batches([empty], seed=0))
 
 
 def test_broken_images_are_replaced_by_the_next_good_one_and_named() -> None:
@@ -204,8 +208,8 @@ def test_memory_keeps_at_most_as_many_bytes_and_changes_nothing() -> None:
 
 
 def test_memory_counts_the_frames_of_clips() -> None:
-    windows = elements.windows_of(["a"] * 9, [(0, 1, 2)])
-    clips = elements.Clips(source=Numbers(count=9), joints=np.arange(2), size=8, memory=4 * 3 * 8 * 8, windows=windows)
+    source = clips_of(Numbers(count=9), "a" * 9)
+    clips = dataclasses.replace(crops(9, memory=4 * 3 * 8 * 8), source=source, windows=windows(source, (0, 1, 2)))
     for i in range(len(clips)):
         clips[i]
     kept = clips.__dict__["_kept"].values()
@@ -213,13 +217,13 @@ def test_memory_counts_the_frames_of_clips() -> None:
 
 
 def test_worker_processes_share_the_memory() -> None:
-    part = pipeline._elements(crops(6, memory=600), workers=3, show=False)
+    part = pipeline._stored(crops(6, memory=600), workers=3, show=False)
     assert isinstance(part, elements.Crops)
     assert part.memory == 200
 
 
 def test_evaluation_sees_every_good_record_once() -> None:
-    batches = list(pipeline.evaluation_batches(crops(10, broken=(4,)), batch_size=4))
+    batches = list(pipeline.evaluation_batches(crops(10, broken=(4,)), SEEN, batch_size=4))
     assert len(batches) == 3
     rows = np.concatenate([batch["row"] for batch in batches])
     seen = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])[rows]
@@ -227,8 +231,8 @@ def test_evaluation_sees_every_good_record_once() -> None:
 
 
 def test_evaluation_of_two_processes_covers_the_same_rows() -> None:
-    whole = list(pipeline.evaluation_batches(crops(10), batch_size=4))
-    parts = [list(pipeline.evaluation_batches(crops(10), batch_size=4, process=i, processes=2)) for i in range(2)]
+    whole = list(pipeline.evaluation_batches(crops(10), SEEN, batch_size=4))
+    parts = [list(pipeline.evaluation_batches(crops(10), SEEN, batch_size=4, process=i, processes=2)) for i in range(2)]
     for step, batch in enumerate(whole):
         for field in ("image", "row"):
             joined = np.concatenate([part[step][field] for part in parts])
@@ -277,7 +281,7 @@ def test_intrinsics_follow_the_crop_and_3d_joints_their_choice() -> None:
     points = np.column_stack([rng.uniform(-0.2, 0.2, (2, 2)), rng.uniform(1, 2, 2)]).astype(np.float32)
     projected = points @ camera.T
     record: Record = {
-        "image": np.zeros((90, 140, 3), np.uint8),
+        "image": b"not decoded",
         "keypoints": (projected[:, :2] / projected[:, 2:]).astype(np.float32),
         "visible": np.array([2, 2], np.uint8),
         "name": "0",
@@ -286,7 +290,9 @@ def test_intrinsics_follow_the_crop_and_3d_joints_their_choice() -> None:
         "intrinsics": camera,
     }
     one = Listed(records=(record,))
-    element = elements.Crops(source=one, joints=np.array([1, 0]), size=48, margin=1.25)[0]
+    fields = ("keypoints", "keypoints3d", "intrinsics")  # for which no image is decoded
+    element = elements.Crops(source=one, joints=np.array([1, 0]), size=48, margin=1.25, fields=fields)[0]
+    assert set(element) == {*fields, "index", "broken"}
     again = element["keypoints3d"] @ element["intrinsics"].T
     np.testing.assert_allclose(again[:, :2] / again[:, 2:], element["keypoints"], atol=1e-3)
     np.testing.assert_array_equal(element["keypoints3d"], points[::-1])
@@ -307,12 +313,6 @@ class Listed:
         return self.records[index]
 
 
-def test_windows_stay_within_their_clip() -> None:
-    found = elements.windows_of(["b", "b", "b", "a", "a", "b"], [(0, 1), (0, 2)])
-    assert found.tolist() == [[0, 1], [1, 2], [3, 4], [0, 2]]
-    assert elements.windows_of(["a"] * 3, [(0, 5)]).shape == (0, 2)
-
-
 def test_frames_of_a_clip_share_one_crop() -> None:
     def frame(number: int, x: int, data: bytes | None = None) -> Record:
         image = np.full((40, 60, 3), 10, np.uint8)
@@ -325,9 +325,10 @@ def test_frames_of_a_clip_share_one_crop() -> None:
             "bbox": np.array([x, 15, 10, 10], np.float32),
         }
 
-    source = Listed(records=(frame(0, 10), frame(1, 30), frame(2, 40, b"broken")))
-    windows = np.array([[2, 0], [0, 1]])
-    clips = elements.Clips(source=source, joints=np.arange(2), size=60, margin=1.0, windows=windows)
+    records = (frame(2, 40, b"broken"), frame(0, 10), frame(1, 30))
+    source = clips_of(Listed(records=records), "aaa", [4, 5, 6])
+    pairs = windows(source, (0, 1))
+    clips = elements.Crops(source=source, joints=np.arange(2), size=60, margin=1.0, windows=pairs)
     assert len(clips) == 2
     element = clips[1]
     assert element["image"].shape == (2, 60, 60, 3)

@@ -4,6 +4,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from clips import clips_of, windows
 
 from jaxpose.data.host import elements, rates
 from jaxpose.data.joints.skeletons import Skeleton
@@ -43,8 +44,8 @@ def crops(source: Slow) -> elements.Crops:
 
 
 def clips(source: Slow) -> elements.Crops:
-    windows = elements.windows_of(["a"] * len(source), [(0, 1)])
-    return elements.Clips(source=source, joints=np.arange(2), size=16, windows=windows)
+    named = clips_of(source, "a" * len(source))
+    return elements.Crops(source=named, joints=np.arange(2), size=16, windows=windows(named, (0, 1)))
 
 
 def measure(part: elements.Crops) -> dict[str, float]:
