@@ -160,7 +160,7 @@ class Stored:
     def __getitem__(self, index: int) -> Element:
         try:
             data = self._source[index]
-            element = np.frombuffer(data, self.layouts[data[0]], offset=1).reshape(())
+            element: Any = np.frombuffer(data, self.layouts[data[0]], offset=1).reshape(())
             return {name: element[name] for name in element.dtype.names or ()}
         except (RuntimeError, IndexError, ValueError) as error:
             first = (str(error).splitlines() or [""])[0]
