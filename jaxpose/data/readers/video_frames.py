@@ -47,7 +47,7 @@ class VideoFrames:
         self._reset()
         with _open(self.path) as container:
             stream = container.streams.video[0]
-            unit, rate = float(stream.time_base or 0), float(stream.guessed_rate or 0) or 1.0
+            unit, rate = float(stream.time_base or 1), float(stream.guessed_rate or 0) or 1.0
             stated = stream.frames or round((container.duration or 0) / av.time_base * rate)
             listed = ((_stamp(p), p.is_keyframe, p.is_discard) for p in _packets(container) if p.size)
             packets = np.sort(np.fromiter(listed, _PACKET), order="stamp")
@@ -198,7 +198,7 @@ def unusable(error: ValueError) -> records.Note:
 
 
 _LEFT: list[tuple] = []  # decoders of a parent process
-_FAILURES = 1000  # damaged packets in a row that are passed over
+_FAILURES = 1000  # places of a damaged file at which it is read on
 _ORDERED = 8  # frames among which a wrong order shows
 _BACK = (1, 2, 8, 32)  # key frames before the one that is wanted, where a container does not lead to the nearest ones
 _PACKET = np.dtype([("stamp", np.int64), ("key", bool), ("hidden", bool)])
@@ -210,7 +210,7 @@ _ONLY = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 def _open(path: pathlib.Path, threads: str = "SLICE") -> InputContainer:
     """The open file, whose first stream of video is decoded by the kind of threads that is asked for."""
     try:
-        container = av.open(untrusted.utf8(path), container_options=_ONLY)
+        container = av.open(untrusted.utf8(path), container_options=_ONLY, metadata_errors="replace")
         context = container.streams.video[0].codec_context
         context.thread_type = threads
         context.options = {"max_pixels": str(MAX_PIXELS)}

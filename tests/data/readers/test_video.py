@@ -174,7 +174,7 @@ def test_lost_packets_shift_no_frame(tmp_path):
     assert [shown(frames.frame(i)) for i in (58, 10, 29, 30, 57)] == [expected[i] for i in (58, 10, 29, 30, 57)]
 
 
-def encode(path, codec, *, times=None, turned=0, first=0, **options):
+def encode(path, codec, *, times=None, turned=0, first=0, title="", **options):
     """90 pictures in a stream that OpenCV cannot write, shown at `times` in milliseconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
@@ -182,6 +182,7 @@ def encode(path, codec, *, times=None, turned=0, first=0, **options):
         unit = Fraction(1, 25 if times is None else 1000)
         stream.codec_context.time_base = unit
         stream.set_display_rotation(turned)
+        container.metadata["title"] = title
         for number in range(90):
             frame = av.VideoFrame.from_ndarray(picture(number)[..., ::-1].copy(), format="rgb24")
             frame.pts, frame.time_base = (number - first if times is None else int(times[number])), unit
@@ -269,6 +270,15 @@ def test_a_forked_process_reads_on(tmp_path):
     """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_titles_of_another_encoding_do_not_matter(tmp_path, name):
+    path = encode(tmp_path / name, "libx264", title="Rene")
+    data = path.read_bytes()
+    assert b"Rene" in data
+    path.write_bytes(data.replace(b"Rene", b"Ren\xe9"))
+    assert shown(VideoFrames(path).frame(70)) == 70
 
 
 def test_huge_frames_are_broken(tmp_path, monkeypatch):
