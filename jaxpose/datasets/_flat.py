@@ -85,8 +85,10 @@ def tight_box(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 def video_frames(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
     """Frames of a video by increasing numbers from 0: number, JPEG, (width, height); none behind one that is absent."""
-    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
-        video = VideoFrames(path)
+    with (
+        contextlib.suppress(FileNotFoundError, IndexError, ValueError),
+        contextlib.closing(VideoFrames(path)) as video,
+    ):
         for number in numbers:
             pixels = video.frame(number)
             data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

@@ -168,7 +168,7 @@ class Stored:
 
 
 _LAYOUT_VERSION = 1
-_PACKAGES = ("jaxpose", "numpy")
+_PACKAGES = ("av", "jaxpose", "numpy")
 # Pixels hardly shrink without losses, and what would be saved in reading is lost in unpacking.
 _OPTIONS = "group_size:1,uncompressed"
 _ABANDONED = 3600.0  # seconds after which an unfinished file that nobody writes to is taken for one of a killed run

@@ -91,6 +91,7 @@ class VideoFrames:
                 # A forked copy shares the file's position with its parent, and to free the decoder would wait for
                 # threads that only the parent has.
                 _LEFT.append((self._container, self._coming))
+                self._container = None
                 self._close()
             found = self._decode(index)
             if found is not None:
@@ -113,11 +114,14 @@ class VideoFrames:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
+        self._container: InputContainer | None = None
         self._close()
 
     def _close(self) -> None:
-        self._container: InputContainer | None = None
         self._coming: Iterator[av.VideoFrame] = iter(())
+        if self._container is not None:  # which, its streams and their threads refer to each other
+            self._container.close()
+        self._container = None
         self._current: av.VideoFrame | None = None  # the frame that was decoded last
         self._position = -1  # its number
         self._after = -1  # the number before it; what lies between cannot be decoded

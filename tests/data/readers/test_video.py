@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import os
 import pickle
 import subprocess
@@ -270,6 +271,22 @@ def test_a_forked_process_reads_on(tmp_path):
     """
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     subprocess.run([sys.executable, "-c", program], timeout=60, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def test_closing_frees_files_and_threads(tmp_path):
+    def held():
+        return [len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task")]
+
+    frames = VideoFrames(encode(tmp_path / "a.mp4", "libx264", g="12"))
+    before = held()
+    gc.disable()
+    try:
+        for _ in range(5):
+            assert [shown(frames.frame(i)) for i in (3, 70)] == [3, 70]
+            frames.close()
+        assert held() == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
