@@ -1,10 +1,9 @@
 """What the builders of bodies with 3D joints share: SMPL's skeleton, projection, records, and careful reading."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -15,7 +14,6 @@ from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
 
-JPEG_QUALITY = 95  # of video frames, which have no files of their own
 MIN_JOINTS = 6  # people with fewer joints in the image are left out
 
 LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -127,33 +125,6 @@ def record(
         sequence=sequence,
         frame=frame,
     )
-
-
-def video_frames(path: Path, numbers: Collection[int]) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
-    """The frames of a video at increasing numbers from 0: number, JPEG, (width, height); ends where the video ends.
-
-    Frames are decoded one after the other, because seeking lands beside the wanted frame in many codecs.
-    """
-    wanted, last = frozenset(numbers), max(numbers, default=-1)
-    if not path.is_file():  # a pipe would be waited for
-        return
-    video = cv2.VideoCapture(untrusted.utf8(path))
-    try:
-        for number in range(last + 1):
-            if not video.grab():
-                return
-            if number in wanted:
-                found, pixels = video.retrieve()
-                if not found:
-                    return
-                yield number, encode_jpeg(pixels), (pixels.shape[1], pixels.shape[0])
-    finally:
-        video.release()
-
-
-def encode_jpeg(pixels: np.ndarray) -> bytes:
-    """A JPEG of BGR pixels."""
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
 def require_folder(path: Path, expected: str) -> Path:

@@ -1,7 +1,8 @@
 """What the builders of 2D data sets share: labels beside a folder of images, video frames, and careful reading."""
 
+import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from jaxpose import untrusted
 from jaxpose.data.formats import matlab
 from jaxpose.data.formats.shards import Shard, Skipped
+from jaxpose.data.readers.video_frames import VideoFrames
 from jaxpose.data.records import MISSING, Record
 
 JPEG_QUALITY = 95  # of video frames, which have no files of their own
@@ -81,19 +83,16 @@ def tight_box(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
     return np.concatenate([low, high - low]).astype(np.float32)
 
 
-def video_frames(path: Path) -> Iterator[bytes]:
-    """A video's frames in order, as JPEG; none if it cannot be opened."""
-    if not path.is_file():  # a pipe would be waited for
-        return
-    video = cv2.VideoCapture(untrusted.utf8(path))
-    try:
-        while True:
-            found, image = video.read()
-            if not found:
-                return
-            yield cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-    finally:
-        video.release()
+def video_frames(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
+    """Frames of a video by increasing numbers from 0: number, JPEG, (width, height); none behind one that is absent."""
+    with (
+        contextlib.suppress(FileNotFoundError, IndexError, ValueError),
+        contextlib.closing(VideoFrames(path)) as video,
+    ):
+        for number in numbers:
+            pixels = video.frame(number)
+            data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+            yield number, data, (pixels.shape[1], pixels.shape[0])
 
 
 def _read(folder: Path, rows: Sequence[Row | Skipped]) -> Iterator[Record | Skipped]:

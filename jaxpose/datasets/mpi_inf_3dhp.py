@@ -12,7 +12,7 @@ from jaxpose.data.formats import files
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import BrokenImageError, Record
-from jaxpose.datasets import _bodies
+from jaxpose.datasets import _bodies, _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SEQUENCES = tuple(f"S{subject}/Seq{sequence}" for subject in range(1, 9) for sequence in (1, 2))
@@ -253,7 +253,7 @@ def _recorded(
     wanted = range(0, len(points) * stride, stride)
     decoded = 0
     for frame, image, size in (
-        _bodies.video_frames(images, wanted) if isinstance(images, Path) else _stored(images, wanted)
+        _flat.video_frames(images, wanted) if isinstance(images, Path) else _stored(images, wanted)
     ):
         decoded += 1
         name = f"{clip}:{frame}"

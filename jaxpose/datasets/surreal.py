@@ -14,7 +14,7 @@ from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.records import Record
-from jaxpose.datasets import _bodies
+from jaxpose.datasets import _bodies, _flat
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}  # theirs by ours
@@ -140,7 +140,7 @@ def _clip(folder: Path, clip: str, stride: int, with_parts: bool) -> Iterator[Re
     wanted = range(0, len(points), stride)
     parts = _segmentations(folder / f"{clip}_segm.mat", wanted) if with_parts else {}
     decoded = 0
-    for t, image, size in _bodies.video_frames(video, wanted):
+    for t, image, size in _flat.video_frames(video, wanted):
         decoded += 1
         name = f"{clip}:{t}"
         if size != _SIZE:

@@ -1,6 +1,7 @@
 """300 Videos in the Wild."""
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def _extracted(folder: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _decoded(path: Path) -> Iterator[tuple[int, bytes]]:
-    return enumerate(_flat.video_frames(path), start=1)
+    return ((number + 1, image) for number, image, _ in _flat.video_frames(path, itertools.count()))
 
 
 def _record(path: Path, image: bytes, video: str, number: int) -> Record | Skipped:

@@ -183,6 +183,11 @@ def write_boxes(root: Path) -> None:
     (root / "boxes.json").write_text(json.dumps({"a.png": [1, 2, 30, 40], "b.png": [0.5, 0, 79.5, 60]}))
 
 
+def write_videos(root: Path) -> None:
+    for name in ("a.mp4", "b.mkv", "c.mpg", "d.avi"):
+        test_video.encode(root / name, "mpeg2video" if name == "c.mpg" else "libx264", bf="2", g="12")
+
+
 def write_package(root: Path) -> None:
     test_sleap.embed(test_sleap.project(root / "a.pkg.slp", videos=(test_sleap.packed(),)))
 
@@ -218,6 +223,7 @@ TARGETS: dict[str, Target] = {
     "videos": Target(
         lambda root: test_video.write(root / "v.avi", 8, code="MJPG"), spec("video:.?frames=3&method=kmeans")
     ),
+    "videos in another order": Target(write_videos, spec("video:.?frames=9")),
     "tfds": Target(write_prepared, spec("tfds:set")),
     "tfds preset": Target(write_prepared, spec("tfds:set?preset=some")),
     "tfds motions": Target(write_prepared_motions, read_motions),

@@ -1,4 +1,8 @@
-"""Image files in a folder or a tar, their decoding, and a source of records over them."""
+"""Image files in a folder or a tar, their decoding, and a source of records over them.
+
+Headers are read without Pillow, which takes 39 us for those of a JPEG that is decoded in 600, reserves 24 GB for a WebP
+of 566 bytes that states a huge canvas, and has one limit of pixels for the whole process.
+"""
 
 import dataclasses
 import fnmatch

@@ -1,4 +1,8 @@
-"""Labels of SLEAP: projects, packages with embedded images, and exported analysis files."""
+"""Labels of SLEAP: projects, packages with embedded images, and exported analysis files.
+
+Without sleap-io, which (0.9) reads the files that links name, makes room for 288 GiB that a small file states, names no
+file in its errors, takes four times as long, and brings 220 MB of packages.
+"""
 
 import dataclasses
 import os

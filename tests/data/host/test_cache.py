@@ -187,6 +187,12 @@ def test_a_cache_of_other_data_is_made_anew_and_says_why(tmp_path: Path, capsys:
     assert_same(stored(crops(tmp_path, fewer), show=True), crops(None, fewer))
     assert "made anew" in capsys.readouterr().out
 
+    whole = json.loads(note.read_text())
+    for layouts in (None, 3, [["image"]], [[["image", "?!", []]]]):
+        note.write_text(json.dumps(whole | {"layouts": layouts}))
+        assert_same(stored(crops(tmp_path, fewer), show=True), crops(None, fewer))
+        assert "found it damaged" in capsys.readouterr().out
+
     os.truncate(path, 1000)
     assert_same(stored(crops(tmp_path, fewer), show=True), crops(None, fewer))
     assert "found it damaged" in capsys.readouterr().out

@@ -1,9 +1,15 @@
 import dataclasses
+import gc
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -169,17 +175,149 @@ def test_lost_packets_shift_no_frame(tmp_path):
     assert [shown(frames.frame(i)) for i in (58, 10, 29, 30, 57)] == [expected[i] for i in (58, 10, 29, 30, 57)]
 
 
-def test_packets_that_the_reader_drops_keep_their_place():
-    """As of H.264 in mp4 with damaged lengths, which OpenCV cannot write."""
-    whole = np.round(1001 / 30 * np.arange(40), 3)  # milliseconds at 29.97 frames per second
-    found, (note,) = video_frames._with_lost(np.delete(whole, [7, 8, 20]), 40.0, Path("a.mp4"))
-    np.testing.assert_allclose(found, whole, atol=1e-3)
-    assert str(note) == "damaged frames of videos: 3 (a.mp4: 3 of 40, ...)"
-    cut, irregular = whole[:30], np.cumsum(np.random.default_rng(0).uniform(1, 50, 37))
-    for stamps, name in ((cut, "a.mp4"), (irregular, "a.mp4"), (np.delete(whole, 7), "a.mkv"), (whole, "a.mp4")):
-        same, notes = video_frames._with_lost(stamps, 40.0, Path(name))
-        assert same is stamps
-        assert notes == ()
+def encode(path, codec, *, times=None, turned=0, first=0, title="", **options):
+    """90 pictures in a stream that OpenCV cannot write, shown at `times` in milliseconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 128, 64, "yuv420p", 2_000_000
+        unit = Fraction(1, 25 if times is None else 1000)
+        stream.codec_context.time_base = unit
+        stream.set_display_rotation(turned)
+        container.metadata["title"] = title
+        for number in range(90):
+            frame = av.VideoFrame.from_ndarray(picture(number)[..., ::-1].copy(), format="rgb24")
+            frame.pts, frame.time_base = (number - first if times is None else int(times[number])), unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+CODECS = [
+    ("a.mp4", "libx264", {"bf": "3", "g": "12"}),
+    ("a.mkv", "libx264", {"bf": "3", "g": "12"}),
+    ("a.avi", "libx264", {"bf": "3", "g": "12"}),  # whose packets do not say when they are shown
+    ("a.h264", "libx264", {"bf": "0", "g": "12"}),  # nor do these
+    ("a.ts", "libx264", {"bf": "3", "g": "12"}),
+    ("open.mp4", "libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3"}),
+    ("a.mpg", "mpeg2video", {"bf": "2", "g": "12"}),
+    ("b.avi", "mpeg4", {"bf": "2", "g": "12"}),
+    ("b.webm", "libvpx-vp9", {"g": "12", "deadline": "realtime"}),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "options"), CODECS)
+def test_frames_that_are_stored_in_another_order(tmp_path, name, codec, options):
+    frames = VideoFrames(encode(tmp_path / name, codec, **options))
+    assert (frames.count, frames.rate, frames.notes) == (90, 25.0, ())
+    np.testing.assert_allclose(frames.times, np.arange(90) / 25, atol=1e-9)
+    assert [shown(frames.frame(i)) for i in range(90)] == list(range(90))
+    order = [int(i) for i in np.random.default_rng(0).permutation(90)]
+    assert [shown(frames.frame(i)) for i in order] == order
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_times_are_exact_at_a_variable_rate(tmp_path, name):
+    times = np.cumsum(np.random.default_rng(0).integers(5, 200, 90))
+    frames = VideoFrames(encode(tmp_path / name, "libx264", times=times, bf="2", g="12"))
+    np.testing.assert_allclose(frames.times, (times - times[0]) / 1000, atol=1e-4)
+    assert frames.notes == ()
+    assert [shown(frames.frame(i)) for i in (70, 3, 89, 40, 12, 11)] == [70, 3, 89, 40, 12, 11]
+
+
+def test_frames_before_the_start_of_a_cut_have_no_number(tmp_path):
+    """Players do not show them: the cut lies between two key frames."""
+    frames = VideoFrames(encode(tmp_path / "a.mp4", "libx264", first=10, bf="0", g="30"))
+    assert (frames.count, frames.times[-1], frames.notes) == (80, pytest.approx(79 / 25), ())
+    assert [shown(frames.frame(i)) for i in (0, 79, 19, 20, 5)] == [10, 89, 29, 30, 15]
+
+
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_frames_are_turned_upright(tmp_path, turned):
+    plain = VideoFrames(encode(tmp_path / "a.mp4", "libx264")).frame(7)
+    found = VideoFrames(encode(tmp_path / "b.mp4", "libx264", turned=turned)).frame(7)
+    np.testing.assert_array_equal(found, np.rot90(plain, turned // 90))
+
+
+def test_damaged_packets_keep_their_place(tmp_path):
+    path = encode(tmp_path / "a.mp4", "libx264", g="1")
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for number in (7, 8, 88):
+        position = packets[number].pos
+        data[position : position + packets[number].size] = b"\xff" * packets[number].size
+    path.write_bytes(data)
+    frames = VideoFrames(path)
+    assert frames.count == 90
+    for index in (*range(90), 88, 8, 50, 7, 6):
+        if index in (7, 8, 88):
+            with pytest.raises(records.BrokenImageError, match=rf"a\.mp4: frame {index} cannot be decoded"):
+                frames.frame(index)
+        else:
+            assert shown(frames.frame(index)) == index
+
+
+def test_a_forked_process_reads_on(tmp_path):
+    """It has the parent's decoder, but none of its threads."""
+    program = f"""if True:
+        import os, test_video
+        frames = test_video.VideoFrames({str(encode(tmp_path / "a.mp4", "libx264"))!r})
+        frames.frame(40)
+        child = os.fork()
+        assert [test_video.shown(frames.frame(i)) for i in (41, 3)] == [41, 3]
+        if not child:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    """
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def test_closing_frees_files_and_threads(tmp_path):
+    def held():
+        return [len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task")]
+
+    frames = VideoFrames(encode(tmp_path / "a.mp4", "libx264", g="12"))
+    before = held()
+    gc.disable()
+    try:
+        for _ in range(5):
+            assert [shown(frames.frame(i)) for i in (3, 70)] == [3, 70]
+            frames.close()
+        assert held() == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+def test_titles_of_another_encoding_do_not_matter(tmp_path, name):
+    path = encode(tmp_path / name, "libx264", title="Rene")
+    data = path.read_bytes()
+    assert b"Rene" in data
+    path.write_bytes(data.replace(b"Rene", b"Ren\xe9"))
+    assert shown(VideoFrames(path).frame(70)) == 70
+
+
+def test_huge_frames_are_broken(tmp_path, monkeypatch):
+    path = encode(tmp_path / "a.mp4", "libx264")
+    monkeypatch.setattr(video_frames, "MAX_PIXELS", 128 * 64)
+    assert VideoFrames(path).count == 90
+    monkeypatch.setattr(video_frames, "MAX_PIXELS", 128 * 64 - 1)
+    with pytest.raises(ValueError, match=r"a\.mp4: no frame of the video can be decoded"):
+        VideoFrames(path)
+
+
+def test_lists_of_files_and_texts_are_no_videos(tmp_path):
+    whole = write(tmp_path / "whole.mp4", 3)
+    lists = {
+        "a.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{whole}\n#EXT-X-ENDLIST\n",
+        "b.mp4": f"ffconcat version 1.0\nfile {whole.name}\n",
+        "c.txt": "hello\n" * 99,
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"{name}: cannot be opened as a video"):
+            VideoFrames(tmp_path / name)
 
 
 @pytest.mark.parametrize(("name", "code"), [("a.avi", "MJPG"), ("a.mkv", "mp4v")])
@@ -254,7 +392,7 @@ def test_few_decoders_are_open(tmp_path, monkeypatch):
     source = video.read(tmp_path, skeleton=SKELETON)
     for i in (0, 2, 4, 0, 6, 2, 7, 1):
         assert shown(np.asarray(source[i]["image"])) == 10 * (i // 2) + i % 2
-        assert sum(v._capture is not None for v in source.videos) <= 2
+        assert sum(v._container is not None for v in source.videos) <= 2
 
 
 def test_sampling_by_time(tmp_path):
@@ -314,7 +452,6 @@ def test_real_frames_as_a_video(pack: Callable[[str], Path], tmp_path: Path) -> 
 
 
 def test_names_that_are_not_utf8_are_one_line(tmp_path):
-    """OpenCV would end the process."""
     path = tmp_path / "v\udcff.mp4"
     write(tmp_path / "v.mp4", 3).rename(path)
     with pytest.raises(ValueError, match="found a name that is not UTF-8, expected one: rename the file"):
