@@ -83,6 +83,17 @@ class Detector:
         features, stats = self.features(params, stats, images, train=train)
         return features.up, stats
 
+    def trunk_and_pull(
+        self, params: Trees, stats: Trees, images: jax.Array
+    ) -> tuple[jax.Array, Callable[[jax.Array], Trees], Trees]:
+        """As `trunk` in training, with the map from the features' gradient to that of the trunk's parameters."""
+        features, pull, stats = jax.vjp(
+            lambda params: self.trunk(params, stats, images, train=True),
+            {name: params[name] for name in TRUNK},
+            has_aux=True,
+        )
+        return features, lambda gradient: pull(gradient)[0], stats
+
     def features(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple["Features", Trees]:
         """As `trunk`, with the features of the backbone's layers."""
         found, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)

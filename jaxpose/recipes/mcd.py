@@ -4,7 +4,6 @@ Two regressors fit the source; they are led to disagree on the target, and then 
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -93,10 +92,10 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
 
         # B: the regressors disagree on the target without leaving the source.
         source, _ = networks.trunk(state.params, before, labels.images, train=True)
-        target = _seen(networks, state.params, before, images)
+        target, pull, once = networks.trunk_and_pull(state.params, before, images)
 
         def disagree(heads: Trees) -> tuple[jax.Array, Trees]:
-            apart, stats = discrepancy(heads, target.stats, target.features)
+            apart, stats = discrepancy(heads, once, target)
             return supervision(heads, before, source)[0] - apart, stats
 
         grads, stats = jax.grad(disagree, has_aux=True)({name: state.params[name] for name in HEADS})
@@ -106,14 +105,13 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         apart = jnp.zeros(())
         for repeat in range(settings.trunk_updates):
             if repeat:
-                target = _seen(networks, state.params, stats, images)
-                stats = target.stats
+                target, pull, stats = networks.trunk_and_pull(state.params, stats, images)
             else:
-                stats |= {name: detector.moved_twice(before[name], target.stats[name]) for name in TRUNK}
+                stats |= {name: detector.moved_twice(before[name], once[name]) for name in TRUNK}
             (apart, stats), by_features = jax.value_and_grad(
                 lambda features, stats=stats, state=state: discrepancy(state.params, stats, features), has_aux=True
-            )(target.features)
-            state = descend(state, target.pull(by_features)[0])
+            )(target)
+            state = descend(state, pull(by_features))
         metrics = {"loss/source": loss, "loss/discrepancy": apart}
         return dataclasses.replace(state, stats=stats), metrics
 
@@ -125,24 +123,6 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         evaluations=(networks.evaluation(task),),
         descend=descend,
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """One pass of the target through the trunk."""
-
-    features: jax.Array
-    pull: Callable[[jax.Array], tuple[Trees]]  # from the features' gradient to the trunk's parameters
-    stats: Trees
-
-
-def _seen(networks: detector.Detector, params: Trees, stats: Trees, images: jax.Array) -> _Seen:
-    features, pull, stats = jax.vjp(
-        lambda trunk: networks.trunk(trunk, stats, images, train=True),
-        {name: params[name] for name in TRUNK},
-        has_aux=True,
-    )
-    return _Seen(features=features, pull=pull, stats=stats)
 
 
 def difference(first: jax.Array, second: jax.Array) -> jax.Array:
