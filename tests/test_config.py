@@ -16,7 +16,7 @@ from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes import inputs, mean_teacher, optimizers, regda, supervised, views
+from jaxpose.recipes import inputs, mcd, mean_teacher, optimizers, regda, supervised, views
 
 
 def example(**changes: Any) -> configs.Config:
@@ -125,6 +125,15 @@ def flagged(value: Any, **changes: Any) -> Any:
             r"config.optim.adam_learning_rate: found 0.01, expected 0.001 as it is by default: both rules are sgd",
         ),
         ({"method": regda.RegDA(margin=float("nan"))}, r"config.method.margin: found nan, expected a finite number"),
+        (
+            {"method": mcd.MCD(trunk_updates=0)},
+            r"config.method.trunk_updates: found 0, expected at least 1",
+        ),
+        ({"method": flagged(regda.RegDA(), update=3)}, r"config.method.update: found 3, expected collections.abc.Call"),
+        (
+            {"method": flagged(regda.RegDA(), coding=None)},
+            r"config.method.coding: found None, expected Coding",
+        ),
         (
             {"method": flagged(regda.RegDA(), clip_false="no")},
             r"config.method.clip_false: found 'no', expected bool",
