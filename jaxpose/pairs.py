@@ -297,24 +297,17 @@ def published(name: str, source: str, target: str, *, upright: bool = True, adap
     return Pair(config=config, of_a_paper=True, epochs=epochs, upright=upright)
 
 
-def with_adam(config: Config, rate: float, **optim: Any) -> Config:
+def with_adam(config: Config, rate: float, *, drops: tuple[float, ...] = (), **optim: Any) -> Config:
     """Adam at one rate for all networks, as the released code of many methods has it; `optim` changes more of it."""
-    changed: dict[str, Any] = {
-        "pretrain_rule": "adam",
-        "adapt_rule": "adam",
-        "adam_learning_rate": rate,
-        "pretrain_trunk_scale": 1.0,
-        "adapt_trunk_scale": 1.0,
-        "warmup": 0.0,
-        "drops": (),
-    }
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **changed | optim))
+    scales = {"pretrain_trunk_scale": 1.0, "adapt_trunk_scale": 1.0}
+    rules = {"pretrain_rule": "adam", "adapt_rule": "adam", "adam_learning_rate": rate, "warmup": 0.0, "drops": drops}
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **scales | rules | optim))
 
 
 def with_new_head(config: Config, **model: Any) -> Config:
-    """A head that starts anew and statistics of both domains, as the released codes have them; `model` changes more."""
-    changed = {"head": "linear", "target_statistics": False} | model
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **changed))
+    """A head that starts anew and statistics of both domains, as released codes have them; `model` changes more."""
+    changed = dataclasses.replace(config.model, head="linear", target_statistics=False, **model)
+    return dataclasses.replace(config, model=changed)
 
 
 _SURREAL = "tfds:surreal_tllib?preset=tllib&shoulder=collar&joints=common12"
@@ -327,7 +320,6 @@ _FEW = "train=256&validation=64&test=64"
 _FEW_SPRITES = "train=1000&validation=64&test=64"
 
 _VARIANTS = ("color", "noisy", "scream")
-
 
 # There is no time to learn regressors anew, nor for the statistics of the domains to meet.
 _SHORT: dict[str, Any] = {"head": "regressor", "target_statistics": True}
