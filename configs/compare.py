@@ -8,11 +8,11 @@ seeds can be added to a work directory later. Fields of all runs are set by `--c
 
 from jaxpose import pairs
 from jaxpose.config import Comparison
-from jaxpose.methods import methods
+from jaxpose.methods import METHODS
+from jaxpose.pairs import Pair
 
 
-def get_config(words: str | None = None) -> Comparison:
-    base, rest = pairs.choose(words)
-    known = methods(base.pair)
-    pairs.reject(rest, *known)
-    return Comparison(base=base, methods={name: known[name] for name in known if not rest or name in rest})
+@pairs.from_words(*METHODS)
+def get_config(pair: Pair, *names: str) -> Comparison:
+    methods = {name: make(pair) for name, make in METHODS.items() if not names or name in names}
+    return Comparison(base=pair.config, methods=methods)

@@ -12,13 +12,12 @@ import dataclasses
 
 from jaxpose import pairs
 from jaxpose.config import Config
+from jaxpose.pairs import Pair
 from jaxpose.recipes import style
 
 
-def get_config(words: str | None = None) -> Config:
-    config, rest = pairs.choose(words)
-    pairs.reject(rest, "published")
-    if "published" in rest:
-        return dataclasses.replace(config, method=style.Style(), steps={"style": 500_000})
-    method = style.Style(width=config.model.width, learning_rate=3e-4)
-    return dataclasses.replace(config, method=method, steps={"style": config.steps["pretrain"]})
+@pairs.from_words()
+def get_config(pair: Pair, *, published: bool = False) -> Config:
+    method = style.Style() if published else style.Style(width=pair.config.model.width, learning_rate=3e-4)
+    steps = {"style": 500_000 if published else pair.config.steps["pretrain"]}
+    return dataclasses.replace(pair.config, method=method, steps=steps)

@@ -2,17 +2,11 @@
 
     python -m jaxpose.main --config=configs/sw.py[:PAIR]
 
-Words: a pair and `quick`.
+Words: a pair and `quick`. On `bodies`, five minutes of two CPU cores and a PCK@0.05 of 50 ± 6, where source-only has
+28 ± 4; see `docs/results.md`.
 """
 
-import dataclasses
-
 from jaxpose import pairs
-from jaxpose.config import Config
 from jaxpose.recipes import sw
 
-
-def get_config(words: str | None = None) -> Config:
-    config, rest = pairs.choose(words)
-    pairs.reject(rest)
-    return dataclasses.replace(config, method=sw.StrongWeak())
+get_config = pairs.adapted_by(sw.StrongWeak)

@@ -10,16 +10,17 @@ import dataclasses
 
 from jaxpose import pairs
 from jaxpose.config import Config
-from jaxpose.methods import methods
+from jaxpose.methods import METHODS
+from jaxpose.pairs import Pair
+from jaxpose.recipes import mcd, regda
 from jaxpose.recipes.temporal import Temporal
 
 
-def get_config(words: str | None = None) -> Config:
-    config, rest = pairs.choose(words)
-    known = methods(config.pair)
-    pairs.reject(rest, *known)
-    if len(rest) > 1:
-        raise ValueError(f"found methods {' and '.join(sorted(rest))}, expected one")
-    name = rest.pop() if rest else "regda"
-    head = "regressor" if name in ("regda", "dd", "mcd") else None
-    return dataclasses.replace(config, method=Temporal(method=known[name], name=f"{name}_temporal", head=head))
+@pairs.from_words(*METHODS)
+def get_config(pair: Pair, *names: str) -> Config:
+    if len(names) > 1:
+        raise ValueError(f"found methods {' and '.join(names)}, expected one")
+    name = names[0] if names else "regda"
+    method = METHODS[name](pair)
+    head = "regressor" if isinstance(method, regda.RegDA | mcd.MCD) else None
+    return dataclasses.replace(pair.config, method=Temporal(method=method, name=f"{name}_temporal", head=head))

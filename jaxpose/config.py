@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
-import math
-import types
-import typing
-from collections.abc import Callable
 from typing import Any, Protocol
 
+from annotated_types import Interval, MinLen, MultipleOf, Predicate
+
+from jaxpose import limits
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, POSITIVE, limited, one_of
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Stage, Task
+
+_SCHEME = ("SCHEME:PATH, see jaxpose/data/schemes.py", MinLen(1))
+_METRICS = ("of pck, tllib_pck, mae", MinLen(1), Predicate({"pck", "tllib_pck", "mae"}.issuperset))
+_FRACTIONS = ("fractions of more than 0", MinLen(1), Predicate(lambda found: min(found) > 0))
 
 
 class Method(Protocol):
@@ -39,16 +43,16 @@ class Data:
       margin: side of the square crop relative to the longer side of a box.
     """
 
-    source: str = "bodies:studio"
-    target: str = "bodies:street"
+    source: str = limited("bodies:studio", *_SCHEME)
+    target: str = limited("bodies:street", *_SCHEME)
     root: str = "."
-    image_size: int = 256
-    batch_size: int = 32
-    eval_batch_size: int = 64
-    workers: int = 0
-    memory: int = 512
-    cache: str | None = None
-    margin: float = 1.25
+    image_size: int = limited(256, "a positive multiple of 32", Interval(gt=0), MultipleOf(32))
+    batch_size: int = limited(32, *AT_LEAST_1)
+    eval_batch_size: int = limited(64, *AT_LEAST_1)
+    workers: int = limited(0, *AT_LEAST_0)
+    memory: int = limited(512, *AT_LEAST_0)
+    cache: str | None = limited(None, "a folder, or None", MinLen(1))
+    margin: float = limited(1.25, *POSITIVE)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -68,21 +72,21 @@ class Model:
       weights: a torchvision `.pth` or `.safetensors` file for the backbone; None starts from random weights.
     """
 
-    depth: int = 50
-    width: int = 64
-    head_width: int = 256
-    upsampling: int = 3
-    sigma: float = 2.0
-    head: str = "linear"
+    depth: int = limited(50, "18, 34, 50, 101 or 152", Predicate((18, 34, 50, 101, 152).__contains__))
+    width: int = limited(64, *AT_LEAST_1)
+    head_width: int = limited(256, *AT_LEAST_1)
+    upsampling: int = limited(3, "1 to 5", Interval(ge=1, le=5))
+    sigma: float = limited(2.0, *POSITIVE)
+    head: str = limited("linear", *one_of("linear", "regressor"))
     target_statistics: bool = False
-    weights: str | None = None
+    weights: str | None = limited(None, "a file, or None", MinLen(1))
 
 
 @dataclasses.dataclass(kw_only=True)
 class Mesh:
     """How devices are used; `data` is the number of devices that share each batch, 0 for all."""
 
-    data: int = 0
+    data: int = limited(0, *AT_LEAST_0)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -105,14 +109,16 @@ class Config:
 
     method: Any
     pair: str = "bodies"
-    seed: int = 0
-    steps: dict[str, int] = dataclasses.field(default_factory=lambda: {"pretrain": 35_000, "adapt": 15_000})
-    dtype: str = "auto"
-    metrics: tuple[str, ...] = ("pck",)
-    pck_thresholds: tuple[float, ...] = (0.05, 0.1)
-    eval_every: int = 1000
-    checkpoint_every: int = 1000
-    log_every: int = 50
+    seed: int = limited(0, "0 to 4294967295", Interval(ge=0, lt=2**32))
+    steps: dict[str, int] = limited(
+        lambda: {"pretrain": 35_000, "adapt": 15_000}, "the updates of at least one stage", MinLen(1)
+    )
+    dtype: str = limited("auto", *one_of("auto", "float32", "bfloat16"))
+    metrics: tuple[str, ...] = limited(("pck",), *_METRICS)
+    pck_thresholds: tuple[float, ...] = limited((0.05, 0.1), *_FRACTIONS)
+    eval_every: int = limited(1000, *AT_LEAST_1)
+    checkpoint_every: int = limited(1000, *AT_LEAST_1)
+    log_every: int = limited(50, *AT_LEAST_1)
     oracle: str | None = None
     start: str | None = None
     data: Data = dataclasses.field(default_factory=Data)
@@ -148,86 +154,6 @@ class Comparison:
 # What may change between the parts of a resumed run, because the result does not depend on it.
 _FREE = ("data.workers", "data.root", "data.memory", "data.cache", "mesh", "log_every", "oracle")
 
-_METRICS = ("pck", "tllib_pck", "mae")
-_DTYPES = ("auto", "float32", "bfloat16")
-_RULES = ("sgd", "adam")
-_HEADS = ("linear", "regressor")
-_STRIDE = 32
-
-Rule = tuple[Callable[[Any], bool], str]  # what holds, and in words
-
-_AT_LEAST_0: Rule = (lambda n: n >= 0, "at least 0")
-_AT_LEAST_1: Rule = (lambda n: n >= 1, "at least 1")
-_POSITIVE: Rule = (lambda x: x > 0, "more than 0")
-_SHARE: Rule = (lambda x: 0 <= x <= 1, "0 to 1")
-_SCHEME: Rule = (bool, "SCHEME:PATH, see jaxpose/data/schemes.py")
-
-
-def _one_of(*names: str) -> Rule:
-    return (lambda found: found in names), f"one of {', '.join(names)}"
-
-
-# Of the fields of every dataclass in a configuration, wherever it lies.
-_FIELDS: dict[type, dict[str, Rule]] = {
-    Config: {
-        "seed": (lambda n: 0 <= n < 2**32, "0 to 4294967295"),
-        "steps": (bool, "the updates of at least one stage"),
-        "dtype": _one_of(*_DTYPES),
-        "metrics": (lambda names: names and set(names) <= set(_METRICS), f"of {', '.join(_METRICS)}"),
-        "pck_thresholds": (lambda values: values and min(values) > 0, "fractions of more than 0"),
-        "eval_every": _AT_LEAST_1,
-        "checkpoint_every": _AT_LEAST_1,
-        "log_every": _AT_LEAST_1,
-    },
-    Data: {
-        "source": _SCHEME,
-        "target": _SCHEME,
-        "image_size": (lambda n: n > 0 and n % _STRIDE == 0, f"a positive multiple of {_STRIDE}"),
-        "batch_size": _AT_LEAST_1,
-        "eval_batch_size": _AT_LEAST_1,
-        "workers": _AT_LEAST_0,
-        "memory": _AT_LEAST_0,
-        "cache": (lambda folder: folder != "", "a folder, or None"),
-        "margin": _POSITIVE,
-    },
-    Model: {
-        "depth": (lambda n: n in (18, 34, 50, 101, 152), "18, 34, 50, 101 or 152"),
-        "width": _AT_LEAST_1,
-        "head_width": _AT_LEAST_1,
-        "upsampling": (lambda n: 1 <= n <= 5, "1 to 5"),
-        "sigma": _POSITIVE,
-        "head": _one_of(*_HEADS),
-        "weights": (lambda file: file != "", "a file, or None"),
-    },
-    Mesh: {"data": _AT_LEAST_0},
-    Optim: {
-        "learning_rate": _POSITIVE,
-        "adam_learning_rate": _POSITIVE,
-        "pretrain_trunk_scale": _AT_LEAST_0,
-        "adapt_trunk_scale": _AT_LEAST_0,
-        "pretrain_rule": _one_of(*_RULES),
-        "adapt_rule": _one_of(*_RULES),
-        "momentum": (lambda x: 0 <= x < 1, "0 to less than 1"),
-        "weight_decay": _AT_LEAST_0,
-        "warmup": _SHARE,
-        "drops": (lambda values: all(0 <= x <= 1 for x in values), "fractions of 0 to 1"),
-        "adapt_decay": _AT_LEAST_0,
-    },
-    Augmentation: {
-        "rotation": (lambda x: 0 <= x <= 180, "0 to 180 degrees"),
-        "scale": (lambda pair: 0 < pair[0] <= pair[1], "two magnifications of more than 0, the smaller one first"),
-        "translation": _SHARE,
-        "shear": (lambda x: 0 <= x < 90, "0 to less than 90 degrees"),
-        "area": (lambda x: 0 < x <= 1, "a fraction of more than 0, 1 at most"),
-        "mirror": _SHARE,
-        "brightness": _SHARE,
-        "contrast": _SHARE,
-        "saturation": _SHARE,
-        "blur": _AT_LEAST_0,
-        "noise": _AT_LEAST_0,
-    },
-}
-
 
 def validate(config: Config) -> None:
     """Checks what can be checked without data.
@@ -235,7 +161,7 @@ def validate(config: Config) -> None:
     Raises:
       ValueError: naming the field, what was found and what was expected.
     """
-    _check(config, "config")
+    limits.check(config, "config")
     for name, count in config.steps.items():
         if count < 0:
             raise ValueError(f"config.steps.{name}: found {count}, expected at least 0")
@@ -250,46 +176,6 @@ def validate(config: Config) -> None:
                 f"config.optim.{unread}: found {found}, expected {usual} as it is by default: both rules are {rule}, "
                 f"which reads config.optim.{read}"
             )
-
-
-def _check(value: Any, name: str) -> None:
-    """Types of plain fields, and what `_FIELDS` says of them, in a dataclass and those within."""
-    hints = typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):
-        found, path = getattr(value, field.name), f"{name}.{field.name}"
-        if not _fits(found, hints[field.name]):
-            raise ValueError(f"{path}: found {found!r}, expected {_words(hints[field.name])}")
-        if isinstance(found, float) and not math.isfinite(found):
-            raise ValueError(f"{path}: found {found!r}, expected a finite number")
-        good, expected = _FIELDS.get(type(value), {}).get(field.name, (lambda _: True, ""))
-        if not good(found):
-            raise ValueError(f"{path}: found {found!r}, expected {expected}")
-        if dataclasses.is_dataclass(found) and not isinstance(found, type):
-            _check(found, path)
-
-
-def _fits(found: Any, hint: Any) -> bool:
-    """Whether a value is of a type; of types that are not plain, everything is."""
-    kind, inner = typing.get_origin(hint), typing.get_args(hint)
-    if hint is float:
-        return isinstance(found, int | float) and not isinstance(found, bool)
-    if hint is int:
-        return isinstance(found, int) and not isinstance(found, bool)
-    if hint in (str, bool, types.NoneType):
-        return isinstance(found, hint)
-    if kind in (types.UnionType, typing.Union):
-        return any(_fits(found, one) for one in inner)
-    if kind is tuple:
-        repeated = inner[1:] == (...,)
-        same = isinstance(found, tuple | list) and (repeated or len(found) == len(inner))
-        return same and all(map(_fits, found, inner[:1] * len(found) if repeated else inner))
-    if kind is dict:
-        return isinstance(found, dict) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in found.items())
-    return not dataclasses.is_dataclass(hint) or isinstance(found, typing.cast("type", hint))
-
-
-def _words(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from jaxpose import config as configs
+from jaxpose import limits
 from jaxpose.data import schemes
 from jaxpose.datasets import catalogue, prepare
 from jaxpose.interruption import RUN_AGAIN
@@ -120,6 +121,8 @@ def _prepare() -> None:
 def _compare() -> None:
     config = _config_of(configs.Comparison, "--mode=compare: expected --config=configs/compare.py")
     configs.validate(config.base)
+    for name, method in config.methods.items():
+        limits.check(method, f"config.methods[{name!r}]")
     _keep_compiled_programs()
     print(f"\nLook at {compare.compare(config, _workdir(), seeds=_SEEDS.value)}")
 

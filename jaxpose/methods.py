@@ -1,37 +1,46 @@
-"""The adaptation methods by name, with the settings that suit the small pairs; and the ends of the scale."""
+"""The adaptation methods by name, with the settings that suit a pair; and the ends of the scale."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
+from jaxpose.pairs import Pair
 from jaxpose.recipes import adabn, cc_ssl, dan, dann, inputs, mcd, mean_teacher, regda, supervised, sw, views
 
 
-def methods(pair: str) -> dict[str, Any]:
-    """Every method for a pair of `pairs`, in the order of their publication, the control first."""
-    full = regda.RegDA() if pairs.of_a_paper(pair) else regda.short_settings()
-    return {
-        "adabn": adabn.AdaBN(),
-        "dan": dan.DAN(),
-        "dann": dann.DANN(),
-        "mcd": mcd.MCD(),
-        "sw": sw.StrongWeak(),
-        "cc_ssl": cc_ssl.CCSSL(),
-        "dd": dataclasses.replace(full, name="dd", adversary=regda.maximize_true),
-        "regda": full,
-        "mean_teacher": mean_teacher.MeanTeacher(),
-    }
+def regda_for(pair: Pair) -> regda.RegDA:
+    """RegDA with the settings that suit a pair."""
+    return regda.RegDA() if pair.of_a_paper else regda.short_settings()
 
 
-def supervised_config(words: str | None, method: supervised.Supervised) -> Config:
+def disparity(method: regda.RegDA) -> regda.RegDA:
+    """The disparity discrepancy, DD: RegDA in which f' is led away from f to anywhere."""
+    return dataclasses.replace(method, name="dd", adversary=regda.maximize_true)
+
+
+# In the order of their publication, the control first.
+METHODS: dict[str, Callable[[Pair], Any]] = {
+    "adabn": lambda _: adabn.AdaBN(),
+    "dan": lambda _: dan.DAN(),
+    "dann": lambda _: dann.DANN(),
+    "mcd": lambda _: mcd.MCD(),
+    "sw": lambda _: sw.StrongWeak(),
+    "cc_ssl": lambda _: cc_ssl.CCSSL(),
+    "dd": lambda pair: disparity(regda_for(pair)),
+    "regda": regda_for,
+    "mean_teacher": lambda _: mean_teacher.MeanTeacher(),
+}
+
+
+def supervised_config(pair: Pair, method: supervised.Supervised, *, l2: bool, released: bool) -> Config:
     """What `configs/source_only.py` and `configs/oracle.py` have in common; they say what the words mean."""
-    config, rest = pairs.choose(words)
-    pairs.reject(rest, "l2", "released")
-    if rest:
+    config = pair.config
+    if l2 or released:
         method = dataclasses.replace(method, loss=heatmap.l2, maps=views.plain_maps)
-    if "released" in rest:
+    if released:
         method = dataclasses.replace(method, coding=inputs.RELEASED, mean=heatmap.mean_with_zeros)
         config = pairs.with_adam(config, 1e-3, drops=(44 / 70, 59 / 70))
     return dataclasses.replace(config, method=method, steps={"pretrain": config.steps["pretrain"]})

@@ -16,19 +16,17 @@ from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes import inputs, mean_teacher, optimizers, regda, supervised, views
+from jaxpose.recipes import inputs, mcd, mean_teacher, optimizers, regda, supervised, views
 
 
 def example(**changes: Any) -> configs.Config:
-    return dataclasses.replace(pairs.bodies(), method=regda.RegDA(), **changes)
+    return dataclasses.replace(pairs.bodies().config, method=regda.RegDA(), **changes)
 
 
-@pytest.mark.parametrize("name", list(pairs._PAIRS))
+@pytest.mark.parametrize("name", list(pairs.PAIRS))
 @pytest.mark.parametrize("quick", ["", ",quick"])
 def test_every_pair_is_valid_and_becomes_json(name: str, quick: str) -> None:
-    config, rest = pairs.choose(name + quick)
-    assert not rest
-    config = dataclasses.replace(config, method=regda.RegDA())
+    config = pairs.adapted_by(regda.RegDA)(name + quick)
     if name == "custom":
         with pytest.raises(ValueError, match=r"config.data.source: found '', expected SCHEME:PATH"):
             configs.validate(config)
@@ -126,6 +124,15 @@ def flagged(value: Any, **changes: Any) -> Any:
         ),
         ({"method": regda.RegDA(margin=float("nan"))}, r"config.method.margin: found nan, expected a finite number"),
         (
+            {"method": mcd.MCD(trunk_updates=0)},
+            r"config.method.trunk_updates: found 0, expected at least 1",
+        ),
+        ({"method": flagged(regda.RegDA(), update=3)}, r"config.method.update: found 3, expected collections.abc.Call"),
+        (
+            {"method": flagged(regda.RegDA(), coding=None)},
+            r"config.method.coding: found None, expected Coding",
+        ),
+        (
             {"method": flagged(regda.RegDA(), clip_false="no")},
             r"config.method.clip_false: found 'no', expected bool",
         ),
@@ -159,10 +166,16 @@ def test_what_a_resumed_run_may_change() -> None:
 
 
 def test_words_are_checked() -> None:
+    @pairs.from_words("sgd", "adam")
+    def said(pair: pairs.Pair, *names: str, released: bool = False, dd: bool = False) -> tuple[Any, ...]:
+        return pair.config.pair, pair.config.steps["adapt"], names, released, dd
+
+    assert said() == said("") == ("bodies", 300, (), False, False)
+    assert said("dd,hands,quick,sgd,adam") == ("hands", 40, ("adam", "sgd"), False, True)
     with pytest.raises(ValueError, match="found pairs bodies and hands, expected one"):
-        pairs.choose("bodies,hands")
-    with pytest.raises(ValueError, match="found 'fast', expected one of bodies"):
-        pairs.reject({"fast"}, "dd")
+        said("bodies,hands")
+    with pytest.raises(ValueError, match=r"found 'fast', expected one of bodies, .*, quick, released, dd, sgd, adam"):
+        said("dd,fast,hands")
 
 
 def test_presets_differ_where_they_should() -> None:
@@ -222,7 +235,7 @@ def test_published_pairs_have_the_published_settings(name: str) -> None:
 def test_published_pairs_name_data_sets_that_share_their_joints(name: str) -> None:
     """The specifications are opened on empty stand-ins with the builders' own joints."""
     *sets, joints, _, _, _ = _PUBLISHED[name]
-    config, _ = pairs.choose(name)
+    config = pairs.PAIRS[name]().config
     skeletons = []
     for spec, data_set in zip((config.data.source, config.data.target), sets, strict=True):
         scheme, _, rest = spec.partition(":")

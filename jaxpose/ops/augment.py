@@ -5,12 +5,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval, Predicate
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from jaxpose.limits import AT_LEAST_0, SHARE, limited
 from jaxpose.ops import affine, warp
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
+_MAGNIFICATIONS = ("two magnifications of more than 0, the smaller one first", Predicate(lambda s: 0 < s[0] <= s[1]))
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 Images = Float[Array, "b h w 3"]
@@ -33,17 +36,17 @@ class Augmentation:
       noise: largest standard deviation of the pixel noise, in grey levels of 255.
     """
 
-    rotation: float = 30.0
-    scale: tuple[float, float] = (0.8, 1.25)
-    translation: float = 0.05
-    shear: float = 0.0
-    area: float = 1.0
-    mirror: float = 0.0
-    brightness: float = 0.25
-    contrast: float = 0.25
-    saturation: float = 0.25
-    blur: float = 0.8
-    noise: float = 0.0
+    rotation: float = limited(30.0, "0 to 180 degrees", Interval(ge=0, le=180))
+    scale: tuple[float, float] = limited((0.8, 1.25), *_MAGNIFICATIONS)
+    translation: float = limited(0.05, *SHARE)
+    shear: float = limited(0.0, "0 to less than 90 degrees", Interval(ge=0, lt=90))
+    area: float = limited(1.0, "a fraction of more than 0, 1 at most", Interval(gt=0, le=1))
+    mirror: float = limited(0.0, *SHARE)
+    brightness: float = limited(0.25, *SHARE)
+    contrast: float = limited(0.25, *SHARE)
+    saturation: float = limited(0.25, *SHARE)
+    blur: float = limited(0.8, *AT_LEAST_0)
+    noise: float = limited(0.0, *AT_LEAST_0)
 
 
 def normalize(images: Images) -> Images:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxpose.config import Config
 from jaxpose.data.host.windows import consecutive
 from jaxpose.data.records import MISSING, VISIBLE
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, SHARE, limited
 from jaxpose.losses import heatmap
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import consensus, detector, inputs, pseudo_labels, supervised, temporal, views
@@ -44,13 +45,13 @@ class CCSSL:
     """
 
     name: str = "cc_ssl"
-    rounds: int = 4
-    first_share: float = 0.2
-    more_share: float = 0.2
-    last_share: float = 0.8
+    rounds: int = limited(4, *AT_LEAST_1)
+    first_share: float = limited(0.2, *SHARE)
+    more_share: float = limited(0.2, *SHARE)
+    last_share: float = limited(0.8, *SHARE)
     random_views: consensus.RandomViews = dataclasses.field(default_factory=consensus.RandomViews)
-    temporal_ratio: float | None = None
-    weight: float = 1.0
+    temporal_ratio: float | None = limited(None, *SHARE)
+    weight: float = limited(1.0, *AT_LEAST_0)
     loss: supervised.Loss = heatmap.spatial_kl
     mean: supervised.Mean = heatmap.masked_mean
     maps: views.Normal = views.softmax_maps
@@ -61,15 +62,8 @@ class CCSSL:
         """Pretrain on the source; then `relabel_1`, `adapt_1`, `relabel_2`, ..., the last of them `adapt`.
 
         Raises:
-          ValueError: if there is no round, a share or the ratio is not between 0 and 1, or the number of target images
-            is unknown.
+          ValueError: if the number of target images is unknown.
         """
-        if self.rounds < 1:
-            raise ValueError(f"config.method.rounds: found {self.rounds}, expected at least 1")
-        for field in ("first_share", "more_share", "last_share", "temporal_ratio"):
-            value = getattr(self, field)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"config.method.{field}: found {value}, expected 0 to 1")
         if not task.sizes.get("target"):
             raise ValueError(f"task.sizes: found {dict(task.sizes)}, expected the number of target images")
         networks = detector.build(task, config, heads={"head": config.model.head})

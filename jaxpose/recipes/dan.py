@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.limits import AT_LEAST_0, limited
 from jaxpose.ops import kernels
 from jaxpose.recipes import alignment
 from jaxpose.recipes.detector import Features, Trees
@@ -23,7 +24,7 @@ class DAN:
     """
 
     name: str = "dan"
-    trade_off: float = 1.0
+    trade_off: float = limited(1.0, *AT_LEAST_0)
     factors: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)
     bandwidth: Callable[[jax.Array], jax.Array] = kernels.mean_bandwidth
     unbiased: bool = False

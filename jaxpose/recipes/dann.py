@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, limited
 from jaxpose.models import functional
 from jaxpose.models.discriminator import VectorDiscriminator
 from jaxpose.ops import gradients
@@ -26,8 +27,8 @@ class DANN:
     """
 
     name: str = "dann"
-    trade_off: float = 1.0
-    hidden: int = 1024
+    trade_off: float = limited(1.0, *AT_LEAST_0)
+    hidden: int = limited(1024, *AT_LEAST_1)
     steepness: float = 10.0
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, limited
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
@@ -28,8 +29,8 @@ class MCD:
     """
 
     name: str = "mcd"
-    trade_off: float = 1.0
-    trunk_updates: int = 4
+    trade_off: float = limited(1.0, *AT_LEAST_0)
+    trunk_updates: int = limited(4, *AT_LEAST_1)
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.limits import AT_LEAST_0, SHARE, limited
 from jaxpose.losses import heatmap
 from jaxpose.ops import augment
 from jaxpose.ops.augment import Augmentation
@@ -54,30 +55,26 @@ class MeanTeacher:
     coding: inputs.Coding = inputs.CLEAN
     teach: teaching.Teaching = teaching.in_the_students_view
     schedule: MakeSchedule = optimizers.inverse_schedule
-    weight: float = 1.0
-    decay: float = 0.999
+    weight: float = limited(1.0, *AT_LEAST_0)
+    decay: float = limited(0.999, *SHARE)
     average: views.Average = views.rising
-    share: float = 0.5
+    share: float = limited(0.5, *SHARE)
     teacher_view: Augmentation | None = None
     student_view: Augmentation | None = None
     transfer: style.StyleTransfer = style.colour
     style_network: style.Style | None = None
-    style_probability: float = 0.5
-    cover_probability: float = 0.5
+    style_probability: float = limited(0.5, *SHARE)
+    cover_probability: float = limited(0.5, *SHARE)
     cover_confidence: float = 0.0
-    cover_side: float = 20 / 256
+    cover_side: float = limited(20 / 256, *SHARE)
     evaluated: views.Evaluated = views.teacher
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, train the style networks if there are any, then adapt.
 
         Raises:
-          ValueError: if a share or a probability is not between 0 and 1, or a style network has no steps.
+          ValueError: if a style network has no steps.
         """
-        for field in ("share", "decay", "style_probability", "cover_probability", "cover_side"):
-            value = getattr(self, field)
-            if not 0 <= value <= 1:
-                raise ValueError(f"config.method.{field}: found {value}, expected 0 to 1")
         networks = detector.build(task, config, heads={"head": config.model.head})
         first = supervised.pretrain(
             task, config, networks, loss=self.loss, maps=self.maps, coding=self.coding, mean=self.mean

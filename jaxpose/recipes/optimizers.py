@@ -11,10 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Interval, Predicate
 
+from jaxpose.limits import AT_LEAST_0, POSITIVE, SHARE, limited, one_of
 from jaxpose.recipes.stage import State
 
 Schedule = Callable[[jax.Array], jax.Array]
+
+_FRACTIONS = ("fractions of 0 to 1", Predicate(lambda found: all(0 <= x <= 1 for x in found)))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -35,17 +39,17 @@ class Optim:
       adapt_decay: `a` of the adaptation schedule (1 + a i / steps)^-0.75.
     """
 
-    learning_rate: float = 0.1
-    pretrain_trunk_scale: float = 0.1
-    adapt_trunk_scale: float = 0.1
-    pretrain_rule: str = "sgd"
-    adapt_rule: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    adam_learning_rate: float = 1e-3
-    warmup: float = 0.0
-    drops: tuple[float, ...] = (44 / 70, 59 / 70)
-    adapt_decay: float = 1.5
+    learning_rate: float = limited(0.1, *POSITIVE)
+    pretrain_trunk_scale: float = limited(0.1, *AT_LEAST_0)
+    adapt_trunk_scale: float = limited(0.1, *AT_LEAST_0)
+    pretrain_rule: str = limited("sgd", *one_of("sgd", "adam"))
+    adapt_rule: str = limited("sgd", *one_of("sgd", "adam"))
+    momentum: float = limited(0.9, "0 to less than 1", Interval(ge=0, lt=1))
+    weight_decay: float = limited(1e-4, *AT_LEAST_0)
+    adam_learning_rate: float = limited(1e-3, *POSITIVE)
+    warmup: float = limited(0.0, *SHARE)
+    drops: tuple[float, ...] = limited((44 / 70, 59 / 70), *_FRACTIONS)
+    adapt_decay: float = limited(1.5, *AT_LEAST_0)
 
 
 def transformation(rule: str, settings: Optim) -> optax.GradientTransformation:

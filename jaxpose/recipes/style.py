@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxpose.config import Config
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, POSITIVE, limited
 from jaxpose.models import functional, vgg
 from jaxpose.ops import augment, style
 from jaxpose.recipes import detector, inputs, optimizers
@@ -46,10 +47,10 @@ class Style:
 
     name: str = "style"
     vgg: str | None = None
-    width: int = 64
-    content_weight: float = 1.0
-    style_weight: float = 0.1
-    learning_rate: float = 1e-5
+    width: int = limited(64, *AT_LEAST_1)
+    content_weight: float = limited(1.0, *AT_LEAST_0)
+    style_weight: float = limited(0.1, *AT_LEAST_0)
+    learning_rate: float = limited(1e-5, *POSITIVE)
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """One stage without a detector."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxpose.config import Config
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, limited
 from jaxpose.models import functional
 from jaxpose.models.discriminator import PixelDiscriminator, VectorDiscriminator
 from jaxpose.ops import gradients
@@ -28,9 +29,9 @@ class StrongWeak:
     """
 
     name: str = "sw"
-    trade_off: float = 1.0
-    focus: float = 5.0
-    hidden: int = 256
+    trade_off: float = limited(1.0, *AT_LEAST_0)
+    focus: float = limited(5.0, *AT_LEAST_0)
+    hidden: int = limited(256, *AT_LEAST_1)
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain, then align."""

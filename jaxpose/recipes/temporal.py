@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxpose.config import Config
 from jaxpose.data.host.windows import consecutive
+from jaxpose.limits import AT_LEAST_0, limited
 from jaxpose.losses import heatmap
 from jaxpose.ops import augment
 from jaxpose.recipes import detector, inputs, views
@@ -37,7 +38,7 @@ class Temporal:
 
     method: Any  # a config.Method
     name: str = "temporal"
-    weight: float = 1.0
+    weight: float = limited(1.0, *AT_LEAST_0)
     head: str | None = None
     maps: views.Normal = views.softmax_maps
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
 
+from jaxpose import limits
 from jaxpose.data.host.windows import consecutive
 from jaxpose.losses import heatmap
 from jaxpose.recipes import cc_ssl, consensus, inputs, views
@@ -72,12 +73,13 @@ def test_rounds_are_stages_that_share_the_steps_of_adapt() -> None:
 
 
 def test_what_cannot_be_is_named() -> None:
-    with pytest.raises(ValueError, match=r"config.method.rounds: found 0, expected at least 1"):
-        cc_ssl.CCSSL(rounds=0).stages(TASK, config())
-    with pytest.raises(ValueError, match=r"config.method.last_share: found 80.0, expected 0 to 1"):
-        cc_ssl.CCSSL(last_share=80.0).stages(TASK, config())
-    with pytest.raises(ValueError, match=r"config.method.temporal_ratio: found -1.0, expected 0 to 1"):
-        cc_ssl.CCSSL(temporal_ratio=-1.0).stages(TASK, config())
+    for wrong, message in (
+        ({"rounds": 0}, "rounds: found 0, expected at least 1"),
+        ({"last_share": 80.0}, "last_share: found 80.0, expected 0 to 1"),
+        ({"temporal_ratio": -1.0}, "temporal_ratio: found -1.0, expected 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=f"config.method.{message}"):
+            limits.check(cc_ssl.CCSSL(**wrong), "config.method")
     with pytest.raises(ValueError, match=r"task.sizes: found \{\}, expected the number of target images"):
         cc_ssl.CCSSL().stages(make_task(), config())
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import make_config, make_networks
 
-from jaxpose import methods
+from jaxpose import methods, pairs
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.metrics import pck
 from jaxpose.ops.augment import Augmentation
@@ -77,6 +77,9 @@ def presets() -> dict[str, tuple[Any, inputs.Coding, bool]]:
     clean, released = inputs.CLEAN, inputs.RELEASED
     given = Given(networks=make_networks().networks)
 
+    def worded(l2: bool = False, released: bool = False) -> Any:
+        return methods.supervised_config(pairs.bodies(), Supervised(), l2=l2, released=released).method
+
     def trained(config: Any) -> Any:
         return lambda task: supervised.pretrain(
             task, make_config(None), given, loss=config.loss, maps=config.maps, coding=config.coding, mean=config.mean
@@ -91,8 +94,8 @@ def presets() -> dict[str, tuple[Any, inputs.Coding, bool]]:
 
     return {
         "source_only": (trained(Supervised()), clean, True),
-        "source_only,l2": (trained(methods.supervised_config("l2", Supervised()).method), clean, False),
-        "source_only,released": (trained(methods.supervised_config("released", Supervised()).method), released, False),
+        "source_only,l2": (trained(worded(l2=True)), clean, False),
+        "source_only,released": (trained(worded(released=True)), released, False),
         "regda": (adapted(regda, regda.RegDA()), clean, True),
         "regda,released": (adapted(regda, regda.released_settings()), released, True),
         "mcd": (adapted(mcd, mcd.MCD()), clean, True),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tiny import NONE, SIZE, make_batch, make_config, make_networks, make_task
 
+from jaxpose import limits
 from jaxpose.losses import heatmap
 from jaxpose.ops import augment, heatmaps
 from jaxpose.recipes import inputs, mean_teacher, style, views
@@ -193,7 +194,7 @@ def test_style_networks_are_trained_between_and_kept() -> None:
 
 def test_wrong_shares_are_named() -> None:
     with pytest.raises(ValueError, match=r"config.method.share: found 1.5, expected 0 to 1"):
-        mean_teacher.MeanTeacher(share=1.5).stages(make_task(), make_config(None))
+        limits.check(mean_teacher.MeanTeacher(share=1.5), "config.method")
 
 
 def test_the_released_rate_falls_twice() -> None:

@@ -15,7 +15,7 @@ def test_images_of_which_none_can_be_decoded_are_found_out_before_training(tmp_p
     photos.mkdir()
     for name in ("a.jpg", "b.jpg"):
         (photos / name).write_bytes(b"no picture")
-    config = dataclasses.replace(pairs.quick(pairs.bodies()), method=regda.RegDA())
+    config = dataclasses.replace(pairs.bodies().quick().config, method=regda.RegDA())
     config.data = dataclasses.replace(
         config.data,
         source="bodies:studio?train=4&validation=0&test=4",
