@@ -13,7 +13,7 @@ from jaxpose.losses import heatmap
 from jaxpose.models.functional import Network
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import WHOLE, Features, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 Loss = Callable[[Trees, Features, Features, jax.Array], tuple[jax.Array, Metrics]]
 
@@ -46,9 +46,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
     descend = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
-        assert previous is not None
-        kept = {name: name for name in WHOLE}
-        return detector.continued(key, previous, networks, dict.fromkeys(names, descend.rule), kept=kept)
+        rules = dict.fromkeys(names, descend.rule)
+        return next_state(key, previous, networks, rules, fresh=tuple(alignment.networks))
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)

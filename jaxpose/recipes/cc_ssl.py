@@ -19,7 +19,7 @@ from jaxpose.losses import heatmap
 from jaxpose.ops import heatmaps
 from jaxpose.recipes import consensus, detector, inputs, pseudo_labels, supervised, temporal, views
 from jaxpose.recipes.detector import WHOLE
-from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update, reads
+from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update, next_state, reads
 
 MEMORY = ("image", "index")
 
@@ -141,7 +141,6 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
         assert previous is not None
         if number:
             return again(previous)
-        kept = {name: name for name in WHOLE}
         joints = len(task.skeleton)
         # A record that is never written, because its image is broken, has no confidence.
         memory = {
@@ -150,7 +149,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
             "threshold": jnp.zeros((), jnp.float32),
             "before": jnp.zeros((), jnp.int32),
         }
-        return detector.continued(key, previous, networks, dict.fromkeys(WHOLE, rule), kept=kept, extra=memory)
+        return next_state(key, previous, networks, dict.fromkeys(WHOLE, rule), extra=memory)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         fields = batch[settings.word]

@@ -14,7 +14,7 @@ from jaxpose.models import functional, layers, torch_import
 from jaxpose.ops import augment, normalization
 from jaxpose.ops.platform import platform
 from jaxpose.recipes import inputs, optimizers, views
-from jaxpose.recipes.stage import Evaluation, State, Task, initial_state
+from jaxpose.recipes.stage import Evaluation, State, Task
 
 Trees = dict[str, Any]
 
@@ -164,32 +164,6 @@ def build(task: Task, config: Config, *, heads: Mapping[str, str]) -> Detector:
         else:
             networks[name] = functional.regressor(model.head_width, joints, dtype)
     return Detector(networks=networks, target_statistics=model.target_statistics)
-
-
-def continued(
-    key: jax.Array,
-    previous: State,
-    networks: Detector,
-    rules: Mapping[str, optax.GradientTransformation],
-    *,
-    kept: Mapping[str, str],
-    extra: dict[str, Any] | None = None,
-) -> State:
-    """The state of a stage that goes on from the one before.
-
-    Args:
-      key: of the networks that start anew.
-      previous: final state of the stage before.
-      networks: the stage's networks.
-      rules: the optimizer of each network that is trained or started; all of them begin anew.
-      kept: network -> the network of `previous` that it goes on from; the others of `rules` are fresh.
-      extra: of the new state.
-    """
-    params, stats = networks.init(key, tuple(name for name in rules if name not in kept))
-    params |= {name: previous.params[before] for name, before in kept.items()}
-    stats |= {name: previous.stats[before] for name, before in kept.items()}
-    optimizers = {name: rule.init(params[name]) for name, rule in rules.items()}
-    return initial_state(params=params, stats=stats, optimizers=optimizers, extra=extra or {})
 
 
 def moved_in_turn(before: Any, first: Any, second: Any) -> Any:

@@ -13,7 +13,7 @@ from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, limited
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 HEADS = ("head", "head2")
 NETWORKS = (*TRUNK, *HEADS)
@@ -51,9 +51,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         start, key = jax.random.split(key)
-        heads = {"head": "head"} if config.model.head == "regressor" else {}
-        kept = {name: name for name in TRUNK} | heads
-        state = detector.continued(start, previous, networks, dict.fromkeys(NETWORKS, descend.rule), kept=kept)
+        fresh = ("head2",) if config.model.head == "regressor" else ("head", "head2")
+        state = next_state(start, previous, networks, dict.fromkeys(NETWORKS, descend.rule), fresh=fresh)
         return dataclasses.replace(state, params=state.params | {"head2": _second(key, state)})
 
     def _second(key: jax.Array, state: State) -> Trees:

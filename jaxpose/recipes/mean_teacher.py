@@ -17,7 +17,7 @@ from jaxpose.ops import augment
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, teaching, views
 from jaxpose.recipes.detector import WHOLE
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 # (peak learning rate, steps, settings) -> learning rate
 MakeSchedule = Callable[[float, int, optimizers.Optim], optimizers.Schedule]
@@ -82,7 +82,7 @@ class MeanTeacher:
         last = adapt(task, config, networks, self)
         if self.style_network is None:
             return first, last
-        return first, beside(style.train(task, config, self.style_network)), last
+        return first, style.train(task, config, self.style_network), last
 
 
 def released_settings(*, rotation: float = 60.0) -> MeanTeacher:
@@ -138,30 +138,16 @@ def released_schedule(high: float, steps: int, settings: optimizers.Optim) -> op
     return optimizers.step_schedule(high, steps, dataclasses.replace(settings, warmup=0.0, drops=(4 / 30, 19 / 30)))
 
 
-def beside(stage: Stage) -> Stage:
-    """The stage with the networks of the one before it kept as they are."""
-
-    def init(key: jax.Array, previous: State | None) -> State:
-        assert previous is not None
-        state = stage.init(key, None)
-        return dataclasses.replace(state, params=previous.params | state.params, stats=previous.stats | state.stats)
-
-    return dataclasses.replace(stage, init=init)
-
-
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MeanTeacher) -> Stage:
     """Trains the student on labels and pseudo-labels; the teacher follows."""
     descend = detector.adaptation(config, settings.schedule)
     side = max(1, round(settings.cover_side * task.image_size))
 
     def init(key: jax.Array, previous: State | None) -> State:
-        assert previous is not None
-        kept = {name: name for name in WHOLE}
-        state = detector.continued(key, previous, networks, dict.fromkeys(WHOLE, descend.rule), kept=kept)
+        state = next_state(key, previous, networks, dict.fromkeys(WHOLE, descend.rule))
+        teacher = {"params": {name: state.params[name] for name in WHOLE}, "stats": state.stats}
         # Copied because a step is given the state's memory and cannot be given the same memory twice.
-        copies = jax.tree.map(jnp.copy, {"params": state.params, "stats": state.stats})
-        params = style.carried(previous) | state.params
-        return dataclasses.replace(state, params=params, extra={"teacher": copies})
+        return dataclasses.replace(state, extra={"teacher": jax.tree.map(jnp.copy, teacher)})
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, seen_key, shown_key, style_key, back_key, cover_key, cut_key = jax.random.split(key, 7)

@@ -16,9 +16,9 @@ from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.ops import gradients, heatmaps
 from jaxpose.recipes import detector, inputs, supervised
-from jaxpose.recipes.detector import TRUNK, WHOLE, Trees
+from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.inputs import Labelled
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, reads
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 Objective = Callable[[Array, Array], Array]  # (L_T, L_F) -> what is minimised
 Order = Callable[["Adaptation", State, Labelled, Labelled], tuple[State, Metrics]]  # by source and target
@@ -135,10 +135,10 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
     descend = detector.adaptation(config)
 
     def init(key: Array, previous: State | None) -> State:
-        assert previous is not None
-        heads = {"head": "head", "head_adv": "head"} if config.model.head == "regressor" else {}
-        kept = {name: name for name in TRUNK} | heads
-        return detector.continued(key, previous, networks, dict.fromkeys(networks.networks, descend.rule), kept=kept)
+        rules = dict.fromkeys(networks.networks, descend.rule)
+        if config.model.head == "regressor":
+            return next_state(key, previous, networks, rules, renamed={"head_adv": "head"})
+        return next_state(key, previous, networks, rules, fresh=("head", "head_adv"))
 
     def step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)

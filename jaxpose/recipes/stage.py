@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxpose.data.host.windows import Window
 from jaxpose.data.joints.skeletons import Skeleton
@@ -163,6 +164,48 @@ class Stage:
         """The update of a stage that has only one."""
         (update,) = self.updates
         return update.step
+
+
+class Networks(Protocol):
+    """What makes networks by name."""
+
+    def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[dict[str, Tree], dict[str, Tree]]:
+        """Fresh parameters and statistics."""
+        ...
+
+
+def next_state(
+    key: jax.Array,
+    previous: State | None,
+    networks: Networks,
+    rules: Mapping[str, optax.GradientTransformation],
+    *,
+    fresh: tuple[str, ...] = (),
+    renamed: Mapping[str, str] | None = None,
+    dropped: tuple[str, ...] = (),
+    extra: dict[str, Any] | None = None,
+) -> State:
+    """The state of a stage that goes on from the one before: every network is carried, every optimizer begins anew.
+
+    Args:
+      key: of the networks that start anew.
+      previous: final state of the stage before; None for the first.
+      networks: makes them.
+      rules: the optimizer of each network that is trained; the others stay as they are.
+      fresh: networks that start anew.
+      renamed: networks that go on from another one of `previous`.
+      dropped: networks of `previous` that nobody needs any more.
+      extra: of the new state.
+    """
+    made = networks.init(key, fresh)
+    parts = []
+    for kind, new in zip(("params", "stats"), made, strict=True):
+        before = {} if previous is None else getattr(previous, kind)
+        kept = {name: tree for name, tree in before.items() if name not in dropped}
+        parts.append(kept | {name: before[old] for name, old in (renamed or {}).items()} | new)
+    params, stats = parts
+    optimizers = {name: rule.init(params[name]) for name, rule in rules.items()}
+    return initial_state(params=params, stats=stats, optimizers=optimizers, extra=extra or {})
 
 
 def initial_state(**parts: dict[str, Tree]) -> State:

@@ -58,7 +58,7 @@ class Style:
 
 
 def train(task: Task, config: Config, settings: Style) -> Stage:
-    """The stage `style`; recipes put it before their own and keep its networks by `carried`."""
+    """The stage `style`; recipes put it before their own."""
     rule = optimizers.transformation("adam", config.optim)
     dtype = detector.compute_dtype(config.dtype)
     networks = _networks(64 if settings.vgg else settings.width, dtype)
@@ -66,7 +66,9 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
     def init(key: jax.Array, previous: State | None) -> State:
         keys = dict(zip(NETWORKS, jax.random.split(key), strict=True))
         params = {name: networks[name].init(k)[0] for name, k in keys.items()}
-        return initial_state(params=params, stats={}, optimizers={DECODER: rule.init(params[DECODER])})
+        before = (previous.params, previous.stats) if previous is not None else ({}, {})
+        optimizers = {DECODER: rule.init(params[DECODER])}
+        return initial_state(params=before[0] | params, stats=before[1], optimizers=optimizers)
 
     def load(state: State) -> State:
         assert settings.vgg is not None
@@ -119,11 +121,6 @@ def style_loss(found: tuple[jax.Array, ...], wanted: tuple[jax.Array, ...]) -> j
     moments = [(style.channel_moments(f), style.channel_moments(w)) for f, w in zip(found, wanted, strict=True)]
     errors = [jnp.mean(jnp.square(f - w)) for pair in moments for f, w in zip(*pair, strict=True)]
     return jnp.sum(jnp.stack(errors))
-
-
-def carried(previous: State | None) -> Trees:
-    """Parameters of the style networks that the stage before holds; empty where it has none."""
-    return {name: previous.params[name] for name in NETWORKS if name in previous.params} if previous else {}
 
 
 def stylised(

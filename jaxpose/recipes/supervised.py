@@ -10,7 +10,7 @@ from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.recipes import detector, inputs, optimizers, views
 from jaxpose.recipes.detector import WHOLE
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
+from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label maps, predicted maps) -> (B, K)
 Mean = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K) -> scalar
@@ -70,8 +70,7 @@ def pretrain(
     rates = detector.learning_rates(optimizers.step_schedule(high, steps, settings), settings.pretrain_trunk_scale)
 
     def init(key: jax.Array, previous: State | None) -> State:
-        params, stats = networks.init(key, WHOLE)
-        return initial_state(params=params, stats=stats, optimizers={name: rule.init(params[name]) for name in WHOLE})
+        return next_state(key, previous, networks, dict.fromkeys(WHOLE, rule), fresh=WHOLE)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         labels = inputs.labelled(key, batch[domain], task, coding.draw)

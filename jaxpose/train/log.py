@@ -86,7 +86,8 @@ class LateMetrics:
         """Fetches what is left and writes the mean since the last time."""
         bad = self.fetch()
         if bad is None and self._window:
-            mean = {name: statistics.fmean(values[name] for values in self._window) for name in self._window[0]}
+            names = dict.fromkeys(name for values in self._window for name in values)  # updates in turn have their own
+            mean = {name: statistics.fmean(v[name] for v in self._window if name in v) for name in names}
             self._log.write(self._stage, self._step, self._before + self._step, mean)
             self._window.clear()
         return bad
