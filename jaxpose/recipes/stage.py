@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,6 @@ class Stage:
       updates: one, or several that are applied in turn.
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
       evaluations: none if the stage has nothing to measure.
-      pictures: (state, key) -> images uint8 (N, H, W, 3) by name, of the final state, for the report.
       descend: (state, gradients by network) -> state, one more update within a step by the stage's own optimizers and
         schedule, for what is added to a recipe; None if it has no such.
       order: in which training elements come, by name: stages of the same order read parts of the same one. None: the
@@ -149,7 +148,6 @@ class Stage:
     updates: tuple[Update, ...]
     load: Callable[[State], State] | None = None
     evaluations: tuple[Evaluation, ...] = ()
-    pictures: Callable[[State, jax.Array], Mapping[str, jax.Array]] | None = None
     descend: Callable[[State, dict[str, Tree]], State] | None = None
     order: str | None = None
     first_batch: int = 0
@@ -166,6 +164,7 @@ class Stage:
         return update.step
 
 
+@runtime_checkable
 class Networks(Protocol):
     """What makes networks by name."""
 

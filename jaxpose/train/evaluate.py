@@ -32,7 +32,8 @@ class Scores:
       rows: `{metric, group, value, count}`: report groups, then single joints as `joint:NAME` and, of PCK, single
         clips as `clip:NAME`; `error_px` is in pixels of the stored image.
       floor: the same rows for the mean pose, which every image is given as its prediction.
-      points: predictions by name: `points` (N, K, 2) in crop pixels, `points3d` (N, K, 3).
+      points: predictions by name: `points` (N, K, 2) in crop pixels, `points3d` (N, K, 3); of windows
+        `points_of_windows` (N, T, K, 2) and `points3d_of_windows`.
       broken: names of records whose images cannot be decoded.
     """
 
@@ -105,6 +106,8 @@ class Evaluator:
         on_host = [meshes.to_host(part) for part in parts]
         count = len(crops) * (1 if self.evaluation.window is None else self.evaluation.window.frames)
         points, per_row = jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *on_host)
+        if self.evaluation.window is not None:
+            points = {f"{name}_of_windows": x.reshape(len(crops), -1, *x.shape[1:]) for name, x in points.items()}
         names = (sequences_of(crops.source) or ()) if clips and crops.windows is None else ()
         rows, floor = (
             [

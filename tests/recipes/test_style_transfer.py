@@ -1,6 +1,5 @@
 """Style transfer: what the stage learns and leaves alone, and when and how images are styled."""
 
-import dataclasses
 import functools
 import json
 import runpy
@@ -264,13 +263,15 @@ def test_no_gradient_goes_through_styled_images() -> None:
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(gradient))
 
 
-def test_style_networks_are_carried_from_stage_to_stage() -> None:
-    state = trained()[1]
-    more = dataclasses.replace(state, params={**state.params, "head": {}})
-    assert set(style.carried(more)) == {"style_encoder", "style_decoder"}
-    assert style.carried(more)["style_decoder"] is state.params["style_decoder"]
-    assert style.carried(None) == {}
-    assert style.carried(initial_state(params={"head": {}}, stats={}, optimizers={})) == {}
+def test_networks_of_the_stage_before_stay() -> None:
+    task, config = make_task(), make_config(None)
+    config.steps["style"] = 1
+    stage = style.train(task, config, style.Style(width=4))
+    before = initial_state(params={"head": {"a": jnp.ones(2)}}, stats={"head": {}}, optimizers={})
+    state = stage.init(jax.random.key(0), before)
+    assert set(state.params) == {"style_encoder", "style_decoder", "head"}
+    np.testing.assert_array_equal(state.params["head"]["a"], 1)
+    assert set(state.optimizers) == {"style_decoder"}
 
 
 def test_config_file() -> None:

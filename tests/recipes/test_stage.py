@@ -1,0 +1,204 @@
+"""The contracts, by recipes of a few lines: windows, updates in turn, 3D predictions, what is carried."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import make_networks
+
+from jaxpose.config import Config, Data, Model
+from jaxpose.data.host.windows import consecutive, pairs
+from jaxpose.metrics import MPJPE, PCK
+from jaxpose.metrics.metric import Predictions
+from jaxpose.recipes.stage import (
+    Batch,
+    Evaluation,
+    Metrics,
+    Read,
+    Stage,
+    State,
+    Step,
+    Task,
+    Update,
+    initial_state,
+    next_state,
+    reads,
+)
+from jaxpose.train import session
+
+POSES = {"poses": Read(domain="source", fields=("keypoints3d", "intrinsics", "index"), rows=2, window=consecutive(3))}
+SEEN = []  # shapes of what `Toy` was given to predict from
+PAIRS = {"pairs": Read(domain="target", fields=("image",), window=pairs(2, 4))}
+
+
+def noting(update: str, word: str, field: str) -> Step:
+    """Counts the updates of a kind, and keeps the mean of a field of what they read."""
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        value = jnp.mean(batch[word][field].astype(jnp.float32))
+        own = {"count": state.params[update]["count"] + 1, "sum": state.params[update]["sum"] + value}
+        return dataclasses.replace(state, params=state.params | {update: own}), {f"loss/{update}": value}
+
+    return step
+
+
+@dataclasses.dataclass(kw_only=True)
+class Toy:
+    """Two updates in turn, one on windows of 3D poses and one on pairs of frames; then a stage on single frames."""
+
+    name: str = "toy"
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        def init(key: jax.Array, previous: State | None) -> State:
+            zero = {"count": jnp.zeros((), jnp.int32), "sum": jnp.zeros(())}
+            kept = {} if previous is None else previous.params
+            return initial_state(params={"poses": zero, "pairs": zero} | kept, stats={}, optimizers={})
+
+        def lift(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
+            """What is known, with the pose twice as large and turned: nothing of it is an error of PA-MPJPE."""
+            SEEN.append({name: x.shape for name, x in fields.items()})
+            turn = jnp.asarray([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+            return Predictions(points=fields["keypoints"], points3d=2 * fields["keypoints3d"] @ turn + 1)
+
+        three = tuple(MPJPE(align=align) for align in ("root", "similarity"))
+        first = Stage(
+            name="first",
+            steps=config.steps["first"],
+            init=init,
+            updates=(
+                Update(reads=POSES, step=noting("poses", "poses", "keypoints3d")),
+                Update(reads=PAIRS, step=noting("pairs", "pairs", "image")),
+            ),
+        )
+        second = Stage(
+            name="second",
+            steps=config.steps["second"],
+            init=init,
+            updates=(Update(reads=reads(source=("keypoints",)), step=noting("poses", "source", "keypoints")),),
+            evaluations=(
+                Evaluation(
+                    predict=lift,
+                    domains=("target",),
+                    fields=("keypoints", "keypoints3d"),
+                    window=consecutive(3),
+                    metrics=(*three, PCK(size=32, thresholds=(0.1,))),
+                ),
+            ),
+        )
+        return first, second
+
+
+def make_config(method: Toy) -> Config:
+    return Config(
+        method=method,
+        steps={"first": 5, "second": 2},
+        eval_every=2,
+        checkpoint_every=2,
+        log_every=2,
+        data=Data(
+            source="bodies:studio?train=24&validation=8&test=8",
+            target="bodies:street?train=24&validation=0&test=16",
+            image_size=32,
+            batch_size=4,
+            eval_batch_size=4,
+        ),
+        model=Model(depth=18, width=4, head_width=4),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    workdir = tmp_path_factory.mktemp("toy")
+    return workdir, session.train(make_config(Toy()), workdir, show=False)
+
+
+def test_updates_in_turn_read_their_own_windows(trained: tuple[Path, dict]) -> None:
+    workdir, _ = trained
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    first = [line for line in lines if line["stage"] == "first"]
+    assert [(line["step"], "loss/poses" in line, "loss/pairs" in line) for line in first] == [
+        (2, True, True),
+        (4, True, True),
+        (5, True, False),
+    ]
+    assert all(2.0 < line["loss/pairs"] < 255 for line in first if "loss/pairs" in line)
+
+
+def test_frames_of_windows_are_evaluated_in_3d_and_2d(trained: tuple[Path, dict]) -> None:
+    workdir, results = trained
+    assert {(row["stage"], row["domain"], row["split"]) for row in results["evaluations"]} == {
+        ("second", "target", "test")
+    }
+    rows = {(row["metric"], row["group"]): row for row in results["evaluations"]}
+    windows = 2 * (8 - 2)  # of three frames in two clips of eight
+    joints = len(results["joints"])
+    assert rows["pa_mpjpe", "all"]["count"] == windows * 3 * joints
+    assert rows["pa_mpjpe", "all"]["value"] < 0.1
+    assert rows["mpjpe", "all"]["value"] > 100
+    assert rows["pck@0.1", "all"]["value"] == 1.0
+    assert all(shapes["keypoints3d"] == (4, 3, joints, 3) for shapes in SEEN)
+    assert all("image" not in shapes for shapes in SEEN)  # no pixel was asked for
+    assert np.load(workdir / "predictions" / "second_target_test_points3d_of_windows.npy").shape == (
+        windows,
+        3,
+        joints,
+        3,
+    )
+
+
+def test_a_stopped_run_goes_on_in_the_middle_of_a_turn(trained: tuple[Path, dict], tmp_path: Path) -> None:
+    _, results = trained
+    config = make_config(Toy())
+    config.checkpoint_every = 3
+    workdir = tmp_path / "run"
+    session.train(config, workdir, show=False)
+    for later in (5, 7):
+        for path in sorted((workdir / "checkpoints" / str(later)).rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (workdir / "checkpoints" / str(later)).rmdir()
+    for name in ("results.json", "report.html"):
+        (workdir / name).unlink()
+    again = session.train(config, workdir, show=False)
+    assert again["fingerprint"] == results["fingerprint"]
+
+
+def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
+    class Wrong(Toy):
+        def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+            first, second = super().stages(task, config)
+            (update,) = second.updates
+            labelled = dataclasses.replace(update, reads={"more": Read(domain="labelled", fields=("image",))})
+            return first, dataclasses.replace(second, updates=(labelled,))
+
+    with pytest.raises(ValueError, match=r"config.data.labelled: found none, expected SCHEME:PATH, as the stage"):
+        session.train(make_config(Wrong()), tmp_path / "run", show=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_networks_are_carried_unless_they_are_named() -> None:
+    networks = make_networks()
+    names = ("backbone", "upsampling", "head")
+    rule = optax.sgd(0.1)
+    first = next_state(jax.random.key(0), None, networks, dict.fromkeys(names, rule), fresh=names)
+    moved = dataclasses.replace(first, step=jnp.int32(7), params=jax.tree.map(lambda x: x + 1, first.params))
+    after = next_state(
+        jax.random.key(1),
+        moved,
+        networks,
+        {"head": rule},
+        fresh=("head",),
+        renamed={"head_adv": "head"},
+        dropped=("upsampling",),
+    )
+    assert int(after.step) == 0
+    assert set(after.params) == set(after.stats) == {"backbone", "head", "head_adv"}
+    jax.tree.map(np.testing.assert_array_equal, after.params["backbone"], moved.params["backbone"])
+    jax.tree.map(np.testing.assert_array_equal, after.params["head_adv"], moved.params["head"])
+    assert not np.array_equal(after.params["head"]["conv2"]["kernel"], moved.params["head"]["conv2"]["kernel"])
+    assert set(after.optimizers) == {"head"}
