@@ -1,11 +1,12 @@
 """The other modes of the command line, on people's own files."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
-from commands import TINY, fails, results, run
+from commands import ROOT, TINY, fails, history, results, run
 
 SMALL = [flag for flag in TINY if "data.source" not in flag and "data.target" not in flag]
 
@@ -67,6 +68,19 @@ def test_what_readers_leave_out_and_match_by_spelling_is_said_everywhere(tmp_pat
     for text in (printed, report, shown, page, shown_alone, (tmp_path / "alone" / "browse.html").read_text()):
         assert left_out in text
         assert alone in text
+
+
+def test_the_documented_recipe_trains(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 65
+    (tmp_path / "entropy.py").write_text(code)
+    run(tmp_path / "run", *TINY, config=f"{tmp_path / 'entropy.py'}:quick")
+    found = results(tmp_path / "run")
+    assert found["recipe"] == "entropy"
+    assert {row["stage"] for row in found["evaluations"]} == {"pretrain", "adapt"}
+    entropy = [line["loss/entropy"] for line in history(tmp_path / "run") if "loss/entropy" in line]
+    assert len(entropy) == 4
+    assert all(0 < value <= np.log(16**2) for value in entropy)
 
 
 def test_own_data_has_to_be_given(tmp_path: Path) -> None:
