@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
+
 from jaxpose.data import schemes
 from jaxpose.data.generators import sprites
 from jaxpose.data.host.cache import Cache, files_of
@@ -47,7 +49,7 @@ class Pair:
     Attributes:
       skeleton: the shared joints, with the source's names.
       match: how the joints were matched.
-      domains: `source` and `target`.
+      domains: `source`, `target` and, where they are given, others.
       area: first and last crop pixel, on both axes, where keypoints can lie, if that is known.
       pixels_per_unit: crop pixels per unit of the data's own labels.
     """
@@ -63,6 +65,7 @@ def open_pair(
     *,
     source: str,
     target: str,
+    labelled: str | None = None,
     root: str,
     image_size: int,
     margin: float,
@@ -74,6 +77,7 @@ def open_pair(
 
     Args:
       source, target: see `schemes`.
+      labelled: as the target, with labels, which are joined by its joints' names; None for none.
       root: where relative paths start.
       image_size, margin: of the crops.
       memory: MiB of crops kept in memory per split.
@@ -83,20 +87,26 @@ def open_pair(
     Raises:
       ValueError: naming what is missing: a scheme, a path, a labelled image, a shared joint.
     """
-    opened = {}
-    for name, spec in (("source", source), ("target", target)):
-        known = opened["source"].splits["train"].skeleton if opened else None
+    specs = {"source": source, "target": target} | ({} if labelled is None else {"labelled": labelled})
+    opened: dict[str, schemes.Opened] = {}
+    for name, spec in specs.items():
+        known = next(reversed(opened.values())).splits["train"].skeleton if opened else None
         try:
             opened[name] = schemes.open_data(spec, root=root, image_size=image_size, seed=seed, skeleton=known)
         except ValueError as error:
             raise ValueError(f"data.{name}={error}") from error
+        if name != "target" and not opened[name].splits["train"].labelled:
+            raise ValueError(f"data.{name}={spec}: found no labels in the training split, expected a labelled {name}")
     first, second = (opened[name].splits["train"] for name in ("source", "target"))
-    if not first.labelled:
-        raise ValueError(f"data.source={source}: found no labels in the training split, expected a labelled source")
     aliases = {**{theirs: ours for ours, theirs in opened["target"].aliases.items()}, **opened["source"].aliases}
     match = matching.match(first.skeleton, second.skeleton, aliases)
     joints = {"source": match.source_indices, "target": match.target_indices}
-    specs = {"source": source, "target": target}
+    if labelled is not None:
+        wanted = [second.skeleton.joints[i] for i in match.target_indices]
+        there = opened["labelled"].splits["train"].skeleton.joints
+        if missing := set(wanted) - set(there):
+            raise ValueError(f"data.labelled={labelled}: found no joint {min(missing)}, expected those of the target")
+        joints["labelled"] = np.array([there.index(joint) for joint in wanted])
     domains = {
         name: Domain(
             spec=specs[name],

@@ -209,6 +209,7 @@ def open_data(config: Config) -> Pair:
     return open_pair(
         source=data.source,
         target=data.target,
+        labelled=data.labelled,
         root=data.root,
         image_size=data.image_size,
         margin=data.margin,
@@ -246,7 +247,16 @@ def _program(config: Config, task: Task, mesh: meshes.AnyMesh) -> Program:
 
 
 def _check_reads(program: Program, pair: Pair) -> None:
-    """Every domain that is read is there; what trains on labels, or lets them mask a loss, trains on none without."""
+    """Every domain that is read is there; what trains on labels, or lets them mask a loss, trains on none without.
+
+    And every domain that is there besides source and target is read.
+    """
+    read_by_any = {read.domain for stage in program.stages for read in stage.reads.values()}
+    for name in pair.domains.keys() - read_by_any - {"source", "target"}:
+        raise ValueError(
+            f"config.data.{name}: found {pair.domains[name].spec}, expected none: no stage of "
+            f"{program.config.method.name} reads it"
+        )
     for stage in program.stages:
         for read in stage.reads.values():
             what = f"the stage {stage.name} of {program.config.method.name} reads"

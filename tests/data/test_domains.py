@@ -121,6 +121,19 @@ def test_a_source_without_labels_is_refused(tmp_path: Path) -> None:
         open_pair("deeplabcut:a", "deeplabcut:a", tmp_path)
 
 
+def test_labelled_images_of_the_target_are_joined_by_its_names(tmp_path: Path) -> None:
+    pair = open_pair("bodies:studio?train=2", "bodies:street?train=4", labelled="bodies:street?train=3&test=2")
+    assert list(pair.domains) == ["source", "target", "labelled"]
+    shown = [pair.domains[name].splits["train"] for name in ("target", "labelled")]
+    names = [[part.source.skeleton.joints[i] for i in part.joints] for part in shown]
+    assert names[0] == names[1]
+    write_project(tmp_path / "a", {"v": 2}, labels=False)
+    with pytest.raises(ValueError, match=r"data.labelled=deeplabcut:a: found no labels in the training split"):
+        open_pair("bodies:studio?train=2", "bodies:street?train=4", tmp_path, labelled="deeplabcut:a")
+    with pytest.raises(ValueError, match=r"data.labelled=hands:street.*: found no joint .*, expected those of the tar"):
+        open_pair("bodies:studio?train=2", "bodies:street?train=4", labelled="hands:street?train=2")
+
+
 def test_windows_are_of_one_clip_and_say_what_is_missing(tmp_path: Path) -> None:
     pair = open_pair("bodies:studio?train=2", "bodies:street?train=10")
     clips = pair.domains["target"].elements("train", ("image",), consecutive(2), word="clips")

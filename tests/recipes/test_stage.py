@@ -181,6 +181,38 @@ def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_domain_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+    config = make_config(Toy())
+    config.data.labelled = "bodies:street?train=4"
+    with pytest.raises(ValueError, match=r"config.data.labelled: found bodies.*, expected none: no stage of toy reads"):
+        session.train(config, tmp_path / "run", show=False)
+
+
+def test_three_domains_are_read_side_by_side(tmp_path: Path) -> None:
+    class Three(Toy):
+        def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+            first, stage = super().stages(task, config)
+            few = {"few": Read(domain="labelled", fields=("keypoints",), rows=2)}
+            own = reads(source=("keypoints",), target=("image",)) | few
+            seen = noting("poses", "few", "keypoints")
+
+            def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+                assert {word: set(fields) for word, fields in batch.items()} == {
+                    "source": {"keypoints", "position"},
+                    "target": {"image", "position"},
+                    "few": {"keypoints", "position"},
+                }
+                assert batch["few"]["keypoints"].shape[0] == 2
+                return seen(state, batch, key)
+
+            return first, dataclasses.replace(stage, evaluations=(), updates=(Update(reads=own, step=step),))
+
+    config = make_config(Three())
+    config.data.labelled, config.steps["first"] = "bodies:street?train=4", 1
+    results = session.train(config, tmp_path / "run", show=False)
+    assert results["evaluations"] == []
+
+
 def test_networks_are_carried_unless_they_are_named() -> None:
     networks = make_networks()
     names = ("backbone", "upsampling", "head")
