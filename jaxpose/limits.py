@@ -44,13 +44,15 @@ def check(settings: Any, name: str) -> None:
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         found, path = getattr(settings, field.name), f"{name}.{field.name}"
+        # Names of files need not be text, which pydantic's strings are.
+        value = found.encode(errors="backslashreplace").decode() if isinstance(found, str) else found
         kinds = [_plain(hints[field.name])]
         if field.metadata:
             kinds += [(Annotated[hints[field.name], *field.metadata["constraints"]], field.metadata["expected"])]
         for kind, expected in kinds:
             one: Any = types.GenericAlias(tuple, kind)  # a dataclass by itself would take no configuration
             try:
-                TypeAdapter(one, config=_STRICT).validate_python((found,))
+                TypeAdapter(one, config=_STRICT).validate_python((value,))
             except ValidationError as error:
                 expected = "a finite number" if error.errors()[0]["type"] == "finite_number" else expected
                 raise ValueError(f"{path}: found {found!r}, expected {expected}") from None

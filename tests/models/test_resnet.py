@@ -42,7 +42,11 @@ def _trained(depth):
         y, new_stats = network.apply(params, stats, images, train=True)
         return (y * cotangent).mean(), (y, new_stats)
 
-    gradients, (y, new_stats) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, images)
+    # Gradients of a few pixels through batch statistics are so steep that another rounding is one percent.
+    options = {"xla_backend_optimization_level": 3}
+    gradients, (y, new_stats) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), compiler_options=options)(
+        params, images
+    )
     return y, new_stats, *gradients
 
 

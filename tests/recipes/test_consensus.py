@@ -1,5 +1,7 @@
 """What several views, and neighbouring frames, say about where points are."""
 
+import functools
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -89,10 +91,16 @@ def test_a_frame_takes_labels_over_from_the_one_before_it() -> None:
         wrong = jnp.stack([maps[..., 0], 0.5 * jnp.roll(maps[..., 1], 8, axis=2), 0.95 * maps[..., 2]], axis=-1)
         return jnp.where((jnp.arange(2 * b) % 2 == 1)[:, None, None, None], wrong, maps)
 
-    args = jax.random.key(0), jnp.asarray(pairs), jnp.arange(b), task, consensus.RandomViews(count=0), forgetful
-    found, confidence = consensus.of_frames(*args, ratio=0.9)
+    still = consensus.RandomViews(count=0)
+
+    @functools.partial(jax.jit, static_argnames="ratio")
+    def of_frames(ratio: float) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.key(0)
+        return consensus.of_frames(key, jnp.asarray(pairs), jnp.arange(b), task, still, forgetful, ratio=ratio)
+
+    found, confidence = of_frames(ratio=0.9)
     np.testing.assert_allclose(found, points[:, 1], atol=0.6)
-    alone, weak = consensus.of_frames(*args, ratio=0.0)
+    alone, weak = of_frames(ratio=0.0)
     assert np.abs(np.asarray(alone)[:, 1, 0] - points[:, 1, 1, 0]).min() > 20
     np.testing.assert_allclose(np.asarray(alone)[:, [0, 2]], np.asarray(found)[:, [0, 2]])
     np.testing.assert_allclose(np.asarray(confidence)[:, [0, 2]], np.asarray(weak)[:, [0, 2]])
@@ -101,7 +109,7 @@ def test_a_frame_takes_labels_over_from_the_one_before_it() -> None:
         jnp.asarray(pairs[:, 0].repeat(2, axis=0)),
         jnp.arange(b).repeat(2),
         task,
-        consensus.RandomViews(count=0),
+        still,
         forgetful,
     )
     np.testing.assert_allclose(np.asarray(before)[::2], points[:, 0], atol=0.5)
@@ -123,11 +131,13 @@ def test_a_motion_too_long_to_be_believed_is_not_followed() -> None:
         bump = jnp.exp(-((grid[:, None] - at[0, 1]) ** 2 + (grid[None] - at[0, 0]) ** 2) / 2)
         return bump[None, :, :, None] * jnp.asarray([1.0, 0.5])[:, None, None, None] * jnp.ones((1, 1, 1, K))
 
+    @jax.jit
+    def of_frames(pair: jax.Array) -> jax.Array:
+        key, still = jax.random.key(0), consensus.RandomViews(count=0)
+        return consensus.of_frames(key, pair, jnp.arange(1), task, still, sure_first, ratio=0.9)[0]
+
     def found(shift: float) -> np.ndarray:
-        settings = consensus.RandomViews(count=0)
-        pair = jnp.asarray(second(shift))
-        points, _ = consensus.of_frames(jax.random.key(0), pair, jnp.arange(1), task, settings, sure_first, ratio=0.9)
-        return np.asarray(points)[0, :, 0]
+        return np.asarray(of_frames(jnp.asarray(second(shift))))[0, :, 0]
 
     here = (8 + 0.5) * 4 - 0.5
     np.testing.assert_allclose(found(3.0), here + 3.0, atol=0.2)
