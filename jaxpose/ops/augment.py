@@ -1,12 +1,13 @@
 """Augmentation on the device: one composed affine warp, colour, blur and noise, drawn anew for every image."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Interval, Predicate
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxpose.limits import AT_LEAST_0, SHARE, limited
 from jaxpose.ops import affine, warp
@@ -54,24 +55,36 @@ def normalize(images: Images) -> Images:
     return (images / 255.0 - _MEAN[None, None, None]) / _STD[None, None, None]
 
 
-def augment(
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What is done to the images of a batch: drawn once, applied to all frames and labels of a row.
+
+    Attributes:
+      matrix: from the given to the augmented images, (B, 2, 3).
+      mirrored: which exchange left and right, (B,).
+      colours: uniform numbers for colour, blur and noise, (B, 14), of which the first eight are for the matrix.
+      noise: keys, (B,).
+    """
+
+    matrix: Any  # Any: JAX also fills pytrees with shapes and placeholders
+    mirrored: Any
+    colours: Any
+    noise: Any
+
+
+def draw(
     key: Array,
-    images: UInt8[Array, "b h w 3"],
     positions: Int[Array, " b"],
+    size: int,
     settings: Augmentation,
     cuts: affine.Affine | None = None,
-) -> tuple[Images, Float[Array, "b 2 3"], Bool[Array, " b"]]:
-    """Augments a batch.
-
-    Every image draws from `fold_in(key, position)`, its place in the global batch, so that the result does not
+) -> Drawn:
+    """Draws for every row from `fold_in(key, position)`, its place in the global batch, so that the result does not
     depend on how the batch is spread over devices and processes.
 
     `cuts` are what `random_cuts` makes, for views that share them; without, every call cuts anew.
-
-    Returns:
-      normalised images; the affine maps from the given to the augmented images, (B, 2, 3); which were mirrored.
     """
-    size = images.shape[1]
     own = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(key, position)))(positions)
     draws = jax.vmap(lambda k: jax.random.uniform(k, (14,)))(own[:, 0])
     signed = 2 * draws - 1
@@ -90,16 +103,38 @@ def augment(
         cuts = _cuts(draws[:, 11:], size, settings.area)
     if cuts is not None:
         matrix = affine.compose(matrix, cuts)
+    return Drawn(matrix=matrix, mirrored=mirrored, colours=draws, noise=own[:, 1])
+
+
+def images_of(drawn: Drawn, images: UInt8[Array, "*b h w 3"], settings: Augmentation) -> Float[Array, "*b h w 3"]:
+    """The augmented, normalised images (B, H, W, 3), or frames (B, T, H, W, 3) of which each row's are alike."""
+    if images.ndim == 5:
+        flat = images.reshape(-1, *images.shape[2:])
+        row = np.repeat(np.arange(images.shape[0]), images.shape[1])
+        return images_of(jax.tree.map(lambda x: x[row], drawn), flat, settings).reshape(images.shape)
+    draws, signed = drawn.colours, 2 * drawn.colours - 1
     # The barriers here and below keep XLA from computing pixels, from the warp on, anew for every use.
-    pixels = jax.lax.optimization_barrier(warp.warp(images, matrix, similar=not settings.shear))
+    pixels = jax.lax.optimization_barrier(warp.warp(images, drawn.matrix, similar=not settings.shear))
     if settings.brightness or settings.contrast or settings.saturation:
         pixels = _colour(pixels, signed[:, 5:8], settings)
     if settings.blur:
         pixels = _blur(pixels, draws[:, 8] * settings.blur)
     if settings.noise:
-        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(own[:, 1])
+        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(drawn.noise)
         pixels += noise * (draws[:, 9] * settings.noise)[:, None, None, None]
-    return normalize(jnp.clip(pixels, 0.0, 255.0)), matrix, mirrored
+    return normalize(jnp.clip(pixels, 0.0, 255.0))
+
+
+def augment(
+    key: Array,
+    images: UInt8[Array, "*b h w 3"],
+    positions: Int[Array, " b"],
+    settings: Augmentation,
+    cuts: affine.Affine | None = None,
+) -> tuple[Float[Array, "*b h w 3"], Drawn]:
+    """Augmented, normalised images, see `images_of`, and what was drawn for them, see `draw`."""
+    drawn = draw(key, positions, images.shape[-2], settings, cuts)
+    return images_of(drawn, images, settings), drawn
 
 
 def random_cuts(key: Array, positions: Int[Array, " b"], size: int, area: float) -> affine.Affine | None:
@@ -110,15 +145,45 @@ def random_cuts(key: Array, positions: Int[Array, " b"], size: int, area: float)
     return _cuts(draws, size, area)
 
 
-def move_keypoints(
-    keypoints: Float[Array, "b k 2"],
-    matrix: Float[Array, "b 2 3"],
-    mirrored: Bool[Array, " b"],
-    flip_permutation: np.ndarray,
-) -> Float[Array, "b k 2"]:
+def keypoints_of(
+    drawn: Drawn, keypoints: Float[Array, "b *t k 2"], flip_permutation: np.ndarray
+) -> Float[Array, "b *t k 2"]:
     """The keypoints of augmented images, with left and right exchanged in mirrored ones."""
-    moved = affine.apply(matrix, keypoints)
-    return jnp.where(mirrored[:, None, None], moved[:, flip_permutation], moved)
+    flat = keypoints.reshape(len(keypoints), -1, 2)
+    return _exchanged(drawn, affine.apply(drawn.matrix, flat).reshape(keypoints.shape), flip_permutation)
+
+
+def visible_of(drawn: Drawn, visible: UInt8[Array, "b *t k"], flip_permutation: np.ndarray) -> UInt8[Array, "b *t k"]:
+    """The visibility of the keypoints of augmented images."""
+    return _exchanged(drawn, visible[..., None], flip_permutation)[..., 0]
+
+
+def keypoints3d_of(
+    drawn: Drawn, points: Float[Array, "b *t k 3"], flip_permutation: np.ndarray
+) -> Float[Array, "b *t k 3"]:
+    """The 3D joints of augmented images, in the frame of the camera that `intrinsics_of` describes.
+
+    What is done to the image is done to the camera's intrinsics, and the joints stay; but in mirrored images they are
+    mirrored in x, as no camera sees a mirrored world, and left and right are exchanged.
+    """
+    mirrored = drawn.mirrored.reshape(-1, *(1 for _ in points.shape[1:]))
+    x_only = np.array([True, False, False]).reshape(*(1 for _ in points.shape[1:]), 3)
+    return _exchanged(drawn, jnp.where(mirrored & x_only, -points, points), flip_permutation)
+
+
+def intrinsics_of(drawn: Drawn, intrinsics: Float[Array, "b *t 3 3"]) -> Float[Array, "b *t 3 3"]:
+    """The intrinsics of augmented images: with `keypoints3d_of` they project onto `keypoints_of`."""
+    last = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0]), (len(drawn.matrix), 1, 3))
+    to_augmented = jnp.concatenate([drawn.matrix, last], axis=1)
+    mirror = jnp.where(drawn.mirrored[:, None], jnp.asarray([[-1.0, 1.0, 1.0]]), 1.0)
+    middle = tuple(range(1, intrinsics.ndim - 2))
+    product = jnp.matmul(jnp.expand_dims(to_augmented, middle), intrinsics, precision=jax.lax.Precision.HIGHEST)
+    return product * jnp.expand_dims(mirror[:, None], middle)
+
+
+def _exchanged(drawn: Drawn, values: Array, flip_permutation: np.ndarray) -> Array:
+    mirrored = drawn.mirrored.reshape(-1, *(1 for _ in values.shape[1:]))
+    return jnp.where(mirrored, values[..., flip_permutation, :], values)
 
 
 def _cuts(draws: Float[Array, "b 3"], size: int, area: float) -> affine.Affine:

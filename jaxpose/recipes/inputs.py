@@ -49,16 +49,16 @@ class Coding:
 
 
 def unlabelled(key: jax.Array, fields: Fields, task: Task) -> jax.Array:
-    """Augmented, normalised images."""
+    """Augmented, normalised images, or frames (B, T, S, S, 3) of which each row's are augmented alike."""
     return augment.augment(key, fields["image"], fields["position"], task.augmentation)[0]
 
 
 def labelled(key: jax.Array, fields: Fields, task: Task, label_maps: LabelMaps) -> Labelled:
     """Augmented, normalised images with their label maps."""
-    images, matrix, mirrored = augment.augment(key, fields["image"], fields["position"], task.augmentation)
+    images, drawn = augment.augment(key, fields["image"], fields["position"], task.augmentation)
     permutation = task.skeleton.flip_permutation
-    keypoints = augment.move_keypoints(fields["keypoints"], matrix, mirrored, permutation)
-    visible = jnp.where(mirrored[:, None], fields["visible"][:, permutation], fields["visible"])
+    keypoints = augment.keypoints_of(drawn, fields["keypoints"], permutation)
+    visible = augment.visible_of(drawn, fields["visible"], permutation)
     maps, mask = label_maps(keypoints, visible, task)
     return Labelled(images=images, maps=maps, mask=mask)
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
 
 from jaxpose.config import Config
 from jaxpose.data.host.windows import consecutive
 from jaxpose.limits import AT_LEAST_0, limited
 from jaxpose.losses import heatmap
-from jaxpose.ops import augment
 from jaxpose.recipes import detector, inputs, views
 from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update
@@ -61,7 +59,7 @@ def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         own, clip_key = jax.random.split(key)
         fields = batch[CLIPS]
-        images = same_view(clip_key, fields["image"], fields["position"], task.augmentation)
+        images = inputs.unlabelled(clip_key, fields, task)  # what stands still in a clip stays still
         state, metrics = stage.step(state, batch, own)
 
         def objective(params: Trees) -> jax.Array:
@@ -75,13 +73,3 @@ def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: 
 
     clips = {CLIPS: Read(domain="target", fields=inputs.UNLABELLED, window=consecutive(2))}
     return dataclasses.replace(stage, updates=(Update(reads=clips | stage.reads, step=step),))
-
-
-def same_view(
-    key: Array, clips: UInt8[Array, "b t h w 3"], positions: Int[Array, " b"], settings: augment.Augmentation
-) -> Float[Array, "b t h w 3"]:
-    """Augmented, normalised clips; all frames of a clip are augmented alike, so that what stands still stays still."""
-    images, _, _ = augment.augment(
-        key, clips.reshape(-1, *clips.shape[2:]), jnp.repeat(positions, clips.shape[1]), settings
-    )
-    return images.reshape(clips.shape)

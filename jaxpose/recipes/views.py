@@ -37,10 +37,11 @@ class View:
 
 def view(key: jax.Array, fields: Fields, settings: augment.Augmentation, cuts: affine.Affine | None = None) -> View:
     """A view of a domain's images, made from the crops by one warp."""
-    images, matrix, mirrored = augment.augment(key, fields["image"], fields["position"], settings, cuts)
+    images, drawn = augment.augment(key, fields["image"], fields["position"], settings, cuts)
+    matrix = drawn.matrix
     if cuts is not None:
         matrix = affine.compose(matrix, affine.invert(cuts))
-    return View(images=images, matrix=matrix, mirrored=mirrored)
+    return View(images=images, matrix=matrix, mirrored=drawn.mirrored)
 
 
 def carried(points: Points, values: Values, seen: View, shown: View, task: Task) -> tuple[Points, Values, Mask]:

@@ -28,20 +28,20 @@ def test_normalize_is_imagenets() -> None:
 def test_keypoints_follow_the_pixels() -> None:
     points = np.random.default_rng(0).uniform(16, 32, (16, 2)).astype(np.float32)
     settings = Augmentation(rotation=60.0, scale=(0.7, 1.3), translation=0.1, mirror=0.5, **STILL)
-    images, matrix, mirrored = augment.augment(jax.random.key(0), blob_images(points), jnp.arange(16), settings)
-    moved = augment.move_keypoints(jnp.asarray(points)[:, None], matrix, mirrored, np.array([0]))
+    images, drawn = augment.augment(jax.random.key(0), blob_images(points), jnp.arange(16), settings)
+    moved = augment.keypoints_of(drawn, jnp.asarray(points)[:, None], np.array([0]))
     weights = denormalize(images)[..., 0]
     for i in range(16):
         found = [np.average(grid, weights=weights[i].clip(0.02) - 0.02) for grid in np.mgrid[:48, :48]][::-1]
         np.testing.assert_allclose(found, moved[i, 0], atol=0.35)
-    assert 0 < int(mirrored.sum()) < 16
+    assert 0 < int(drawn.mirrored.sum()) < 16
 
 
 def test_keypoints_follow_the_pixels_of_cut_and_sheared_images() -> None:
     points = np.random.default_rng(1).uniform(16, 32, (16, 2)).astype(np.float32)
     settings = Augmentation(rotation=60.0, scale=(0.7, 1.0), translation=0.0, shear=30.0, area=0.6, mirror=0.5, **STILL)
-    images, matrix, mirrored = augment.augment(jax.random.key(0), blob_images(points), jnp.arange(16), settings)
-    moved = augment.move_keypoints(jnp.asarray(points)[:, None], matrix, mirrored, np.array([0]))
+    images, drawn = augment.augment(jax.random.key(0), blob_images(points), jnp.arange(16), settings)
+    moved = augment.keypoints_of(drawn, jnp.asarray(points)[:, None], np.array([0]))
     weights = denormalize(images)[..., 0]
     seen = np.all((np.asarray(moved)[:, 0] > 6) & (np.asarray(moved)[:, 0] < 41), axis=-1)
     assert seen.sum() > 10
@@ -52,8 +52,8 @@ def test_keypoints_follow_the_pixels_of_cut_and_sheared_images() -> None:
 
 def test_shears_lean_columns_within_their_limit() -> None:
     none = Augmentation(rotation=0.0, scale=(1.0, 1.0), translation=0.0, shear=30.0, **STILL)
-    _, matrix, _ = augment.augment(jax.random.key(0), blob_images(np.full((200, 2), 24.0)), jnp.arange(200), none)
-    matrix = np.asarray(matrix)
+    _, drawn = augment.augment(jax.random.key(0), blob_images(np.full((200, 2), 24.0)), jnp.arange(200), none)
+    matrix = np.asarray(drawn.matrix)
     np.testing.assert_allclose(matrix[:, :, 0], np.tile([1, 0], (200, 1)), atol=1e-6)
     np.testing.assert_allclose(matrix[:, 1], np.tile([0, 1, 0], (200, 1)), atol=1e-6)
     lean = np.rad2deg(np.arctan(matrix[:, 0, 1]))
@@ -82,16 +82,14 @@ def test_views_of_one_cut_show_the_same_square() -> None:
     shown = [augment.augment(jax.random.key(k), images, jnp.arange(4), still, cuts[:4])[0] for k in (0, 1)]
     np.testing.assert_array_equal(*shown)
     alone = [augment.augment(jax.random.key(k), images, jnp.arange(4), still) for k in (0, 1)]
-    assert float(jnp.abs(alone[0][1] - alone[1][1]).max()) > 0.1
+    assert float(jnp.abs(alone[0][1].matrix - alone[1][1].matrix).max()) > 0.1
 
 
 def test_mirroring_exchanges_left_and_right() -> None:
     keypoints = jnp.array([[[10.0, 5.0], [30.0, 6.0], [20.0, 7.0]]])
     settings = Augmentation(rotation=0.0, scale=(1.0, 1.0), translation=0.0, mirror=1.0, **STILL)
-    _, matrix, mirrored = augment.augment(
-        jax.random.key(0), jnp.zeros((1, 48, 48, 3), jnp.uint8), jnp.arange(1), settings
-    )
-    moved = augment.move_keypoints(keypoints, matrix, mirrored, np.array([1, 0, 2]))
+    _, drawn = augment.augment(jax.random.key(0), jnp.zeros((1, 48, 48, 3), jnp.uint8), jnp.arange(1), settings)
+    moved = augment.keypoints_of(drawn, keypoints, np.array([1, 0, 2]))
     np.testing.assert_allclose(moved[0], [[17.0, 6.0], [37.0, 5.0], [27.0, 7.0]], atol=1e-4)
 
 
@@ -123,3 +121,44 @@ def test_colour_and_blur_keep_the_mean_level_of_flat_images_within_their_range()
     assert levels.max() <= 120.1
     assert levels.std() > 5
     assert (found.std((1, 2)) < 0.1).all()
+
+
+def test_everything_of_a_row_follows_one_draw() -> None:
+    """Two frames with 3D joints: the moved camera projects them onto the moved keypoints, also in mirrored images."""
+    rng = np.random.default_rng(0)
+    rows, frames, size = 12, 2, 48
+    points = rng.uniform((-0.3, -0.3, 2), (0.3, 0.3, 3), (rows, frames, 3, 3)).astype(np.float32)
+    camera = np.tile(np.array([[60.0, 0, 23.5], [0, 62, 23.5], [0, 0, 1]], np.float32), (rows, frames, 1, 1))
+    projected = np.einsum("btij,btkj->btki", camera, points)
+    keypoints = projected[..., :2] / projected[..., 2:]
+    images = np.zeros((rows, frames, size, size, 3), np.uint8)
+    for row, frame in np.ndindex(rows, frames):
+        x, y = keypoints[row, frame, 0]
+        images[row, frame] = blob_images(np.array([[x, y]], np.float32))[0]
+    settings = augment.Augmentation(rotation=40.0, mirror=0.5, translation=0.1, **STILL)
+    swap = np.array([0, 2, 1])
+
+    @jax.jit
+    def moved(images: jax.Array) -> tuple[jax.Array, ...]:
+        pixels, drawn = augment.augment(jax.random.key(0), images, jnp.arange(rows), settings)
+        labels = (
+            augment.keypoints_of(drawn, jnp.asarray(keypoints), swap),
+            augment.keypoints3d_of(drawn, jnp.asarray(points), swap),
+            augment.intrinsics_of(drawn, jnp.asarray(camera)),
+        )
+        return pixels, drawn.mirrored, *labels
+
+    pixels, mirrored, found, found3d, cameras = (np.asarray(x) for x in moved(jnp.asarray(images)))
+    assert 0 < mirrored.sum() < rows
+    again = np.einsum("btij,btkj->btki", cameras, found3d)
+    np.testing.assert_allclose(again[..., :2] / again[..., 2:], found, atol=1e-3)
+    np.testing.assert_allclose(
+        found3d[..., 2], np.where(mirrored[:, None, None], points[:, :, swap, 2], points[..., 2])
+    )
+    handed = np.linalg.det(cameras)
+    assert (handed > 0).all()  # of mirrored images too, whose joints are mirrored
+    for row, frame in np.ndindex(rows, frames):
+        grey = denormalize(pixels[row, frame])[..., 0]
+        weight = np.clip(grey - grey.min(), 0, None) ** 2
+        place = [(weight * axis).sum() / weight.sum() for axis in np.mgrid[:size, :size][::-1]]
+        np.testing.assert_allclose(place, found[row, frame, 0], atol=0.7)

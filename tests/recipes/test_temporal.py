@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tiny import BATCH, SIZE, make_batch, make_config, make_networks, make_task
 
+from jaxpose.ops import augment
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes import detector, supervised, temporal
+from jaxpose.recipes import detector, inputs, supervised, temporal
 from jaxpose.recipes.adabn import AdaBN
 from jaxpose.recipes.cc_ssl import CCSSL
 from jaxpose.recipes.dann import DANN
@@ -46,7 +47,10 @@ def test_all_frames_of_a_clip_are_augmented_alike() -> None:
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
     clips = jnp.asarray(np.stack([frame, frame], axis=1))
-    see = jax.jit(lambda clips: temporal.same_view(jax.random.key(0), clips, jnp.arange(BATCH), Augmentation()))
+    task = make_task(augmentation=Augmentation())
+    see = jax.jit(
+        lambda clips: inputs.unlabelled(jax.random.key(0), {"image": clips, "position": jnp.arange(BATCH)}, task)
+    )
     seen = np.asarray(see(clips))
     assert seen.shape == (BATCH, 2, SIZE, SIZE, 3)
     np.testing.assert_array_equal(seen[:, 0], seen[:, 1])
@@ -85,7 +89,7 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
     after, metrics = jax.jit(stage.step)(state, batch, jax.random.key(7))
     assert set(metrics) == {"loss/own", "loss/temporal"}
 
-    frames = temporal.augment.normalize(jnp.asarray(clips.reshape(-1, SIZE, SIZE, 3), jnp.float32))
+    frames = augment.normalize(jnp.asarray(clips.reshape(-1, SIZE, SIZE, 3), jnp.float32))
 
     def objective(params: Any) -> jax.Array:
         features, s = networks.trunk(params, stats, frames, train=True)
