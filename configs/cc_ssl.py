@@ -6,7 +6,7 @@
 `quick`; `released`, the released settings: six rounds, squared error on heatmaps with sigma 1, pseudo-labels with
 weight 10, a constant learning rate of 2.5e-4 (with Adam; there: RMSprop); `temporal`, labels of sure frames are tracked
 into the next one, as the released code does, for targets whose records say which clip they belong to. On `bodies`, six
-minutes of two CPU cores and a PCK@0.05 of 55 ± 2; see `docs/results.md`.
+minutes of two CPU cores and a PCK@0.05 of 55 ± 3; see `docs/results.md`.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
     python -m jaxpose.main --config=configs/dd.py[:PAIR]
 
 The same as `configs/regda.py:dd`. Words: a pair; `quick`; `released`, with every other quirk of RegDA's released code.
-On `bodies`, five minutes of two CPU cores and a PCK@0.05 of 47 ± 7; see `docs/results.md`.
+On `bodies`, five minutes of two CPU cores and a PCK@0.05 of 50 ± 3; see `docs/results.md`.
 """
 
 import dataclasses

@@ -2,8 +2,8 @@
 
     python -m jaxpose.main --config=configs/mcd.py[:PAIR]
 
-Words: a pair and `quick`. On `bodies`, six minutes of two CPU cores and a PCK@0.05 of 23 ± 5, where source-only has
-28 ± 4; see `docs/results.md`.
+Words: a pair and `quick`. On `bodies`, six minutes of two CPU cores and a PCK@0.05 of 18 ± 6, where source-only has
+25 ± 10; see `docs/results.md`.
 """
 
 from jaxpose import pairs

@@ -6,7 +6,7 @@ Words: a pair; `quick`; `fourier`, style by low frequencies instead of colours; 
 trained first (give it weights with `--config.method.style_network.vgg=vgg19.pth`); `released`, the released settings:
 squared error on heatmaps, wide views, Adam at 1e-4, and on published pairs UniFrame's 40 + 30 epochs. UniFrame itself
 is `rhd_h3d,released,adain` with `--config.steps.style=500000 --config.method.style_network.learning_rate=1e-5`.
-On `bodies`, five minutes of two CPU cores and a PCK@0.05 of 57 ± 5; see `docs/results.md`.
+On `bodies`, five minutes of two CPU cores and a PCK@0.05 of 54 ± 2; see `docs/results.md`.
 """
 
 import dataclasses

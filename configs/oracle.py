@@ -5,7 +5,7 @@
 Give its work directory to an adaptation run with `--config.oracle=runs/oracle` and the report shows it beside. Words:
 a pair; `quick`; `l2`, the mean squared error on heatmaps instead of the spatial KL divergence; `released`, RegDA's
 oracle: that error and its released label maps, with Adam at 1e-3 for all networks. On `bodies`, three minutes of two
-CPU cores and a PCK@0.05 of 73 ± 2; see `docs/results.md`.
+CPU cores and a PCK@0.05 of 72 ± 4; see `docs/results.md`.
 """
 
 from jaxpose import methods, pairs

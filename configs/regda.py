@@ -8,7 +8,7 @@
 
 Words: a pair (bodies, hands, ultrasound, lspet, sprites_c2n, rhd_h3d, ...); `quick`; `released`, every quirk of the
 released code; `dd` and `min_max_false`, the ablations of the paper's Table 3. On `bodies`, five minutes of two CPU
-cores and a PCK@0.05 of 52 ± 4, see `docs/results.md`; the published numbers of a pair are in its docstring in
+cores and a PCK@0.05 of 52 ± 3, see `docs/results.md`; the published numbers of a pair are in its docstring in
 `jaxpose/pairs.py`.
 """
 

@@ -4,7 +4,7 @@
 
 Words: a pair; `quick`; `l2`, the mean squared error on heatmaps instead of the spatial KL divergence; `released`,
 RegDA's source-only: that error and its released label maps, with Adam at 1e-3 for all networks. On `bodies`, three
-minutes of two CPU cores and a PCK@0.05 of 28 ± 4; see `docs/results.md`.
+minutes of two CPU cores and a PCK@0.05 of 25 ± 10; see `docs/results.md`.
 """
 
 from jaxpose import methods, pairs
