@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxpose.config import Config, Data, Model
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.models import functional, layers
-from jaxpose.ops.augment import Augmentation
+from jaxpose.ops.augment import Augmentation, Drawn
 from jaxpose.recipes import detector
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Task
@@ -81,3 +81,8 @@ def make_networks(*, target_statistics: bool = False) -> detector.Detector:
         },
         target_statistics=target_statistics,
     )
+
+
+def drawn_as(images: jax.Array, matrix: jax.Array) -> tuple[jax.Array, Drawn]:
+    """What `augment.augment` returns for given views that are not mirrored."""
+    return images, Drawn(matrix=matrix, mirrored=jnp.zeros(len(matrix), bool), colours=None, noise=None)

@@ -159,9 +159,14 @@ class Stage:
 
     @property
     def step(self) -> Step:
-        """The update of a stage that has only one."""
-        (update,) = self.updates
-        return update.step
+        """The update of a stage that has only one.
+
+        Raises:
+          ValueError: if it has several.
+        """
+        if len(self.updates) != 1:
+            raise ValueError(f"the stage {self.name}: found {len(self.updates)} updates in turn, expected one")
+        return self.updates[0].step
 
 
 @runtime_checkable

@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxpose.config import Config
-from jaxpose.data.domains import Domain
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import evaluation_batches
 from jaxpose.data.records import BrokenImageError
@@ -57,6 +56,10 @@ class Scores:
 class Evaluator:
     """Evaluates what a stage finds, and the mean pose (K, 2) in crop pixels beside its points; compiled once.
 
+    Attributes:
+      evaluation: what is evaluated.
+      fields: that the elements must have.
+
     Raises:
       ValueError: when called, if a metric that the evaluation names has nothing to measure.
     """
@@ -72,7 +75,7 @@ class Evaluator:
     ):
         self.evaluation, self._mesh, self._batch_size = evaluation, mesh, batch_size
         self._metrics = tuple(metrics if evaluation.metrics is None else evaluation.metrics)
-        self._fields = tuple(dict.fromkeys((*evaluation.fields, *(f for m in self._metrics for f in m.fields))))
+        self.fields = tuple(dict.fromkeys((*evaluation.fields, *(f for m in self._metrics for f in m.fields))))
         self._groups = task.skeleton.group_indices
         self._groups |= {JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
         self._mean_pose = jax.device_put(mean_pose, meshes.replicated(mesh))
@@ -81,20 +84,12 @@ class Evaluator:
             meshes.made_for(mesh, lambda state, batch, pose: self._evaluate(state, batch, pose)),
             out_shardings=(everywhere, split),
         )
-        self._made: dict[tuple[str, str], Crops] = {}
-
-    def split(self, state: State, domain: Domain, name: str, split: str) -> Scores:
-        """Evaluates a split of a domain; of the target, its clips too."""
-        if (name, split) not in self._made:
-            window = self.evaluation.window
-            self._made[name, split] = domain.elements(split, self._fields, window, word=name)
-        return self(state, self._made[name, split], clips=name == "target")
 
     def __call__(self, state: State, crops: Crops, *, clips: bool = False) -> Scores:
         """Evaluates elements; with `clips`, every clip too, where the records say which they belong to."""
         total, parts, broken = None, [], []
         batches = evaluation_batches(
-            crops, self._fields, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
+            crops, self.fields, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
         )
         for batch in batches:
             broken += [crops.name(int(i)) for i in batch.pop("broken") if i >= 0]

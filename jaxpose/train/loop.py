@@ -262,8 +262,9 @@ def _train_stage(
         found = _evaluate(run, evaluators, state)
         split, crops = pictured(run.pair)
         for evaluator in evaluators:
-            if "target" in evaluator.evaluation.domains and ("target", split) not in found:
-                found["target", split] = evaluator(state, crops)
+            single = evaluator.evaluation.window is None
+            if single and "target" in evaluator.evaluation.domains and ("target", split) not in found:
+                found["target", split] = evaluator(state, dataclasses.replace(crops, fields=evaluator.fields))
         _log_evaluation(log, stage, step, before, found)
         trained = record.start["step"] if record.start and record.stage == 0 else step
         _keep_final(run, stage, trained, found, record)
@@ -294,7 +295,8 @@ def _evaluate(run: Run, evaluators: Sequence[Evaluator], state: State) -> dict[t
         for name, domain in run.pair.domains.items():
             for split, crops in domain.splits.items():
                 if name in evaluator.evaluation.domains and split in _EVALUATED_SPLITS and crops.labelled:
-                    scores = evaluator.split(state, domain, name, split)
+                    elements = run.evaluated(evaluator, name, split)
+                    scores = evaluator(state, elements, clips=name == "target")
                     found[name, split] = scores.beside(found.get((name, split)))
     return found
 

@@ -179,6 +179,18 @@ class Run(Program):
             for domain, window in fields
         }
 
+    def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
+        """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
+        place = domain, split, evaluator.fields, evaluator.evaluation.window
+        if place not in self._evaluated:
+            window = evaluator.evaluation.window
+            self._evaluated[place] = self.pair.domains[domain].elements(split, evaluator.fields, window, word=domain)
+        return self._evaluated[place]
+
+    @functools.cached_property
+    def _evaluated(self) -> dict[tuple[str, str, tuple[str, ...], Window | None], Crops]:
+        return {}
+
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:
         """Batches on the devices, from step `start` on; `options` are those of `training_batches`.
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import shallow
 from goldens import formula
-from tiny import SIZE, K, make_task
+from tiny import SIZE, K, drawn_as, make_task
 
 from jaxpose.ops import augment
 from jaxpose.recipes import cc_ssl, consensus, views
@@ -114,7 +114,7 @@ def stepped() -> tuple[State, dict[str, jax.Array], list[Any]]:
         "target": blank | {"index": jnp.arange(4)},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(augment, "augment", lambda *_: (next(given), eye, jnp.zeros(4, bool)))
+        patch.setattr(augment, "augment", lambda *_: drawn_as(next(given), eye))
         patch.setattr(settings, "coding", dataclasses.replace(coding, draw=draw))
         return jax.jit(lambda *given: (*adapt.step(*given), drawn))(start, batch, jax.random.key(0))
 

@@ -102,7 +102,8 @@ def test_one_update_is_supervision_and_the_teachers_surest_points() -> None:
     def shown_and_seen() -> Any:
         keys, target = jax.random.split(KEY, 7), batch["target"]
         labels = inputs.labelled(keys[0], batch["source"], make_task(), inputs.clean_labels)
-        return labels, *(augment.augment(k, target["image"], target["position"], TURNED)[:2] for k in keys[1:3])
+        views = (augment.augment(k, target["image"], target["position"], TURNED) for k in keys[1:3])
+        return labels, *((images, drawn.matrix) for images, drawn in views)
 
     labels, (seen, a), (shown, b) = shown_and_seen()
     teacher = state.extra["teacher"]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import shallow
-from tiny import NONE, SIZE, K, make_batch, make_task
+from tiny import NONE, SIZE, K, drawn_as, make_batch, make_task
 
 from jaxpose.losses import heatmap
 from jaxpose.ops import augment, heatmaps
@@ -124,7 +124,7 @@ def stepped(case: str) -> tuple[State, dict[str, jax.Array]]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augment, "random_cuts", lambda *_: None)
-        patch.setattr(augment, "augment", lambda *_: (*next(given), jnp.zeros(rows, bool)))
+        patch.setattr(augment, "augment", lambda *_: drawn_as(*next(given)))
         return jax.jit(stage.step)(start, batch, jax.random.key(0))
 
 
@@ -235,7 +235,8 @@ def test_mirrored_views_are_brought_back_with_their_names() -> None:
     @jax.jit
     def brought_back(images: jax.Array) -> tuple[jax.Array, jax.Array]:
         view = views.view(jax.random.key(1), {"image": images, "position": jnp.arange(4)}, settings)
-        moved = augment.move_keypoints(crop, view.matrix, view.mirrored, skeleton.flip_permutation)
+        drawn = augment.Drawn(matrix=view.matrix, mirrored=view.mirrored, colours=None, noise=None)
+        moved = augment.keypoints_of(drawn, crop, skeleton.flip_permutation)
         maps = heatmaps.gaussian_maps(heatmaps.image_to_heatmap(moved, 4.0), (8, 8), sigma=1.0)
         return heatmaps.heatmap_to_image(heatmaps.argmax_points(views.on_crop(maps, view, task)), 4.0), view.mirrored
 
