@@ -26,18 +26,15 @@ class Domain:
         """Those of a split with other fields, or windows of its frames; `word` names a cache of windows.
 
         Raises:
-          ValueError: if there are no such windows.
+          ValueError: in words that go on after the domain's, if there are no such windows.
         """
         crops = self.splits[split]
         if window is None:
             return dataclasses.replace(crops, fields=fields)
-        try:
-            windows = Windows(crops.source, window)
-        except ValueError as error:
-            raise ValueError(f"data.{word}={self.spec}: {split}: {error}") from None
+        windows = Windows(crops.source, window)
         if not len(windows):
             apart = " or ".join(", ".join(map(str, row)) for row in window.offsets[:3])
-            raise ValueError(f"data.{word}={self.spec}: {split}: found no clip with frames {apart}, expected one")
+            raise ValueError(f"{split}: found no frames of one clip at distances {apart}, expected some")
         cache = None if crops.cache is None else dataclasses.replace(crops.cache, name=f"{word}_{split}")
         return dataclasses.replace(crops, fields=fields, windows=windows, cache=cache)
 

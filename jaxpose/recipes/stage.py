@@ -152,6 +152,12 @@ class Stage:
     order: str | None = None
     first_batch: int = 0
 
+    def __post_init__(self) -> None:
+        for update in self.updates:
+            for word, read in update.reads.items():
+                if read != self.reads[word]:
+                    raise ValueError(f"the stage {self.name}: found several meanings of the word {word}, expected one")
+
     @property
     def reads(self) -> dict[str, Read]:
         """What all updates read."""

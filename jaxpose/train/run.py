@@ -71,8 +71,6 @@ class Program:
             "head_size": ((), jnp.float32),
             "hand": ((), jnp.int32),
             "mask": ((size, size), jnp.uint8),
-            "positions": ((joints, 3), jnp.float32),
-            "pelvis": ((3,), jnp.float32),
         }
         sharding = meshes.by_row(self.mesh)
 
@@ -173,8 +171,8 @@ class Run(Program):
                 words.setdefault(place, word)
                 fields.setdefault(place, {}).update(dict.fromkeys(name for name in read.fields if name != "index"))
         return {
-            (domain, window): self.pair.domains[domain].elements(
-                "train", tuple(fields[domain, window]), window, word=words[domain, window]
+            (domain, window): self._elements(
+                domain, "train", tuple(fields[domain, window]), window, words[domain, window]
             )
             for domain, window in fields
         }
@@ -183,9 +181,15 @@ class Run(Program):
         """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
         place = domain, split, evaluator.fields, evaluator.evaluation.window
         if place not in self._evaluated:
-            window = evaluator.evaluation.window
-            self._evaluated[place] = self.pair.domains[domain].elements(split, evaluator.fields, window, word=domain)
+            self._evaluated[place] = self._elements(*place, domain)
         return self._evaluated[place]
+
+    def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Crops:
+        domain = self.pair.domains[name]
+        try:
+            return domain.elements(split, fields, window, word=word)
+        except ValueError as error:
+            raise ValueError(f"data.{name}={domain.spec}: {error}") from None
 
     @functools.cached_property
     def _evaluated(self) -> dict[tuple[str, str, tuple[str, ...], Window | None], Crops]:

@@ -142,5 +142,5 @@ def test_windows_are_of_one_clip_and_say_what_is_missing(tmp_path: Path) -> None
     assert clips[0]["image"].shape == (2, 32, 32, 3)
     assert "keypoints" not in clips[0]
     assert pair.domains["target"].splits["train"][0]["image"].shape == (32, 32, 3)
-    with pytest.raises(ValueError, match=r"data.clips=bodies:street\?train=10: train: found no clip with frames 0, 99"):
+    with pytest.raises(ValueError, match=r"train: found no frames of one clip at distances 0, 99, expected some"):
         pair.domains["target"].elements("train", ("image",), Window(((0, 99),)), word="clips")

@@ -181,6 +181,14 @@ def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_word_means_one_thing() -> None:
+    updates = tuple(
+        Update(reads={"a": read}, step=noting("poses", "a", "image")) for read in (*PAIRS.values(), *POSES.values())
+    )
+    with pytest.raises(ValueError, match="the stage twice: found several meanings of the word a"):
+        Stage(name="twice", steps=1, init=lambda key, previous: previous, updates=updates)
+
+
 def test_a_domain_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     config = make_config(Toy())
     config.data.labelled = "bodies:street?train=4"

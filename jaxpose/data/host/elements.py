@@ -1,6 +1,7 @@
 """Elements: one or several records as arrays of fixed shape, decoded and cropped."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -142,7 +143,7 @@ class Crops:
             "margin": self.margin,
             "joints": [joints[i] for i in self.joints],
             "seed": getattr(self.source, "seed", None),  # of what is rendered
-            "fields": self.fields,
+            "fields": sorted(self.fields),
         }
         if self.windows is not None:
             asked["windows"] = self.windows.offsets.tolist()
@@ -250,6 +251,7 @@ class _Cut:
         matrix[:, 2] = self.offset + self.scale * (ratios - 1) / 2
         return cv2.warpAffine(sampled, matrix, (self.size, self.size), flags=cv2.INTER_LINEAR)
 
+    @functools.cached_property
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         keypoints, visible = _labels(self.record, self.scale, self.offset, self.size)
         return keypoints[self.joints], visible[self.joints]
@@ -272,8 +274,8 @@ class _Cut:
 
 _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "image": _Cut.image,
-    "keypoints": lambda cut: cut.labels()[0],
-    "visible": lambda cut: cut.labels()[1],
+    "keypoints": lambda cut: cut.labels[0],
+    "visible": lambda cut: cut.labels[1],
     "scale": lambda cut: np.array(cut.scale, np.float32),
     "crop": lambda cut: cut.crop().astype(np.float32),
     "keypoints3d": lambda cut: cut.known("keypoints3d").astype(np.float32)[cut.joints],

@@ -84,7 +84,7 @@ def from_bvh(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MotionSource:
-    """All windows of T frames of some motions; pure: the same index always gives the same window.
+    """All windows of T frames of some motions (`elements.Elements`).
 
     A window has `positions` float32 (T, K, 3): the joints relative to the pelvis of the same frame, metres;
     `pelvis` float32 (T, 3): where that is relative to the first frame's; `index` int32: the window; and `broken`
@@ -121,6 +121,16 @@ class MotionSource:
                 "second, expected at least one"
             )
         object.__setattr__(self, "_ends", np.cumsum(counts))
+
+    @property
+    def labelled(self) -> bool:
+        """Motions are joints."""
+        return True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a window's positions."""
+        return 4 * 3 * len(self.skeleton) * self.frames
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -298,6 +298,42 @@ def test_intrinsics_follow_the_crop_and_3d_joints_their_choice() -> None:
     np.testing.assert_array_equal(element["keypoints3d"], points[::-1])
 
 
+def test_everything_else_follows_the_crop_and_what_is_missing_is_named() -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[20:40, 30:60] = 200
+    parts = cv2.imencode(".png", np.where(image[..., 0] > 0, 7, 0).astype(np.uint8))[1].tobytes()
+    record = Record(
+        image=image,
+        keypoints=np.array([[30, 20], [59, 39]], np.float32),
+        visible=np.array([2, 2], np.uint8),
+        name="one",
+        bbox=np.array([25, 10, 40, 40], np.float32),
+        area=600.0,
+        head_size=11.0,
+        hand="left",
+        segmentation=parts,
+    )
+    fields = ("image", "keypoints", "scale", "crop", "area", "head_size", "hand", "mask")
+    element = elements.crop(record, image, size=100, margin=1.0, fields=fields)
+    scale = 100 / 40
+    assert float(element["scale"]) == pytest.approx(scale)
+    again = record["keypoints"] @ element["crop"][:, :2].T + element["crop"][:, 2]
+    np.testing.assert_allclose(again, element["keypoints"], atol=1e-4)
+    assert element["area"] == pytest.approx(600 * scale**2)
+    assert element["head_size"] == pytest.approx(11 * scale)
+    assert element["hand"] == -1
+    assert set(np.unique(element["mask"])) == {0, 7}
+    inside = element["mask"] == 7
+    assert inside.sum() == 30 * 20 * scale**2
+    differ = inside != (element["image"][..., 0] > 100)
+    assert differ.sum() <= 4  # corners, which are interpolated both ways
+    with pytest.raises(ValueError, match="one: found no intrinsics, expected it"):
+        elements.crop(record, image, size=100, margin=1.0, fields=("intrinsics",))
+    broken = Record(**(dict(record) | {"segmentation": parts[:20]}))
+    with pytest.raises(ValueError, match="one: the mask cannot be decoded"):
+        elements.crop(broken, image, size=100, margin=1.0, fields=("mask",))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Listed:
     """Given records."""

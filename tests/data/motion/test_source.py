@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import small
 
+from jaxpose.data.host.elements import Elements
 from jaxpose.data.motion import bvh, rigs, source
 from jaxpose.data.records import Motion
 
@@ -113,6 +114,8 @@ def test_a_folder_of_bvh(tmp_path):
     (tmp_path / "broken.bvh").write_text("HIERARCHY")
     read = functools.partial(bvh.read, unit=0.1)
     found = source.from_bvh(tmp_path, read=read, frames=3, rate=10.0)
+    assert isinstance(found, Elements)
+    assert found.nbytes == found[0]["positions"].nbytes
     assert found.skeleton.joints == tuple(j for j in rigs.CANONICAL if j in rigs.CMU_BVH)
     assert [found.name(i) for i in range(len(found))] == ["one"] * 3 + ["two"] * 7
     window = found[0]
