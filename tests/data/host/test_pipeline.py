@@ -307,7 +307,7 @@ def test_everything_else_follows_the_crop_and_what_is_missing_is_named() -> None
         keypoints=np.array([[30, 20], [59, 39]], np.float32),
         visible=np.array([2, 2], np.uint8),
         name="one",
-        bbox=np.array([25, 10, 40, 40], np.float32),
+        bbox=np.array([25.2, 10, 40, 40], np.float32),  # the part's edges lie between pixels of the crop, on none
         area=600.0,
         head_size=11.0,
         hand="left",
