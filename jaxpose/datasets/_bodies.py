@@ -1,18 +1,17 @@
-"""What the builders of bodies with 3D joints share: SMPL's skeleton, projection, records, and careful reading."""
+"""What the builders of bodies with 3D joints share: SMPL's skeleton, and records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxpose import untrusted
 from jaxpose.data import records
-from jaxpose.data.formats import matlab
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
+from jaxpose.datasets import _reading
 
 MIN_JOINTS = 6  # people with fewer joints in the image are left out
 
@@ -60,14 +59,6 @@ def smpl(name: str, first: str, second: str) -> Skeleton:
     )
 
 
-def project(points: Float[np.ndarray, "... k 3"], intrinsics: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "... k 2"]:
-    """Pixels of points in the camera's frame; of no meaning where a point is not in front of the camera."""
-    depth = points[..., 2:]
-    with np.errstate(over="ignore", invalid="ignore"):
-        homogeneous = points @ intrinsics.T
-        return homogeneous[..., :2] / np.where(depth > 0, depth, 1)
-
-
 def inside(
     keypoints: Float[np.ndarray, "... k 2"], points: Float[np.ndarray, "... k 3"], size: tuple[int, int]
 ) -> np.ndarray:
@@ -81,7 +72,7 @@ _FAR = 1e9  # a number beyond is neither pixels nor metres
 
 def record(
     *,
-    image: bytes,
+    image: bytes | Skipped,
     points: Float[np.ndarray, "k 3"],
     intrinsics: Float[np.ndarray, "3 3"],
     size: tuple[int, int],
@@ -96,7 +87,7 @@ def record(
     occluded, those behind the camera as missing. The box is that of the labelled joints.
 
     Args:
-      image: an encoded image.
+      image: an encoded image, or why there is none.
       points: metres in the camera's frame.
       intrinsics: of the image.
       size: the image's width and height.
@@ -105,9 +96,11 @@ def record(
       frame: its number in the clip.
       keypoints: pixels; the projection of the points if None.
     """
+    if isinstance(image, Skipped):
+        return image
     if not (np.abs(points) < _FAR).all() or not points.any():
         return Skipped(name, "it has no 3D joints")
-    keypoints = project(points, intrinsics) if keypoints is None else keypoints
+    keypoints = _reading.project(points, intrinsics) if keypoints is None else keypoints
     labelled = (points[:, 2] > 0) & (np.abs(keypoints) < _FAR).all(axis=1)
     seen = inside(keypoints, points, size) & labelled
     if seen.sum() < MIN_JOINTS:
@@ -127,20 +120,6 @@ def record(
     )
 
 
-def require_folder(path: Path, expected: str) -> Path:
-    """The path, or FileNotFoundError."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder, expected {expected}")
-    return path
-
-
-def require_file(path: Path, expected: str) -> Path:
-    """The path, or FileNotFoundError."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, expected {expected}")
-    return path
-
-
 def below(folder: Path, name: Any, where: str) -> Path:
     """The path of a file that an annotation names.
 
@@ -151,64 +130,3 @@ def below(folder: Path, name: Any, where: str) -> Path:
     if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\0" in name:
         raise ValueError(f"{where}: names the file {name!r}, expected one below {folder.name}/")
     return folder.joinpath(*parts)
-
-
-def load_mat(path: Path, names: Sequence[str], *, optional: bool = False) -> dict[str, np.ndarray]:
-    """Arrays of a MATLAB file up to version 7.
-
-    Args:
-      path: of the file.
-      names: which arrays to read.
-      optional: whether arrays may be absent.
-
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it cannot be read or lacks one of them.
-    """
-    expected = f"a MATLAB file with {', '.join(names)}"
-    found = matlab.load(require_file(path, expected), names=names, expected=expected)
-    missing = [name for name in names if name not in found]
-    if missing and not optional:
-        raise ValueError(f"{path}: holds no {', '.join(missing)}; expected {', '.join(names)}")
-    return {name: found[name] for name in names if name in found}
-
-
-def load_json(path: Path, kind: type[list] | type[dict]) -> Any:
-    """A JSON file.
-
-    Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is no JSON, or neither list nor object as asked.
-    """
-    require_file(path, "a JSON file")
-    found = untrusted.read_json(path, object, "JSON")
-    if not isinstance(found, kind):
-        raise ValueError(f"{path}: holds a {type(found).__name__}, expected a {kind.__name__}")
-    return found
-
-
-def numbers(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Numbers of the shape, float64.
-
-    Raises:
-      ValueError: if they are not finite numbers of that many.
-    """
-    found = numbers_or_nan(value, shape)
-    if not np.isfinite(found).all():
-        raise ValueError(f"{where}: found {str(value)[:60]!r}, expected {' x '.join(map(str, shape))} finite numbers")
-    return found
-
-
-def numbers_or_nan(value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers of the shape, float64; all NaN if they are not numbers of that many."""
-    try:
-        return np.asarray(value, np.float64).reshape(shape)
-    except (TypeError, ValueError, OverflowError):
-        return np.full(shape, np.nan)
-
-
-def field(found: Mapping[str, Any], name: str, where: str) -> Any:
-    """A field of a JSON object; ValueError if it is absent."""
-    if not isinstance(found, Mapping) or name not in found:
-        raise ValueError(f"{where}: holds no {name}")
-    return found[name]

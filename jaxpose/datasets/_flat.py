@@ -1,19 +1,18 @@
-"""What the builders of 2D data sets share: labels beside a folder of images, video frames, and careful reading."""
+"""What the builders of 2D data sets share: labels beside a folder of images, and video frames."""
 
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from jaxpose import untrusted
-from jaxpose.data.formats import matlab
 from jaxpose.data.formats.shards import Shard, Skipped
 from jaxpose.data.readers.video_frames import VideoFrames
 from jaxpose.data.records import MISSING, Record
+from jaxpose.datasets import _reading
 
 JPEG_QUALITY = 95  # of video frames, which have no files of their own
 
@@ -26,54 +25,12 @@ def in_shards(folder: Path, rows: Sequence[Row | Skipped], size: int = 1000) -> 
 
     A record without an image, or whose image lies outside of the folder, is skipped.
     """
-    return [functools.partial(_read, folder, rows[start : start + size]) for start in range(0, len(rows), size)]
-
-
-def require(path: Path, expected: str) -> Path:
-    """The path of a file or folder that has to be there.
-
-    Raises:
-      FileNotFoundError: naming it and what it should be.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: found no such file or folder, expected {expected}")
-    return path
-
-
-def load_json(path: Path, kind: type, expected: str) -> Any:
-    """A JSON file whose outermost value is a `kind`.
-
-    Raises:
-      FileNotFoundError, ValueError: naming the file.
-    """
-    return untrusted.read_json(require(path, expected), kind, expected)
+    return [functools.partial(_read, folder, part) for part in _reading.in_parts(rows, size)]
 
 
 def load_mat(path: Path, variable: str, *, squeeze: bool = True) -> Any:
-    """A variable of a MATLAB file, structures as objects with attributes.
-
-    Raises:
-      FileNotFoundError, ValueError: naming the file.
-    """
-    expected = f"a MATLAB file with {variable}"
-    found = matlab.load(
-        require(path, expected), names=[variable], expected=expected, squeeze_me=squeeze, struct_as_record=False
-    )
-    if variable not in found:
-        raise ValueError(f"{path}: holds no {variable}, expected it")
-    return found[variable]
-
-
-def numbers(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Finite float64 numbers of a shape, or None if the value is something else."""
-    try:
-        found = np.array(value, np.float64)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return found if found.shape == shape and (np.abs(found) < LARGEST).all() else None
-
-
-LARGEST = 1e30  # what is larger is no coordinate, and its sums exceed float32
+    """A variable of a MATLAB file, structures as objects with attributes; see `_reading.load_mat`."""
+    return _reading.load_mat(path, (variable,), squeeze_me=squeeze, struct_as_record=False)[variable]
 
 
 def tight_box(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray:
@@ -101,10 +58,5 @@ def _read(folder: Path, rows: Sequence[Row | Skipped]) -> Iterator[Record | Skip
             yield row
             continue
         file, fields = row
-        path = PurePosixPath(file)
-        if path.is_absolute() or ".." in path.parts:
-            yield Skipped(fields["name"], "its image lies outside of the folder of images")
-        elif not (folder / path).is_file():
-            yield Skipped(fields["name"], "the image is missing")
-        else:
-            yield Record(image=untrusted.read_file(folder / path, "an image"), **fields)
+        image = _reading.read_image(folder, file, fields["name"])
+        yield image if isinstance(image, Skipped) else Record(image=image, **fields)

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data.formats import files, unpickle
+from jaxpose.data.formats import unpickle
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.joint_sets import ANIMAL14
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE, BrokenImageError, Record
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SPECIES = ("cat", "cow", "dog", "horse", "sheep")
 _TEST_EVERY = 5  # where the owners have no splits, every fifth is for testing
-_SHARD = 1000
 
 
 def _legs(joint: str) -> tuple[str, ...]:
@@ -94,9 +93,9 @@ class AnimalPose(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The animals of each species in the order of the annotations."""
-        images = _flat.require(root / "images", "the folder of Animal Pose's images")
+        images = _reading.require(root / "images", "the folder of Animal Pose's images")
         path = root / "keypoints.json"
-        found = _flat.load_json(path, dict, "the annotations of Animal Pose")
+        found = untrusted.read_json(path, dict, "the annotations of Animal Pose")
         for field, kind in (("images", dict), ("annotations", list), ("categories", list)):
             if not isinstance(found.get(field), kind):
                 raise ValueError(
@@ -149,11 +148,11 @@ class TigDog(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """A shot per shard, by number; shots without landmarks are left out."""
-        root = _flat.require(root / "behaviorDiscovery2.0", "the folder of TigDog")
+        root = _reading.require(root / "behaviorDiscovery2.0", "the folder of TigDog")
         found: dict[str, list[Shard]] = {}
         for animal in _TIGDOG_ORDER:
-            _flat.require(root / animal, f"the folder of the {animal} frames")
-            _flat.require(root / "landmarks" / animal, f"the folder of the {animal} landmarks")
+            _reading.require(root / animal, f"the folder of the {animal} frames")
+            _reading.require(root / "landmarks" / animal, f"the folder of the {animal} landmarks")
             shots = [shot for shot in _ranges(root, animal) if (_landmarks(root, animal, shot[0])).is_file()]
             for place, (shot, first, last) in enumerate(shots):
                 split = "test" if place % _TEST_EVERY == _TEST_EVERY - 1 else "train"
@@ -185,7 +184,7 @@ class SyntheticAnimals(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The images of each species by name."""
-        root = _flat.require(root / "synthetic_animal", "the folder of the synthetic animals")
+        root = _reading.require(root / "synthetic_animal", "the folder of the synthetic animals")
         found: dict[str, list[Shard]] = {}
         for animal in _VERTICES:
             images = sorted((root / f"{animal}_combineds5r5_texture").glob("*_img.png"))
@@ -193,11 +192,10 @@ class SyntheticAnimals(RecordBuilder):
             for place, image in enumerate(images):
                 parts["test" if place % _TEST_EVERY == _TEST_EVERY - 1 else "train"].append(image)
             for split, paths in parts.items():
-                shards: list[Shard] = [
-                    functools.partial(_rendered, animal, paths[i : i + _SHARD]) for i in range(0, len(paths), _SHARD)
-                ]
-                if shards:
-                    found[f"{animal}_{split}"] = shards
+                if paths:
+                    found[f"{animal}_{split}"] = [
+                        functools.partial(_rendered, animal, part) for part in _reading.in_parts(paths)
+                    ]
         if not found:
             raise FileNotFoundError(f"{root}: found no horse_combineds5r5_texture/*_img.png, expected some species")
         return found
@@ -208,8 +206,8 @@ def _animal(animal: Mapping[str, Any], file: Any, number: int) -> _flat.Row | Sk
     if not isinstance(file, str):
         return Skipped(f"annotation {number}", "it names no image")
     name = f"{file}#{number}"
-    points = _flat.numbers(animal.get("keypoints"), (len(ANIMALPOSE20), 3))
-    corners = _flat.numbers(animal.get("bbox"), (4,))
+    points = _reading.numbers(animal.get("keypoints"), (len(ANIMALPOSE20), 3))
+    corners = _reading.numbers(animal.get("bbox"), (4,))
     if points is None:
         return Skipped(name, "it has no 20 joints of x, y and a flag")
     if not (points[:, 2] > 0).any():
@@ -270,8 +268,8 @@ def _shot(root: Path, animal: str, shot: int, first: int, last: int) -> Iterator
 def _tigdog_joints(cell: Any, animal: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Points (18, 2) and visibility (18,) in the order of `TIGDOG18`."""
     label = np.ravel(cell)[0] if np.size(cell) else None
-    points = _flat.numbers(getattr(label, "positions", None), (19, 2))
-    flags = _flat.numbers(getattr(label, "visibility", None), (19, 1))
+    points = _reading.numbers(getattr(label, "positions", None), (19, 2))
+    flags = _reading.numbers(getattr(label, "visibility", None), (19, 1))
     if points is None or flags is None:
         return None
     order = list(_TIGDOG_ORDER[animal])
@@ -286,14 +284,14 @@ def _rendered(animal: str, images: Sequence[Path]) -> Iterator[Record | Skipped]
         try:
             vertices: Any = unpickle.load_npy(untrusted.read_file(labels, "vertices"), where=name)
             data = untrusted.read_file(path, "an image")
-            height, width = files.decode_image(data, name).shape[:2]
+            width, height = _reading.image_size(data, name)
         except BrokenImageError:
             yield Skipped(name, "the image cannot be decoded")
             continue
         except (OSError, ValueError):
             yield Skipped(name, "its file of vertices is missing or broken")
             continue
-        numbers = vertices.dtype.kind in "fiu" and (np.abs(vertices) < _flat.LARGEST).all()
+        numbers = vertices.dtype.kind in "fiu" and (np.abs(vertices) < _reading.LARGEST).all()
         if not numbers or vertices.ndim != 2 or vertices.shape[1] != 3 or len(vertices) <= max(_VERTICES[animal]):
             yield Skipped(name, "its file does not hold x, y and a flag of all vertices")
             continue

@@ -9,7 +9,7 @@ import numpy as np
 from jaxpose import untrusted
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import COCO17
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _YEAR = 2017
@@ -39,14 +39,14 @@ class CocoKeypoints(RecordBuilder):
         """The people in the order of the annotations."""
         parts = {"train": f"train{_YEAR}", "validation": f"val{_YEAR}"}
         for part in parts.values():
-            _flat.require(root / part, "a folder of COCO's images")
-            _flat.require(root / "annotations" / f"person_keypoints_{part}.json", "COCO's annotations of people")
+            _reading.require(root / part, "a folder of COCO's images")
+            _reading.require(root / "annotations" / f"person_keypoints_{part}.json", "COCO's annotations of people")
         return {split: _flat.in_shards(root, list(_people(root, part))) for split, part in parts.items()}
 
 
 def _people(root: Path, part: str) -> Iterator[_flat.Row | Skipped]:
     path = root / "annotations" / f"person_keypoints_{part}.json"
-    found = _flat.load_json(path, dict, "COCO's annotations of people")
+    found = untrusted.read_json(path, dict, "COCO's annotations of people")
     for field in ("images", "annotations"):
         if not isinstance(found.get(field), list):
             raise ValueError(f"{path}: holds {untrusted.one_line(', '.join(found))}; expected a list of {field}")
@@ -76,8 +76,8 @@ def _person(person: Any, files: Mapping[Any, str], part: str) -> _flat.Row | Ski
     name = f"{file}#{person.get('id')}"
     if person.get("iscrowd"):
         return Skipped(name, "it is a crowd")
-    flat = _flat.numbers(person.get("keypoints"), (3 * len(COCO17),))
-    box, area = _flat.numbers(person.get("bbox"), (4,)), _flat.numbers(person.get("area"), ())
+    flat = _reading.numbers(person.get("keypoints"), (3 * len(COCO17),))
+    box, area = _reading.numbers(person.get("bbox"), (4,)), _reading.numbers(person.get("area"), ())
     if flat is None or not np.isin(flat[2::3], (0, 1, 2)).all():
         return Skipped(name, "it has no 17 keypoints of x, y and 0, 1 or 2")
     if not flat[2::3].any():

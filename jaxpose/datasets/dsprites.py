@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpose.data.generators import sprites
 from jaxpose.data.records import Record
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _NPZ = "dsprites_ndarray_co1sh3sc6or40x32x32_64x64.npz"
@@ -40,8 +40,8 @@ class DspritesColor(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The sprites of each split."""
-        npz = _flat.require(root / _NPZ, "the owners' file")
-        background = _flat.require(root / _PAINTING, "the painting") if self.VARIANT == "scream" else None
+        npz = _reading.require(root / _NPZ, "the owners' file")
+        background = _reading.require(root / _PAINTING, "the painting") if self.VARIANT == "scream" else None
         return {
             split: [
                 functools.partial(_sprites, self.VARIANT, split, length, npz, background, start)

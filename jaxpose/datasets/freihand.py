@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.datasets import _hands
+from jaxpose.datasets import _hands, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 
 VARIANTS = ("gs", "hom", "sample", "auto")  # in the order of the files' numbers
@@ -23,7 +24,9 @@ def _tllib(lengths: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
     if rest:
         return {}
     listed = [VARIANTS.index(v) * count + i for v in ("gs", "auto", "sample", "hom") for i in range(count)]
-    return {split: [("train", listed[i]) for i in index] for split, index in _hands.tllib_division(len(listed)).items()}
+    return {
+        split: [("train", listed[i]) for i in index] for split, index in _reading.tllib_division(len(listed)).items()
+    }
 
 
 class Freihand(RecordBuilder):
@@ -67,7 +70,7 @@ class Freihand(RecordBuilder):
 
 def _split(root: Path, part: str, *, variants: int) -> list[Shard]:
     """The shards of one of the owners' sets."""
-    _hands.require(root / part / "rgb", f"the images {part}/rgb/00000000.jpg ...")
+    _reading.require(root / part / "rgb", f"the images {part}/rgb/00000000.jpg ...")
     intrinsics = _labels(root / f"{part}_K.json", (None, 3, 3), "3x3 intrinsics per pose")
     joints = _labels(root / f"{part}_xyz.json", (None, len(_hands.BASE_TO_TIP), 3), "21 joints per pose")
     if len(joints) != len(intrinsics):
@@ -76,15 +79,14 @@ def _split(root: Path, part: str, *, variants: int) -> list[Shard]:
         )
     poses = len(joints)
     joints = joints[:, _hands.positions(_hands.BASE_TO_TIP)]
-    numbers = (np.arange(start, stop) for start, stop in _hands.spans(poses * variants))
     return [
         functools.partial(_shard, root, part, index, joints[index % poses], intrinsics[index % poses])
-        for index in numbers
+        for index in _reading.in_parts(np.arange(poses * variants))
     ]
 
 
 def _labels(path: Path, shape: tuple[int | None, ...], what: str) -> np.ndarray:
-    return _hands.array(_hands.read_json(path, what), shape, str(path))
+    return _reading.array(untrusted.read_json(path, list, what), shape, str(path))
 
 
 def _shard(
@@ -92,10 +94,11 @@ def _shard(
 ) -> Iterator[Record | Skipped]:
     for number, keypoints3d, matrix in zip(numbers, joints, intrinsics, strict=True):
         name = f"{part}/rgb/{number:08d}.jpg"
-        image = _hands.read_image(root, name)
-        if isinstance(image, Skipped):
-            yield image
-            continue
         yield _hands.hand_record(
-            image=image, name=name, hand="right", keypoints3d=keypoints3d, intrinsics=matrix, size=(224, 224)
+            image=_reading.read_image(root, name),
+            name=name,
+            hand="right",
+            keypoints3d=keypoints3d,
+            intrinsics=matrix,
+            size=(224, 224),
         )

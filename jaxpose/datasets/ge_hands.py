@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxpose import untrusted
-from jaxpose.data.formats import files, matlab, unpickle
+from jaxpose.data.formats import unpickle
 from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import BrokenImageError, Record
-from jaxpose.datasets import _hands
+from jaxpose.datasets import _hands, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 
 
@@ -43,7 +42,7 @@ class GeHands(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """All images."""
-        _hands.require(root / "images", "the images 00000.jpg ...")
+        _reading.require(root / "images", "the images 00000.jpg ...")
         labels = _read_npz(root / "labels.npz") if (root / "labels.npz").exists() else _read_mat(root)
         return {"test": [functools.partial(_shard, root, labels)]}
 
@@ -71,39 +70,31 @@ def _read_npz(path: Path) -> _Labels:
 
 def _read_mat(root: Path) -> _Labels:
     params, poses = root / "params.mat", root / "pose_gt.mat"
-    found = _load_mat(params, "the images' names, boxes and cameras")
-    if "image_path" not in found:
-        raise ValueError(f"{params}: found {untrusted.one_line(', '.join(found))}; expected image_path")
+    found = _reading.load_mat(params, ("image_path", "bbox", "cam_param"))
     names = [str(np.ravel(name)[0]).strip() for name in np.ravel(found["image_path"])]
     return _Labels(
         names,
-        _array(poses, _load_mat(poses, "the joints"), "pose_gt", (len(_hands.BASE_TO_TIP), 3), len(names)),
+        _array(poses, _reading.load_mat(poses, ("pose_gt",)), "pose_gt", (len(_hands.BASE_TO_TIP), 3), len(names)),
         _array(params, found, "bbox", (4,), len(names)),
         _array(params, found, "cam_param", (4,), len(names)),
     )
 
 
-def _load_mat(path: Path, what: str) -> dict[str, Any]:
-    return matlab.load(_hands.require(path, what), expected=f"a MATLAB file with {what}")
-
-
 def _array(
     path: Path, found: Mapping[str, Any], name: str, shape: tuple[int, ...], length: int | None = None
 ) -> np.ndarray:
-    if name not in found:
-        raise ValueError(f"{path}: found {untrusted.one_line(', '.join(found)) or 'nothing'}; expected {name}")
-    return _hands.array(found[name], (length, *shape), f"{path}: {name}")
+    return _reading.array(_reading.field(found, name, str(path)), (length, *shape), f"{path}: {name}")
 
 
 def _shard(root: Path, labels: _Labels) -> Iterator[Record | Skipped]:
     order = _hands.positions(_hands.BASE_TO_TIP)
     for name, joints, box, camera in zip(*labels, strict=True):
-        image = _hands.read_image(root, name)
+        image = _reading.read_image(root, name)
         if isinstance(image, Skipped):
             yield image
             continue
         try:
-            height, width = files.decode_image(image, name).shape[:2]
+            width, height = _reading.image_size(image, name)
         except BrokenImageError:
             yield Skipped(name, "the image cannot be decoded")
             continue
@@ -111,17 +102,16 @@ def _shard(root: Path, labels: _Labels) -> Iterator[Record | Skipped]:
         if not (digits.isascii() and digits.isdigit() and box[2] > 0):
             yield Skipped(name, "the image has no number or its box no width")
             continue
-        record = _hands.hand_record(
+        yield _hands.hand_record(
             image=image,
             name=name,
             hand="left",
             keypoints3d=joints[order] / 100,
             intrinsics=_cut(camera, box, width),
             size=(width, height),
+            sequence="real_world_testset",
+            frame=int(digits),
         )
-        if not isinstance(record, Skipped):
-            record["sequence"], record["frame"] = "real_world_testset", int(digits)
-        yield record
 
 
 def _cut(camera: np.ndarray, box: np.ndarray, width: int) -> np.ndarray:

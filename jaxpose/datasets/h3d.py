@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.datasets import _hands
+from jaxpose.datasets import _hands, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 
 
 def _tllib(lengths: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
     """tllib divides the images without objects at random. Frames of one video lie on both sides of the division."""
-    divided = _hands.tllib_division(lengths.get("noobject", 0))
+    divided = _reading.tllib_division(lengths.get("noobject", 0))
     return {split: [("noobject", i) for i in index] for split, index in divided.items()}
 
 
@@ -56,15 +57,15 @@ class H3d(RecordBuilder):
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The images without an object, then those with one."""
         path = root / "H3D_crop" / "annotation.json"
-        labels = _hands.read_json(path, "a list of images with their labels")
-        if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
-            raise ValueError(f"{path}: found {type(labels).__name__}, expected a list of objects")
+        labels = untrusted.read_json(path, list, "a list of images with their labels")
+        if not all(isinstance(label, dict) for label in labels):
+            raise ValueError(f"{path}: found other things than objects, expected a list of images with their labels")
         unit = _unit(labels)
         parts: dict[str, list[dict[str, Any]]] = {"noobject": [], "object": []}
         for label in labels:
             parts["noobject" if _without_object(label, path) else "object"].append(label)
         return {
-            split: [functools.partial(_shard, path.parent, part[a:b], unit) for a, b in _hands.spans(len(part))]
+            split: [functools.partial(_shard, path.parent, some, unit) for some in _reading.in_parts(part)]
             for split, part in parts.items()
         }
 
@@ -94,7 +95,7 @@ def _unit(labels: Sequence[Mapping[str, Any]]) -> float:
 
 def _joints(label: Mapping[str, Any], field: str, axes: int) -> np.ndarray | None:
     try:
-        return _hands.array(label.get(field), (len(_hands.BASE_TO_TIP), axes), field)
+        return _reading.array(label.get(field), (len(_hands.BASE_TO_TIP), axes), field)
     except ValueError:
         return None
 
@@ -112,27 +113,22 @@ def _record(root: Path, label: Mapping[str, Any], unit: float) -> Record | Skipp
     if keypoints is None or keypoints3d is None:
         return Skipped(name, "the label lacks 21 joints in 2D or 3D")
     try:
-        intrinsics = _hands.array(label.get("intrinsic_matrix"), (3, 3), name)
+        intrinsics = _reading.array(label.get("intrinsic_matrix"), (3, 3), name)
     except ValueError:
         return Skipped(name, "the label lacks 3x3 intrinsics")
     fitted = _fitted(intrinsics, keypoints3d, keypoints)
     if fitted is None:
         return Skipped(name, "the 3D joints do not project to the 2D joints")
-    image = _hands.read_image(root, name)
-    if isinstance(image, Skipped):
-        return image
     order = _hands.positions(_hands.BASE_TO_TIP)
-    record = _hands.hand_record(
-        image=image,
+    return _hands.hand_record(
+        image=_reading.read_image(root, name),
         name=name,
         hand="right",
         keypoints=keypoints[order],
         keypoints3d=keypoints3d[order] * unit,
         intrinsics=fitted,
+        sequence=posixpath.dirname(name),
     )
-    if not isinstance(record, Skipped):
-        record["sequence"] = posixpath.dirname(name)
-    return record
 
 
 def _fitted(intrinsics: np.ndarray, keypoints3d: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
@@ -143,7 +139,7 @@ def _fitted(intrinsics: np.ndarray, keypoints3d: np.ndarray, keypoints: np.ndarr
       keypoints3d: (K, 3) in any unit.
       keypoints: (K, 2) pixels.
     """
-    projected = _hands.project(keypoints3d, intrinsics)
+    projected = _reading.project(keypoints3d, intrinsics)
     if not (np.isfinite(projected).all() and np.isfinite(keypoints).all()):
         return None
     allowed = max(_TOLERANCE * float(np.ptp(keypoints, axis=0).max()), 1.0)

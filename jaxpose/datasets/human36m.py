@@ -12,11 +12,12 @@ from jaxpose import untrusted
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
-from jaxpose.datasets import _bodies
+from jaxpose.datasets import _bodies, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SUBJECTS = {"train": (1, 5, 6, 7, 8), "test": (9, 11)}
 _SHARD = 1000
+_EXPECTED = "annotations as 3DMPPE makes them"
 
 HUMAN36M17 = Skeleton(
     name="human36m17",
@@ -88,12 +89,12 @@ class Human36m(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """Subject after subject, each in the order of its list."""
-        images = _bodies.require_folder(root / "images", "the images of Human3.6M")
-        annotations = _bodies.require_folder(root / "annotations", "Human36M_subject1_data.json and so on")
+        images = _reading.require(root / "images", "the images of Human3.6M")
+        annotations = _reading.require(root / "annotations", "Human36M_subject1_data.json and so on")
         for subjects in _SUBJECTS.values():
             for subject in subjects:
                 for kind in ("camera", "data", "joint_3d"):
-                    _bodies.require_file(_path(annotations, subject, kind), "as 3DMPPE makes it")
+                    _reading.require(_path(annotations, subject, kind), _EXPECTED)
         return {
             split: [
                 functools.partial(_images, images, {name: values[i : i + _SHARD] for name, values in found.items()})
@@ -112,18 +113,18 @@ def _path(annotations: Path, subject: int, kind: str) -> Path:
 def _subject(annotations: Path, images: Path, subject: int, stride: int) -> dict[str, Any]:
     """Every `stride`-th entry: names, sizes, frames, points (N, 17, 3) in metres, NaN where absent, intrinsics."""
     path = _path(annotations, subject, "data")
-    listed = _bodies.field(_bodies.load_json(path, dict), "images", str(path))
+    listed = _reading.field(untrusted.read_json(path, dict, _EXPECTED), "images", str(path))
     if not isinstance(listed, list):
         raise ValueError(f"{path}: images are a {type(listed).__name__}, expected a list")
     listed = listed[::stride]
-    world = _bodies.load_json(_path(annotations, subject, "joint_3d"), dict)
+    world = untrusted.read_json(_path(annotations, subject, "joint_3d"), dict, _EXPECTED)
     cameras = _cameras(_path(annotations, subject, "camera"))
     names, keys, sizes, points = [], [], np.empty((len(listed), 2), int), np.full((len(listed), 17, 3), np.nan)
     frames = np.empty(len(listed), int)
     for i, entry in enumerate(listed):
         where = f"{path}: image {i * stride}"
         name, camera, action, subaction, frame, width, height = (
-            _bodies.field(entry, field, where)
+            _reading.field(entry, field, where)
             for field in ("file_name", "cam_idx", "action_idx", "subaction_idx", "frame_idx", "width", "height")
         )
         _bodies.below(images, name, where)
@@ -132,10 +133,10 @@ def _subject(annotations: Path, images: Path, subject: int, stride: int) -> dict
             raise ValueError(f"{where}: camera {untrusted.one_line(camera)}, expected one of {known}")
         names.append(name)
         keys.append(str(camera))
-        frames[i], *sizes[i] = _bodies.numbers((frame, width, height), (3,), where).astype(int)
-        joints = _nested(world, (action, subaction, frame))
+        frames[i], *sizes[i] = _reading.finite((frame, width, height), (3,), where).astype(int)
+        joints = _reading.numbers(_nested(world, (action, subaction, frame)), (17, 3))
         if joints is not None:
-            points[i] = _bodies.numbers_or_nan(joints, (17, 3)) / 1000
+            points[i] = joints / 1000
     intrinsics = np.empty((len(listed), 3, 3))
     for key, (rotation, t, matrix) in cameras.items():
         index = np.array([k == key for k in keys], bool) & np.isfinite(points).all(axis=(1, 2))
@@ -150,10 +151,10 @@ def _subject(annotations: Path, images: Path, subject: int, stride: int) -> dict
 def _cameras(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rotation, t (millimetres) and intrinsics by the camera's number."""
     found = {}
-    for key, camera in _bodies.load_json(path, dict).items():
+    for key, camera in untrusted.read_json(path, dict, _EXPECTED).items():
         where = f"{path}: camera {key}"
         values = {
-            name: _bodies.numbers(_bodies.field(camera, name, where), shape, f"{where}: {name}")
+            name: _reading.finite(_reading.field(camera, name, where), shape, f"{where}: {name}")
             for name, shape in (("R", (3, 3)), ("t", (3,)), ("f", (2,)), ("c", (2,)))
         }
         matrix = np.array([[values["f"][0], 0, values["c"][0]], [0, values["f"][1], values["c"][1]], [0, 0, 1]])
@@ -167,7 +168,7 @@ def _to_camera(
     """The points (N, 17, 3) in the camera's frame, metres, by whichever meaning of `t` puts them in the images."""
     size = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
     candidates = [world @ rotation.T + t, (world - t) @ rotation.T]
-    shares = [float(_bodies.inside(_bodies.project(c, intrinsics), c, size).mean()) for c in candidates]
+    shares = [float(_bodies.inside(_reading.project(c, intrinsics), c, size).mean()) for c in candidates]
     best = int(np.argmax(shares))
     if shares[best] < 0.5:
         raise ValueError(
@@ -187,12 +188,8 @@ def _nested(found: Any, keys: Sequence[Any]) -> Any:
 
 def _images(folder: Path, found: Mapping[str, Any]) -> Iterator[Record | Skipped]:
     for i, name in enumerate(found["name"]):
-        path = folder / name
-        if not path.is_file():
-            yield Skipped(name, "the image is missing")
-            continue
         yield _bodies.record(
-            image=untrusted.read_file(path, "an image"),
+            image=_reading.read_image(folder, name),
             points=found["points"][i],
             intrinsics=found["intrinsics"][i],
             size=(int(found["size"][i, 0]), int(found["size"][i, 1])),

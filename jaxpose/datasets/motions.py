@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxpose.data.motion import amass, asf_amc, bvh, h36m, rigs
 from jaxpose.data.motion.source import canonical_skeleton
 from jaxpose.data.records import Motion
+from jaxpose.datasets import _reading
 from jaxpose.datasets.builder import MotionBuilder, Shard, Skipped
 
 SHARD_SIZE = 200  # motions; one of CMU's takes about 400 kB
@@ -275,10 +276,7 @@ def _body_model(folder: Path) -> Path | None:
 
 
 def _in_shards(items: Sequence[tuple[Path, str]], read: _Read, joints: tuple[str, ...]) -> list[Shard]:
-    return [
-        functools.partial(_read_files, items[start : start + SHARD_SIZE], read, joints)
-        for start in range(0, len(items), SHARD_SIZE)
-    ]
+    return [functools.partial(_read_files, part, read, joints) for part in _reading.in_parts(items, SHARD_SIZE)]
 
 
 def _read_files(items: Sequence[tuple[Path, str]], read: _Read, joints: tuple[str, ...]) -> Iterator[Motion | Skipped]:

@@ -8,11 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data.formats import files
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import BrokenImageError, Record
-from jaxpose.datasets import _bodies, _flat
+from jaxpose.datasets import _bodies, _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SEQUENCES = tuple(f"S{subject}/Seq{sequence}" for subject in range(1, 9) for sequence in (1, 2))
@@ -157,10 +156,10 @@ class MpiInf3dhpTest(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """A shard is a recording, TS1 to TS6."""
-        base = _bodies.require_folder(root / "mpi_inf_3dhp_test_set", "TS1 to TS6")
+        base = _reading.require(root / "mpi_inf_3dhp_test_set", "TS1 to TS6")
         found = []
         for test in _TESTS:
-            images = _bodies.require_folder(base / test / "imageSequence", "img_000001.jpg and so on")
+            images = _reading.require(base / test / "imageSequence", "img_000001.jpg and so on")
             labels = _test_annotations(base / test / "annot_data.mat")
             rows = np.flatnonzero(labels["valid_frame"])
             where = f"{base / test}: annot2 and annot3"
@@ -186,7 +185,7 @@ def _annotations(
     path: Path, cameras: Sequence[int], stride: int
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
     """Pixels (T, 28, 2) and metres (T, 28, 3) of every `stride`-th frame by camera."""
-    found = _bodies.load_mat(path, ("annot2", "annot3"))
+    found = _reading.load_mat(path, ("annot2", "annot3"))
     results = []
     for name, axes, unit in (("annot2", 2, 1), ("annot3", 3, 1000)):
         cells = found[name].ravel()
@@ -212,9 +211,9 @@ def _calibration(path: Path) -> dict[int, np.ndarray]:
         key, *values = line.split() or [""]
         where = f"{path}: line {number}"
         if key == "name":
-            camera = int(_bodies.numbers(values, (1,), where)[0])
+            camera = int(_reading.finite(values, (1,), where)[0])
         elif key == "intrinsic" and camera is not None:
-            found[camera] = _bodies.numbers(values, (4, 4), where)[:3, :3]
+            found[camera] = _reading.finite(values, (16,), where).reshape(4, 4)[:3, :3]
     return found
 
 
@@ -234,7 +233,7 @@ def _camera_images(folder: Path, camera: int) -> Path | str | None:
 
 def _check(pixels: np.ndarray, points: np.ndarray, intrinsics: np.ndarray, where: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # damaged numbers are told by the median
-        distance = np.linalg.norm(_bodies.project(points.astype(np.float64), intrinsics) - pixels, axis=-1)
+        distance = np.linalg.norm(_reading.project(points.astype(np.float64), intrinsics) - pixels, axis=-1)
     distance = distance[np.isfinite(distance)]
     median = float(np.median(distance)) if distance.size else np.inf
     if median > _TOLERANCE:
@@ -277,16 +276,11 @@ def _stored(pattern: str, wanted: Sequence[int]) -> Iterator[tuple[int, bytes, t
             continue
         image = untrusted.read_file(path, "an image")
         try:
-            size = size or _size(image, path.name)  # all images of a camera have one size
+            size = size or _reading.image_size(image, path.name)  # all images of a camera have one size
         except BrokenImageError:
             yield frame, b"", "the image cannot be decoded"
             continue
         yield frame, image, size
-
-
-def _size(image: bytes, name: str) -> tuple[int, int]:
-    height, width = files.decode_image(image, name).shape[:2]
-    return width, height
 
 
 def _record(
@@ -313,7 +307,7 @@ def _record(
 
 def _test_annotations(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a recording: annot2 (T, 17, 2) pixels, the 3D joints (T, 17, 3) metres, valid_frame (T,)."""
-    _bodies.require_file(path, "the labels of a recording")
+    _reading.require(path, "the labels of a recording")
     try:
         import h5py
     except ImportError:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxpose import untrusted
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import MPII16
 from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _HOMEPAGE = "http://human-pose.mpi-inf.mpg.de"
@@ -43,9 +44,9 @@ class Mpii(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The lists of HRNet in their order."""
-        images = _flat.require(root / "images", "the folder of MPII's images")
+        images = _reading.require(root / "images", "the folder of MPII's images")
         files = {"train": root / "annot" / "train.json", "validation": root / "annot" / "valid.json"}
-        people = {s: _flat.load_json(file, list, "HRNet's list of people") for s, file in files.items()}
+        people = {s: untrusted.read_json(file, list, "HRNet's list of people") for s, file in files.items()}
         return {
             split: _flat.in_shards(images, [_from_json(person, i) for i, person in enumerate(found)])
             for split, found in people.items()
@@ -74,7 +75,7 @@ class MpiiOriginal(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The training images in the order of the file."""
-        images = _flat.require(root / "images", "the folder of MPII's images")
+        images = _reading.require(root / "images", "the folder of MPII's images")
         path = root / "mpii_human_pose_v1_u12_1.mat"
         release = _flat.load_mat(path, "RELEASE")
         if not hasattr(release, "annolist") or not hasattr(release, "img_train"):
@@ -93,8 +94,8 @@ def _from_json(person: Any, number: int) -> _flat.Row | Skipped:
     if not isinstance(person, dict) or not isinstance(person.get("image"), str):
         return Skipped(f"person {number}", "it names no image")
     name = f"{person['image']}#{number}"
-    points = _flat.numbers(person.get("joints"), (16, 2))
-    labelled = _flat.numbers(person.get("joints_vis"), (16,))
+    points = _reading.numbers(person.get("joints"), (16, 2))
+    labelled = _reading.numbers(person.get("joints_vis"), (16,))
     if points is None or labelled is None:
         return Skipped(name, "it has no 16 joints with flags")
     visible = np.where(labelled > 0, VISIBLE, MISSING).astype(np.uint8)
@@ -117,7 +118,7 @@ def _from_mat(image: Any, place: str) -> list[_flat.Row | Skipped]:
         points, visible = np.zeros((16, 2)), np.full(16, MISSING, np.uint8)
         for point in listed:
             joint = getattr(point, "id", None)
-            xy = _flat.numbers((getattr(point, "x", None), getattr(point, "y", None)), (2,))
+            xy = _reading.numbers((getattr(point, "x", None), getattr(point, "y", None)), (2,))
             if xy is None or not isinstance(joint, int | np.integer) or not 0 <= joint < 16:
                 rows.append(Skipped(name, "a joint has no number of 0 to 15 or no place"))
                 break
@@ -137,7 +138,7 @@ def _visible(flag: Any) -> int:
 
 def _row(file: str, name: str, points: np.ndarray, visible: np.ndarray, centre: Any, scale: Any) -> _flat.Row | Skipped:
     """From coordinates that count from 1."""
-    place, size = _flat.numbers(centre, (2,)), _flat.numbers(scale, ())
+    place, size = _reading.numbers(centre, (2,)), _reading.numbers(scale, ())
     if place is None or size is None or size <= 0:
         return Skipped(name, "it has no centre and scale")
     if not visible.any():

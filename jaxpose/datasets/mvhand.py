@@ -11,7 +11,7 @@ from jaxpose import untrusted
 from jaxpose.data.formats import unpickle
 from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.datasets import _hands
+from jaxpose.datasets import _hands, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 
 JOINTS = ("wrist", *(joint for finger in _hands.FINGERS for joint in finger), *_hands.THUMB)
@@ -71,20 +71,21 @@ def _date(recording: Path) -> tuple[list[int], str]:
 
 def _recording(path: Path) -> list[Shard]:
     """The shards of one recording."""
-    _hands.require(path / "rgb", "the images rgb/00000_0.jpg ...")
+    _reading.require(path / "rgb", "the images rgb/00000_0.jpg ...")
     joints = _joints(path / "mlresults" / f"{path.name}-joints.npy")
     poses = _poses(path / "calib.pkl")
     found = []
     for view, (serial, camera) in enumerate(CAMERAS.items()):
         seen = (joints @ np.linalg.inv(poses[serial]).T)[..., :3] / 1000
         seen = seen[:, _hands.positions(JOINTS)]
-        found += [functools.partial(_shard, path, view, a, seen[a:b], camera) for a, b in _hands.spans(len(seen))]
+        frames = _reading.in_parts(range(len(seen)))
+        found += [functools.partial(_shard, path, view, part.start, seen[part], camera) for part in frames]
     return found
 
 
 def _joints(path: Path) -> np.ndarray:
     """Homogeneous joints in millimetres, float64 (N, 21, 4)."""
-    _hands.require(path, f"{len(JOINTS)} joints of each frame")
+    _reading.require(path, f"{len(JOINTS)} joints of each frame")
     found = unpickle.load_npy(untrusted.read_file(path, "an array of joints"), where=str(path))
     if found.dtype.kind not in "fiu" or found.shape[1:] not in ((len(JOINTS), 4), (len(JOINTS), 4, 1)):
         raise ValueError(f"{path}: found {found.dtype} {found.shape}, expected numbers of shape (N, 21, 4)")
@@ -97,7 +98,7 @@ def _poses(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(found, dict) or not set(CAMERAS) <= set(found):
         keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         raise ValueError(f"{path}: found {keys}, expected poses of the cameras {', '.join(CAMERAS)}")
-    poses = {serial: _hands.array(found[serial], (4, 4), f"{path}: {serial}") for serial in CAMERAS}
+    poses = {serial: _reading.array(found[serial], (4, 4), f"{path}: {serial}") for serial in CAMERAS}
     for serial, pose in poses.items():
         rotation = pose[:3, :3]
         if not np.isfinite(pose).all() or not np.allclose(rotation @ rotation.T, np.eye(3), atol=0.01):
@@ -112,14 +113,13 @@ def _shard(
     intrinsics = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     for frame, keypoints3d in enumerate(joints, start):
         name = f"{path.name}/rgb/{frame:05d}_{view}.jpg"
-        image = _hands.read_image(path.parent, name)
-        if isinstance(image, Skipped):
-            yield image
-            continue
-        record = _hands.hand_record(
-            image=image, name=name, hand="right", keypoints3d=keypoints3d, intrinsics=intrinsics, size=(640, 480)
+        yield _hands.hand_record(
+            image=_reading.read_image(path.parent, name),
+            name=name,
+            hand="right",
+            keypoints3d=keypoints3d,
+            intrinsics=intrinsics,
+            size=(640, 480),
+            sequence=f"{path.name}_{view}",
+            frame=frame,
         )
-        if not isinstance(record, Skipped):
-            record["sequence"] = f"{path.name}_{view}"
-            record["frame"] = frame
-        yield record

@@ -12,7 +12,7 @@ from jaxpose import untrusted
 from jaxpose.data.formats import unpickle
 from jaxpose.data.joints.skeletons import HAND21
 from jaxpose.data.records import Record
-from jaxpose.datasets import _hands
+from jaxpose.datasets import _hands, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard, Skipped
 
 JOINTS = ("wrist", *reversed(_hands.THUMB), *(joint for finger in _hands.FINGERS for joint in reversed(finger)))
@@ -108,17 +108,17 @@ def _splits(root: Path, reason: _Filter) -> dict[str, list[Shard]]:
 
 def _split(folder: Path, reason: _Filter) -> list[Shard]:
     """The shards of one of the owners' sets."""
-    path = _hands.require(folder / f"anno_{folder.name}.pickle", "the joints and cameras of all images")
+    path = _reading.require(folder / f"anno_{folder.name}.pickle", "the joints and cameras of all images")
     for kind in ("color", "mask"):
-        _hands.require(folder / kind, f"the images {kind}/00000.png ...")
+        _reading.require(folder / kind, f"the images {kind}/00000.png ...")
     labels = unpickle.load(untrusted.read_file(path, "labels"), where=str(path))
     if not isinstance(labels, dict) or not labels:
         raise ValueError(f"{path}: found {type(labels).__name__}, expected labels by the number of the image")
     if bad := [key for key in labels if not isinstance(key, int | np.integer) or key < 0]:
         raise ValueError(f"{path}: found an image {bad[0]!r}, expected a number from 0 on")
     items = list(labels.items())
-    spans = _hands.spans(len(items), _hands.SHARD_SIZE // len(_HANDS))
-    return [functools.partial(_shard, folder, items[start:stop], reason) for start, stop in spans]
+    parts = _reading.in_parts(items, _reading.SHARD_SIZE // len(_HANDS))
+    return [functools.partial(_shard, folder, part, reason) for part in parts]
 
 
 def _shard(folder: Path, labels: Sequence[tuple[int, Any]], reason: _Filter) -> Iterator[Record | Skipped]:
@@ -146,11 +146,11 @@ def _image(folder: Path, number: int, label: Any, reason: _Filter) -> Iterator[R
             yield Skipped(f"{name} {side}", why)
     if not kept:
         return
-    image = _hands.read_image(folder.parent, name)
+    image = _reading.read_image(folder.parent, name)
     if isinstance(image, Skipped):
         yield image
         return
-    mask = _hands.read_image(folder.parent, f"{folder.name}/mask/{number:05d}.png")
+    mask = _reading.read_image(folder.parent, f"{folder.name}/mask/{number:05d}.png")
     parts = None if isinstance(mask, Skipped) else _parts(mask)
     if isinstance(mask, Skipped) or parts is None:
         yield Skipped(name, "the mask is missing or not one channel of bytes")
@@ -158,7 +158,7 @@ def _image(folder: Path, number: int, label: Any, reason: _Filter) -> Iterator[R
     order = _hands.positions(JOINTS)
     for side, own in kept.items():
         first, numbers = _HANDS[side]
-        record = _hands.hand_record(
+        yield _hands.hand_record(
             image=image,
             name=f"{name} {side}",
             hand=side,
@@ -167,11 +167,9 @@ def _image(folder: Path, number: int, label: Any, reason: _Filter) -> Iterator[R
             keypoints3d=xyz[first + order],
             intrinsics=intrinsics,
             size=(_SIZE, _SIZE),
+            area=float(np.count_nonzero((parts >= numbers.start) & (parts < numbers.stop))),
+            segmentation=mask,
         )
-        if not isinstance(record, Skipped):
-            record["area"] = float(np.count_nonzero((parts >= numbers.start) & (parts < numbers.stop)))
-            record["segmentation"] = mask
-        yield record
 
 
 def _numbers(value: Any, shape: tuple[int, int]) -> np.ndarray:

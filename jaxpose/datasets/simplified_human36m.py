@@ -12,7 +12,7 @@ from jaxpose.data.formats import files
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import VISIBLE, BrokenImageError, Record
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SUBJECTS = {"train": (1, 5, 6, 7, 8, 9), "test": (11,)}
@@ -86,7 +86,7 @@ class SimplifiedHuman36m(RecordBuilder):
         """Subject after subject, their clips by name, the frames by number."""
         for subject in (s for subjects in _SUBJECTS.values() for s in subjects):
             for kind in (_IMAGES, _MASKS, _LABELS):
-                _flat.require(root / f"S{subject}" / kind, "a folder of clips of Simplified Human3.6M")
+                _reading.require(root / f"S{subject}" / kind, "a folder of clips of Simplified Human3.6M")
         found: dict[str, list[Shard]] = {"train": [], "poses": [], "test": []}
         for subject in _SUBJECTS["train"]:
             for clip, frames in _clips(root / f"S{subject}"):
@@ -112,7 +112,7 @@ def _clips(subject: Path) -> Iterator[tuple[_Clip, list[int]]]:
 
 
 def _in_shards(clip: _Clip, frames: list[int]) -> list[Shard]:
-    return [functools.partial(_frames, clip, frames[i : i + _SHARD]) for i in range(0, len(frames), _SHARD)]
+    return [functools.partial(_frames, clip, part) for part in _reading.in_parts(frames, _SHARD)]
 
 
 def _frames(clip: _Clip, frames: Sequence[int]) -> Iterator[Record | Skipped]:
@@ -126,7 +126,7 @@ def _record(clip: _Clip, frame: int) -> Record | Skipped:
     title = f"{sequence}/{frame}"
     image = untrusted.read_file(subject / _IMAGES / name / f"{frame}.jpg", "an image")
     try:
-        height, width = files.decode_image(image, title).shape[:2]
+        width, height = _reading.image_size(image, title)
         mask = (
             files.decode_image(untrusted.read_file(subject / _MASKS / name / f"{frame}.png", "a mask"), title)[..., 0]
             > 127
@@ -138,7 +138,7 @@ def _record(clip: _Clip, frame: int) -> Record | Skipped:
     if mask.shape != (height, width):
         return Skipped(title, "the mask is not of the image's size")
     try:
-        shares = _flat.numbers(_flat.load_mat(subject / _LABELS / name / f"{frame}.mat", "keypoints_2d"), (32, 2))
+        shares = _reading.numbers(_flat.load_mat(subject / _LABELS / name / f"{frame}.mat", "keypoints_2d"), (32, 2))
     except (FileNotFoundError, ValueError):
         shares = None
     if shares is None or np.abs(shares).max() > _FAR:

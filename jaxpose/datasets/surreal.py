@@ -1,7 +1,6 @@
 """SURREAL: rendered people, from the owners' files and from tllib's cropped copy."""
 
 import functools
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +13,7 @@ from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.records import Record
-from jaxpose.datasets import _bodies, _flat
+from jaxpose.datasets import _bodies, _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SPLITS = {"train": "train", "validation": "val", "test": "test"}  # theirs by ours
@@ -72,17 +71,15 @@ class Surreal(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The clips in the order of their paths."""
-        cmu = _bodies.require_folder(root / "cmu", "cmu/train/run0 and so on")
+        cmu = _reading.require(root / "cmu", "cmu/train/run0 and so on")
         splits = {ours: self._listed(cmu / theirs) for ours, theirs in _SPLITS.items() if (cmu / theirs).is_dir()}
         if not any(splits.values()):
             raise FileNotFoundError(f"{cmu}: holds no {{train,val,test}}/run{{0,1,2}}/01_01/01_01_c0001_info.mat")
         size = _CLIPS_PER_SHARD * self.STRIDE
         return {
             split: [
-                functools.partial(
-                    _clips, cmu / _SPLITS[split], tuple(clips[i : i + size]), self.STRIDE, self._with_parts
-                )
-                for i in range(0, len(clips), size)
+                functools.partial(_clips, cmu / _SPLITS[split], part, self.STRIDE, self._with_parts)
+                for part in _reading.in_parts(clips, size)
             ]
             for split, clips in splits.items()
         }
@@ -147,7 +144,7 @@ def _clip(folder: Path, clip: str, stride: int, with_parts: bool) -> Iterator[Re
             yield Skipped(name, f"the video is not {_SIZE[0]}x{_SIZE[1]}")
         elif with_parts and t not in parts:
             yield Skipped(name, "it has no segmentation")
-        elif not (_finite(points[t]) and np.abs(owners[t] - _owners_pixels(points[t])).max() <= _TOLERANCE):
+        elif not (np.isfinite(points[t]).all() and np.abs(owners[t] - _owners_pixels(points[t])).max() <= _TOLERANCE):
             yield Skipped(name, "its 2D and 3D joints are zero or disagree")
         else:
             record = _bodies.record(
@@ -163,7 +160,7 @@ def _clip(folder: Path, clip: str, stride: int, with_parts: bool) -> Iterator[Re
 
 def _joints(path: Path) -> tuple[Float[np.ndarray, "t 24 3"], Float[np.ndarray, "t 24 2"]]:
     """The joints of a clip in the camera's frame, and the owners' pixels, both float64; NaN where all are zero."""
-    found = _bodies.load_mat(path, ("joints3D", "joints2D", "camLoc"))
+    found = _reading.load_mat(path, ("joints3D", "joints2D", "camLoc"))
     arrays = {}
     for name, axes in (("joints3D", 3), ("joints2D", 2)):
         array = found[name]
@@ -179,19 +176,15 @@ def _joints(path: Path) -> tuple[Float[np.ndarray, "t 24 3"], Float[np.ndarray, 
     return camera, pixels
 
 
-def _finite(points: np.ndarray) -> bool:
-    return bool(np.isfinite(points).all())
-
-
 def _owners_pixels(points: Float[np.ndarray, "24 3"]) -> Float[np.ndarray, "24 2"]:
-    return _bodies.project(points, INTRINSICS) + 0.5
+    return _reading.project(points, INTRINSICS) + 0.5
 
 
 def _segmentations(path: Path, wanted: Sequence[int]) -> dict[int, np.ndarray]:
     """The segmentations of frames, (240, 320) uint8; those that are absent or broken are not among them."""
     names = {t: f"segm_{t + 1}" for t in wanted}
     try:
-        found = _bodies.load_mat(path, tuple(names.values()), optional=True)
+        found = _reading.load_mat(path, tuple(names.values()), optional=True)
     except (ValueError, FileNotFoundError):
         return {}
     return {
@@ -205,10 +198,8 @@ def _tllib(lengths: Mapping[str, int]) -> dict[str, list[tuple[str, int]]]:
     """tllib shuffles each split; 20 % but at most 3200 of `test` are the test set, the rest of `train` trains."""
     found = {}
     for split in (s for s in _SPLITS if s in lengths):
-        order = list(range(lengths[split]))
-        random.Random(42).shuffle(order)
-        held_out = min(int(len(order) * 0.2), 3200)
-        kept = {"train": order[held_out:], "test": order[:held_out]}.get(split, order)
+        division = _reading.tllib_division(lengths[split])
+        kept = division.get(split, division["test"] + division["train"])
         found[split] = [(split, i) for i in kept]
     return found
 
@@ -242,33 +233,25 @@ class SurrealTllib(RecordBuilder):
             for run in range(3):
                 path = root / theirs / f"run{run}.json"
                 folder = root / theirs / f"run{run}"
-                for i, sample in enumerate(_bodies.load_json(path, list)):
+                for i, sample in enumerate(untrusted.read_json(path, list, "a list of frames")):
                     where = f"{path}: entry {i}"
-                    name = _bodies.field(sample, "name", where)
+                    name = _reading.field(sample, "name", where)
                     _bodies.below(folder, name, where)
-                    pixels = _bodies.numbers_or_nan(_bodies.field(sample, "keypoint2d", where), (24, 2))
-                    samples.append((f"run{run}/{name}", pixels.astype(np.float32)))
-            found[split] = [
-                functools.partial(_images, root / theirs, tuple(samples[i : i + 1000]))
-                for i in range(0, len(samples), 1000)
-            ]
+                    pixels = _reading.numbers(_reading.field(sample, "keypoint2d", where), (24, 2))
+                    samples.append((f"run{run}/{name}", pixels))
+            found[split] = [functools.partial(_images, root / theirs, part) for part in _reading.in_parts(samples)]
         return found
 
 
-def _images(folder: Path, samples: Sequence[tuple[str, np.ndarray]]) -> Iterator[Record | Skipped]:
+def _images(folder: Path, samples: Sequence[tuple[str, np.ndarray | None]]) -> Iterator[Record | Skipped]:
     for name, pixels in samples:
-        path = folder / name
-        if not path.is_file():
-            yield Skipped(name, "the image is missing")
-            continue
-        if not _finite(pixels):
+        image = _reading.read_image(folder, name)
+        if isinstance(image, Skipped):
+            yield image
+        elif pixels is None:
             yield Skipped(name, "it has no 24 joints")
-            continue
-        low, high = pixels.min(axis=0), pixels.max(axis=0)
-        yield Record(
-            image=untrusted.read_file(path, "an image"),
-            keypoints=pixels,
-            visible=np.full(24, records.VISIBLE, np.uint8),
-            name=name,
-            bbox=np.concatenate([low, high - low]),
-        )
+        else:
+            visible = np.full(24, records.VISIBLE, np.uint8)
+            keypoints = pixels.astype(np.float32)
+            box = _flat.tight_box(keypoints, visible)
+            yield Record(image=image, keypoints=keypoints, visible=visible, name=name, bbox=box)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data.formats import files, unpickle
+from jaxpose.data.formats import unpickle
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.records import BrokenImageError, Record
-from jaxpose.datasets import _bodies
+from jaxpose.datasets import _bodies, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 _SPLITS = ("train", "validation", "test")
@@ -52,15 +52,15 @@ class ThreeDpw(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """A shard is a person in a video; videos in the order of their names."""
-        sequences = _bodies.require_folder(root / "sequenceFiles", "train, validation and test with *.pkl")
-        images = _bodies.require_folder(root / "imageFiles", "a folder per video")
+        sequences = _reading.require(root / "sequenceFiles", "train, validation and test with *.pkl")
+        images = _reading.require(root / "imageFiles", "a folder per video")
         found = {}
         for split in _SPLITS:
-            paths = sorted(_bodies.require_folder(sequences / split, "*.pkl").glob("*.pkl"))
+            paths = sorted(_reading.require(sequences / split, "*.pkl").glob("*.pkl"))
             if not paths:
                 raise FileNotFoundError(f"{sequences / split}: holds no *.pkl")
             found[split] = [
-                functools.partial(_person, _bodies.require_folder(images / path.stem, "its images"), person, *labels)
+                functools.partial(_person, _reading.require(images / path.stem, "its images"), person, *labels)
                 for path in paths
                 for person, labels in enumerate(_people(path))
             ]
@@ -70,18 +70,16 @@ class ThreeDpw(RecordBuilder):
 def _people(path: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Per person: points (T, 24, 3) in metres in the camera's frame, which frames are valid (T,), intrinsics."""
     found = unpickle.load(untrusted.read_file(path, "labels"), encoding="latin1", where=str(path))
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path}: holds a {type(found).__name__}, expected a dict")
     names = ("jointPositions", "campose_valid", "cam_poses", "cam_intrinsics")
-    positions, valid, poses, matrix = (_bodies.field(found, name, str(path)) for name in names)
-    intrinsics = _bodies.numbers(matrix, (3, 3), f"{path}: cam_intrinsics")
-    cameras = _array(poses, (4, 4), f"{path}: cam_poses")
+    positions, valid, poses, matrix = (_reading.field(found, name, str(path)) for name in names)
+    intrinsics = _reading.finite(matrix, (3, 3), f"{path}: cam_intrinsics")
+    cameras = _reading.array(poses, (None, 4, 4), f"{path}: cam_poses")
     if not _several(positions) or not _several(valid) or len(positions) != len(valid):
         raise ValueError(f"{path}: jointPositions and campose_valid are not lists of 1 or {_SEVERAL} people")
     people = []
     for person, (joints, flags) in enumerate(zip(positions, valid, strict=True)):
-        world = _array(joints, (72,), f"{path}: jointPositions[{person}]").reshape(-1, 24, 3)
-        good = _array(flags, (), f"{path}: campose_valid[{person}]") > 0
+        world = _reading.array(joints, (None, 72), f"{path}: jointPositions[{person}]").reshape(-1, 24, 3)
+        good = _reading.array(flags, (None,), f"{path}: campose_valid[{person}]") > 0
         if not len(world) == len(good) == len(cameras):
             raise ValueError(
                 f"{path}: {len(world)} frames of joints, {len(good)} of campose_valid, {len(cameras)} of cam_poses; "
@@ -95,17 +93,6 @@ def _people(path: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 def _several(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray) and 1 <= len(value) <= _SEVERAL
-
-
-def _array(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Numbers (T, *shape), float64."""
-    try:
-        found = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        found = np.empty(0)
-    if found.ndim != len(shape) + 1 or found.shape[1:] != shape:
-        raise ValueError(f"{where}: has shape {np.shape(found)}, expected ({', '.join(map(str, ('frames', *shape)))})")
-    return found
 
 
 def _person(
@@ -123,7 +110,7 @@ def _person(
             continue
         image = untrusted.read_file(path, "an image")
         try:
-            size = size or _size(image, name)  # all images of a video have one size
+            size = size or _reading.image_size(image, name)  # all images of a video have one size
         except BrokenImageError:
             yield Skipped(name, "the image cannot be decoded")
             continue
@@ -136,8 +123,3 @@ def _person(
             sequence=sequence,
             frame=frame,
         )
-
-
-def _size(image: bytes, name: str) -> tuple[int, int]:
-    height, width = files.decode_image(image, name).shape[:2]
-    return width, height

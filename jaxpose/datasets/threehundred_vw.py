@@ -12,7 +12,7 @@ from jaxpose import untrusted
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.joint_sets import FACE68
 from jaxpose.data.records import VISIBLE, Record
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 # Source: the challenge's division into training and three scenarios of testing, from well lit to unconstrained.
@@ -58,9 +58,9 @@ class ThreehundredVw(RecordBuilder):
         if not any(found.values()):
             raise FileNotFoundError(f"{root}: found no folder 001, 002 ..., expected the videos of 300-VW")
         for folder in (folder for folders in found.values() for folder in folders):
-            _flat.require(folder / "annot", "a folder of .pts")
+            _reading.require(folder / "annot", "a folder of .pts")
             if not (folder / "imgs").is_dir():
-                _flat.require(folder / "vid.avi", "the video, or extracted frames in imgs/")
+                _reading.require(folder / "vid.avi", "the video, or extracted frames in imgs/")
         shards: dict[str, list[Shard]] = {}
         for split, (first, *others) in ((split, folders) for split, folders in found.items() if folders):
             absent = [f"{split} {folder.name}" for folder in named[split] if folder not in found[split]]
@@ -115,5 +115,5 @@ def read_pts(path: Path) -> np.ndarray | None:
     """The 68 landmarks of a `.pts`, float32 (68, 2) counted from 0, or None if it holds something else."""
     braces = re.search(r"\{([^{}]*)\}", untrusted.read_file(path, "points").decode(errors="replace"))
     rows = [line.split() for line in braces[1].strip().splitlines()] if braces else []
-    points = _flat.numbers(rows, (len(FACE68), 2))
+    points = _reading.numbers(rows, (len(FACE68), 2))
     return None if points is None else (points - 1).astype(np.float32)

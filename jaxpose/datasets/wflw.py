@@ -10,7 +10,7 @@ from jaxpose import untrusted
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import VISIBLE
-from jaxpose.datasets import _flat
+from jaxpose.datasets import _flat, _reading
 from jaxpose.datasets.builder import RecordBuilder, Shard
 
 # The landmark of WFLW at the place of each of the 68 of 300-W.
@@ -83,11 +83,11 @@ class Wflw(RecordBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """The faces in the order of the lists."""
-        images = _flat.require(root / "WFLW_images", "the folder of WFLW's images")
+        images = _reading.require(root / "WFLW_images", "the folder of WFLW's images")
         lists = root / "WFLW_annotations" / "list_98pt_rect_attr_train_test"
         files = {split: lists / f"list_98pt_rect_attr_{split}.txt" for split in ("train", "test")}
         for file in files.values():
-            _flat.require(file, "WFLW's list of faces")
+            _reading.require(file, "WFLW's list of faces")
         return {split: _flat.in_shards(images, list(_faces(file))) for split, file in files.items()}
 
 
@@ -98,7 +98,7 @@ def _faces(path: Path) -> Iterator[_flat.Row | Skipped]:
         cells = line.strip().split(maxsplit=206)
         if not cells:
             continue
-        values = _flat.numbers(cells[:200], (200,))
+        values = _reading.numbers(cells[:200], (200,))
         if len(cells) != 207 or values is None:
             yield Skipped(f"{path.name}:{number}", "the line is not 206 numbers and an image")
             continue

@@ -45,17 +45,10 @@ def synthesize(config: Synthesis, data_dir: Path, *, workers: int = 0) -> Path:
       ValueError: if a number of images is no multiple of the clip's length, or the folder holds something else.
       ImportError: without the extra `jaxpose[synth]`.
     """
-    made = synth.SynthConfig(
-        kind=config.kind,
-        image_size=config.image_size,
-        clip_length=config.clip_length,
-        seed=config.seed,
-        backgrounds=config.backgrounds,
-        motions=config.motions,
-        truncation=config.truncation,
-        device=config.device,
-    )
-    sizes = {"train": config.train, "validation": config.validation, "test": config.test}
+    fields = dataclasses.asdict(config)
+    sizes = {split: fields.pop(split) for split in ("train", "validation", "test")}
+    fields.pop("name")
+    made = synth.SynthConfig(**fields)
     for split, size in sizes.items():
         if size < 0 or size % config.clip_length:
             raise ValueError(f"config.{split}: found {size}, expected a multiple of clip_length {config.clip_length}")

@@ -102,7 +102,7 @@ def test_animal_pose_errors(photographs):
     ):
         common.splits(AnimalPose, photographs)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"keypoints\.json: found no such file"):
+    with pytest.raises(FileNotFoundError, match=r"keypoints\.json: no such file"):
         common.splits(AnimalPose, photographs)
 
 
@@ -179,7 +179,7 @@ def test_tigdog_errors(videos):
     with pytest.raises(ValueError, match=r"ranges\.mat: ranges are float64 \(4, 2\), expected shot, first and last"):
         common.splits(TigDog, videos)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"ranges\.mat: found no such file"):
+    with pytest.raises(FileNotFoundError, match=r"ranges\.mat: no such file"):
         common.splits(TigDog, videos)
     with pytest.raises(FileNotFoundError, match=r"behaviorDiscovery2\.0: found no such file or folder"):
         common.splits(TigDog, videos / "behaviorDiscovery2.0")

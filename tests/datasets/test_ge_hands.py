@@ -82,7 +82,7 @@ def test_broken_images_are_left_out(tmp_path):
     found = read(tmp_path)
     assert found[0]["name"] == names[0]
     assert found[1:] == [
-        Skipped("../outside.jpg", "the image's name leaves the data set's folder"),
+        Skipped("../outside.jpg", "its image lies outside of the folder of images"),
         Skipped("images/00002.jpg", "the image is missing"),
         Skipped("images/00003.jpg", "the image cannot be decoded"),
         Skipped("images/x.jpg", "the image has no number or its box no width"),
@@ -90,20 +90,20 @@ def test_broken_images_are_left_out(tmp_path):
 
 
 def test_layout_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"images: no such file or folder, expected the images"):
+    with pytest.raises(FileNotFoundError, match=r"images: found no such file or folder, expected the images"):
         read(tmp_path)
     write(tmp_path)
     scipy.io.savemat(tmp_path / "pose_gt.mat", {"pose_gt": np.zeros((2, 21, 3))})
     with pytest.raises(ValueError, match=r"pose_gt\.mat: pose_gt: found shape \(2, 21, 3\), expected \(3, 21, 3\)"):
         read(tmp_path)
     (tmp_path / "pose_gt.mat").write_bytes(b"no matrix")
-    with pytest.raises(ValueError, match=r"pose_gt\.mat: .*expected a MATLAB file with the joints"):
+    with pytest.raises(ValueError, match=r"pose_gt\.mat: .*expected a MATLAB file with pose_gt"):
         read(tmp_path)
     scipy.io.savemat(tmp_path / "params.mat", {"bbox": np.zeros((3, 4))})
     with pytest.raises(ValueError, match=r"params\.mat: found bbox; expected image_path"):
         read(tmp_path)
     (tmp_path / "params.mat").unlink()
-    with pytest.raises(FileNotFoundError, match=r"params\.mat: no such file or folder, expected the images' names"):
+    with pytest.raises(FileNotFoundError, match=r"params\.mat: no such file, expected a MATLAB file with image_path"):
         read(tmp_path)
     np.savez(tmp_path / "labels.npz", ids=np.array([{}]))
     with pytest.raises(ValueError, match=r"labels\.npz: .*expected arrays of labels"):

@@ -114,7 +114,7 @@ def test_broken_labels_and_images_are_left_out(tmp_path):
     assert [item.reason for item in read(tmp_path)] == [
         "the label lacks 21 joints in 2D or 3D",
         "the label names no image",
-        "the image's name leaves the data set's folder",
+        "its image lies outside of the folder of images",
         "the label lacks 3x3 intrinsics",
         "the image is missing",
         "the label lacks 21 joints in 2D or 3D",
@@ -138,9 +138,9 @@ def test_tllib_preset(count):
 
 
 def test_layout_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"annotation\.json: no such file or folder, expected a list of images"):
+    with pytest.raises(FileNotFoundError, match=r"annotation\.json: no such file, expected a list of images"):
         read(tmp_path)
-    with pytest.raises(ValueError, match=r"annotation\.json: found dict, expected a list of objects"):
+    with pytest.raises(ValueError, match=r"annotation\.json: found a dict, expected a list of images"):
         read(write(tmp_path, {}, images=False))
     with pytest.raises(ValueError, match=r"without_object of 'part1/0\.jpg' is 2, expected 0 or 1"):
         read(write(tmp_path, [label(0, without_object=2)], images=False))

@@ -95,7 +95,7 @@ def test_hrnet_layout_errors(hrnet):
     with pytest.raises(ValueError, match=r"valid\.json: found a dict, expected HRNet's list of people"):
         common.splits(mpii.Mpii, hrnet)
     (hrnet / "annot" / "valid.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"valid\.json: found no such file or folder, expected HRNet's list"):
+    with pytest.raises(FileNotFoundError, match=r"valid\.json: no such file, expected HRNet's list"):
         common.splits(mpii.Mpii, hrnet)
     with pytest.raises(FileNotFoundError, match=r"images: found no such file or folder, expected the folder of MPII's"):
         common.splits(mpii.Mpii, hrnet / "annot")
@@ -178,13 +178,13 @@ def test_original_layout_errors(original):
     with pytest.raises(ValueError, match=r"u12_1\.mat: .*, expected a MATLAB file with RELEASE"):
         common.splits(mpii.MpiiOriginal, original)
     scipy.io.savemat(path, {"other": 1})
-    with pytest.raises(ValueError, match=r"u12_1\.mat: holds no RELEASE"):
+    with pytest.raises(ValueError, match=r"u12_1\.mat: found nothing; expected RELEASE"):
         common.splits(mpii.MpiiOriginal, original)
     scipy.io.savemat(path, {"RELEASE": 3})
     with pytest.raises(ValueError, match=r"RELEASE holds no annolist and img_train"):
         common.splits(mpii.MpiiOriginal, original)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"u12_1\.mat: found no such file or folder"):
+    with pytest.raises(FileNotFoundError, match=r"u12_1\.mat: no such file"):
         common.splits(mpii.MpiiOriginal, original)
 
 

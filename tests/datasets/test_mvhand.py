@@ -133,7 +133,7 @@ def test_layout_errors(tmp_path, monkeypatch):
         read(tmp_path)
     assert not Path("hostile").exists()
     joints.unlink()
-    with pytest.raises(FileNotFoundError, match=r"joints\.npy: no such file or folder, expected 21 joints"):
+    with pytest.raises(FileNotFoundError, match=r"joints\.npy: found no such file or folder, expected 21 joints"):
         read(tmp_path)
 
 

@@ -196,7 +196,9 @@ class _Hostile:
 
 def test_layout_errors(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"anno_training\.pickle: no such file or folder, expected the joints"):
+    with pytest.raises(
+        FileNotFoundError, match=r"anno_training\.pickle: found no such file or folder, expected the joints"
+    ):
         read(tmp_path)
     root = both(tmp_path, {0: label()})
     path = root / "RHD_published_v2/training/anno_training.pickle"
@@ -213,7 +215,9 @@ def test_layout_errors(tmp_path, monkeypatch):
     path.write_bytes(pickle.dumps({0: label()}))
     (root / "RHD_published_v2/training/mask/00000.png").unlink()
     (root / "RHD_published_v2/training/mask").rmdir()
-    with pytest.raises(FileNotFoundError, match=r"mask: no such file or folder, expected the images mask/00000\.png"):
+    with pytest.raises(
+        FileNotFoundError, match=r"mask: found no such file or folder, expected the images mask/00000\.png"
+    ):
         read(root)
 
 

@@ -156,7 +156,7 @@ def test_stride_and_layout(tmp_path):
     (found, _) = read(builder(tmp_path, SurrealEvery10).shards(tmp_path)["train"])
     assert [r["frame"] for r in found] == [0, 10]
     assert abs(files.decode_image(found[1]["image"], "").mean() - 220) < 8
-    with pytest.raises(FileNotFoundError, match=r"cmu: no such folder, expected cmu/train/run0"):
+    with pytest.raises(FileNotFoundError, match=r"cmu: found no such file or folder, expected cmu/train/run0"):
         builder(tmp_path).shards(tmp_path / "other")
     (tmp_path / "other" / "cmu").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"cmu: holds no \{train,val,test\}/run"):
@@ -233,7 +233,7 @@ def test_tllibs_copy_stays_in_its_folder(tmp_path, name):
 def test_tllibs_layout(tmp_path):
     write_tllib(tmp_path)
     (tmp_path / "test/run1.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"run1\.json: holds a dict, expected a list"):
+    with pytest.raises(ValueError, match=r"run1\.json: found a dict, expected a list"):
         builder(tmp_path, SurrealTllib).shards(tmp_path)
     (tmp_path / "test/run1.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"test/run1\.json: no such file"):

@@ -1,10 +1,21 @@
-"""Boxes of objects that have keypoints but no box."""
+"""Keypoints as readers keep them, and boxes of objects that have none."""
 
-from collections.abc import Sequence
+import dataclasses
+from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxpose.data.records import Note
+from jaxpose.data.records import MISSING, Note
+
+_Source = TypeVar("_Source", bound=Any)  # of label arrays
+
+
+def usable(points: np.ndarray, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints float32 (..., K, 2), 0 where missing, and visible uint8 (..., K); what is beyond float32 is missing."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = points.astype(np.float32)
+    visible = np.where(np.isfinite(points).all(axis=-1), flags, MISSING).astype(np.uint8)
+    return np.where(visible[..., None] > 0, points, np.float32(0)), visible
 
 
 def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -> np.ndarray:
@@ -27,17 +38,20 @@ def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -
     return np.clip(found, *_RANGE).astype(np.float32)  # of joints at the end of the range
 
 
-def without_extent(names: Sequence[str], visible: np.ndarray, bboxes: np.ndarray) -> tuple[Note, ...]:
-    """A note on the objects that have a labelled joint, but no box: those are left out.
+def with_squares(source: _Source, *, factor: float) -> _Source:
+    """A source of label arrays with `square_boxes`; objects with a labelled joint but no extent are left out.
 
     Args:
-      names: N records.
-      visible: (N, K), labelled where > 0.
-      bboxes: (N, 4) of `square_boxes`.
+      source: with `keypoints`, `visible`, `bboxes` and `notes`.
+      factor: see `square_boxes`.
     """
-    lost = np.flatnonzero((visible > 0).any(axis=1) & (bboxes[:, 2] == 0))
-    what = "left out objects without two distinct labelled joints"
-    return (Note(what=what, count=len(lost), example=names[int(lost[0])]),) if len(lost) else ()
+    bboxes = square_boxes(source.keypoints, source.visible, factor=factor)
+    lost = np.flatnonzero((source.visible > 0).any(axis=1) & (bboxes[:, 2] == 0))
+    notes = source.notes
+    if len(lost):
+        what = "left out objects without two distinct labelled joints"
+        notes += (Note(what=what, count=len(lost), example=source.name(int(lost[0]))),)
+    return dataclasses.replace(source, bboxes=bboxes, notes=notes).subset(np.flatnonzero(bboxes[:, 2] > 0))
 
 
 _RANGE = (np.finfo(np.float32).min, np.finfo(np.float32).max)

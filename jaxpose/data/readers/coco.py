@@ -257,8 +257,7 @@ def _keypoints(annotation: dict[str, Any], joints: int, where: str) -> tuple[np.
     points, flags = values.reshape(joints, 3)[:, :2], values[2::3]
     if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
         raise ValueError(f"{label} have the flags {untrusted.one_line(np.unique(flags))}, expected 0, 1 or 2")
-    visible = np.where(np.isfinite(points).all(axis=1), flags, records.MISSING).astype(np.uint8)
-    return np.where(visible[:, None] > 0, points, np.float32(0)), visible
+    return boxes.usable(points, flags)
 
 
 def _box(annotation: dict[str, Any], points: np.ndarray, visible: np.ndarray) -> np.ndarray | None:
@@ -275,9 +274,7 @@ def _box(annotation: dict[str, Any], points: np.ndarray, visible: np.ndarray) ->
 
 
 def _floats(values: object) -> np.ndarray:
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what exceeds float32 is no coordinate: infinite, and treated like that
+    with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is infinite, and no coordinate
         return np.asarray(values, dtype=np.float64).astype(np.float32)
 
 

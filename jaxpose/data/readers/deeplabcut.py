@@ -1,7 +1,6 @@
 """Labels of DeepLabCut projects."""
 
 import csv
-import dataclasses
 import fnmatch
 import io
 import itertools
@@ -49,9 +48,7 @@ def read(path: str | os.PathLike, *, folders: Sequence[str] = ("*",)) -> FileSou
     source = assemble(files, tables[0].joints, rows, bones=bones, notes=notes)
     if all(table.individuals == _NAMELESS for table in tables):
         return source
-    bboxes = boxes.square_boxes(source.keypoints, source.visible, factor=BOX_FACTOR)
-    notes += boxes.without_extent(source.names, source.visible, bboxes)
-    return dataclasses.replace(source, bboxes=bboxes, notes=notes).subset(np.flatnonzero(bboxes[:, 2] > 0))
+    return boxes.with_squares(source, factor=BOX_FACTOR)
 
 
 _NAMELESS = ("",)
@@ -165,15 +162,13 @@ def _table(name: str, data: bytes, where: str) -> Table:
             points[(*place, "xy".index(coord))] = column
     if not np.isin(flags, (records.MISSING, records.OCCLUDED, records.VISIBLE)).all():
         raise ValueError(f"{where}: column visible holds {untrusted.one_line(np.unique(flags))}, expected 0, 1 or 2")
-    with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is no coordinate
-        points = points.astype(np.float32)
-    visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
+    keypoints, visible = boxes.usable(points, flags)
     return Table(
         name=name,
         individuals=individuals,
         joints=joints,
         images=images,
-        keypoints=np.where(visible[..., None] > 0, points, np.float32(0)),
+        keypoints=keypoints,
         visible=visible,
         of_none=int(np.isfinite(values[:, of_none]).sum()),
     )

@@ -48,10 +48,7 @@ def read(path: str | os.PathLike) -> FileSource:
         points, flags = points - 1, np.where(flags > 0, records.OCCLUDED, records.VISIBLE)
     else:
         flags = np.where(flags > 0, records.VISIBLE, records.MISSING)
-    with np.errstate(over="ignore"):  # what exceeds float32 is no coordinate
-        points = points.astype(np.float32)
-    visible = np.where(np.isfinite(points).all(axis=-1), flags, records.MISSING).astype(np.uint8)
-    keypoints = np.where(visible[..., None] > 0, points, np.float32(0))
+    keypoints, visible = boxes.usable(points, flags)
     names = tuple(numbers[int(i)] for i in ids)
     enough = (visible > 0).sum(axis=1) >= MIN_JOINTS
     if not enough.all():

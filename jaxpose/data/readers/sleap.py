@@ -161,9 +161,7 @@ def _source(labels: "_Labels", path: Path, notes: list[records.Note]) -> SleapSo
     )
     if len(labels.skeleton) == 1:
         return source.subset(np.flatnonzero(visible[:, 0] > 0))
-    bboxes = boxes.square_boxes(keypoints, visible, factor=BOX_FACTOR)
-    kept = source.notes + boxes.without_extent([source.name(i) for i in range(len(source))], visible, bboxes)
-    return dataclasses.replace(source, bboxes=bboxes, notes=kept).subset(np.flatnonzero(bboxes[:, 2] > 0))
+    return boxes.with_squares(source, factor=BOX_FACTOR)
 
 
 class _Labels(NamedTuple):
@@ -204,7 +202,7 @@ def _read_project(file: Any, path: Path, video: str | os.PathLike | None, notes:
         raise ValueError(f"{path}: instances do not have {len(skeleton)} of {len(points)} points each")
     chosen = points[first[:, None] + np.arange(len(skeleton))]
     xy = np.stack([chosen["x"], chosen["y"]], axis=-1) - (0.5 if version < _FIRST_CENTRED else 0.0)
-    keypoints, visible = _split(xy, chosen["visible"].astype(bool))
+    keypoints, visible = boxes.usable(xy, np.where(chosen["visible"].astype(bool), records.VISIBLE, records.MISSING))
     recordings = list(sleap_images.recordings(file, path, video, version, notes))
     position = _positions(file, path, frames["video"], len(recordings))
     place = [(position(int(frames["video"][row])), int(frames["frame_idx"][row])) for row in owner[user]]
@@ -227,7 +225,7 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None, notes
         raise ValueError(f"{path}: edge_names are {edges.dtype} {edges.shape}, expected pairs")
     names = hdf5.texts(edges.reshape(-1), path, "edge_names")
     bones = [(a, b) for a, b in zip(names[::2], names[1::2], strict=True) if {a, b} <= set(joints) and a != b]
-    keypoints, visible = _split(tracks, np.ones(tracks.shape[:3], bool))
+    keypoints, visible = boxes.usable(tracks, np.full(tracks.shape[:3], records.VISIBLE))
     frame, track = np.nonzero(visible.any(axis=-1))
     if not len(frame):
         raise ValueError(f"{path}: found {tracks.shape[:2]} frames and tracks without a joint, expected some")
@@ -241,14 +239,6 @@ def _read_analysis(file: Any, path: Path, video: str | os.PathLike | None, notes
     return _Labels(
         _skeleton(joints, bones, (), path), [recording], place, keypoints[frame, track], visible[frame, track]
     )
-
-
-def _split(points: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 points, 0 where missing, and flags."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is no coordinate
-        points = points.astype(np.float32)
-    visible = np.where(marked & np.isfinite(points).all(axis=-1), records.VISIBLE, records.MISSING).astype(np.uint8)
-    return np.where(visible[..., None] > 0, points, np.float32(0)), visible
 
 
 def _skeleton_of(metadata: Any, instances: np.ndarray, path: Path, notes: list[records.Note]) -> Skeleton:
