@@ -5,7 +5,6 @@ of 566 bytes that states a huge canvas, and has one limit of pixels for the whol
 """
 
 import dataclasses
-import fnmatch
 import os
 import pathlib
 import re
@@ -66,10 +65,6 @@ class Files:
         if len(data) != size:
             raise ValueError(f"{self.path}: the archive ends inside {name}, expected {size} bytes of it")
         return data
-
-    def glob(self, pattern: str) -> tuple[str, ...]:
-        """The names that match a shell pattern, whose `*` also crosses folders."""
-        return tuple(name for name in self.names if fnmatch.fnmatchcase(name, pattern))
 
     def __contains__(self, name: str) -> bool:
         return name in self._spans
