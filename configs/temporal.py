@@ -11,6 +11,7 @@ import dataclasses
 from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.methods import METHODS
+from jaxpose.models import functional
 from jaxpose.pairs import Pair
 from jaxpose.recipes import mcd, regda
 from jaxpose.recipes.temporal import Temporal
@@ -22,5 +23,5 @@ def get_config(pair: Pair, *names: str) -> Config:
         raise ValueError(f"found methods {' and '.join(names)}, expected one")
     name = names[0] if names else "regda"
     method = METHODS[name](pair)
-    head = "regressor" if isinstance(method, regda.RegDA | mcd.MCD) else None
+    head = functional.regressor if isinstance(method, regda.RegDA | mcd.MCD) else None
     return dataclasses.replace(pair.config, method=Temporal(method=method, name=f"{name}_temporal", head=head))

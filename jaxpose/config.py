@@ -5,10 +5,14 @@ import json
 from typing import Any, Protocol
 
 from annotated_types import Interval, MinLen, MultipleOf, Predicate
+from jax.typing import DTypeLike
 
 from jaxpose import limits
 from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, POSITIVE, limited, one_of
+from jaxpose.models import functional
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Stage, Task
 
@@ -24,6 +28,37 @@ class Method(Protocol):
 
     def stages(self, task: Task, config: "Config") -> tuple[Stage, ...]:
         """The stages for a problem."""
+        ...
+
+
+class Model(Protocol):
+    """An architecture with its settings: a dataclass that makes what a detector consists of.
+
+    In `config.json` it is its fields: they tell it from other architectures.
+
+    Attributes:
+      target_statistics: while adapting, only target batches move the running batch statistics.
+      weights: a file that `load` reads; None starts from random weights.
+    """
+
+    target_statistics: bool
+    weights: str | None
+
+    @property
+    def source_head(self) -> functional.Head:
+        """Makes the head of the source model."""
+        ...
+
+    def grid(self, image_size: int) -> Grid:
+        """The heatmaps' pixels in square images."""
+        ...
+
+    def trunk(self, dtype: DTypeLike) -> functional.Trunk:
+        """Backbone and upsampling, whose convolutions are computed in `dtype`."""
+        ...
+
+    def load(self, params: dict[str, Any], stats: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters and statistics by network with those of `weights` in their places."""
         ...
 
 
@@ -58,33 +93,6 @@ class Data:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Model:
-    """The networks.
-
-    Attributes:
-      depth: of the ResNet: 18, 34, 50, 101 or 152.
-      width: channels of its first stage; 64 is the published network.
-      head_width: channels of the upsampling layers and regressors.
-      upsampling: transposed convolutions, each of which doubles the resolution.
-      sigma: of the label heatmaps, in heatmap pixels.
-      head: of the source model: `linear`, one 1x1 convolution, or `regressor`, RegDA's two layers. RegDA's and MCD's
-        regressors go on from the latter and start anew after the former.
-      target_statistics: while adapting, only target batches move the running batch statistics, so that the adapted
-        detector normalises by the target alone; else source batches move them too.
-      weights: a torchvision `.pth` or `.safetensors` file for the backbone; None starts from random weights.
-    """
-
-    depth: int = limited(50, "18, 34, 50, 101 or 152", Predicate((18, 34, 50, 101, 152).__contains__))
-    width: int = limited(64, *AT_LEAST_1)
-    head_width: int = limited(256, *AT_LEAST_1)
-    upsampling: int = limited(3, "1 to 5", Interval(ge=1, le=5))
-    sigma: float = limited(2.0, *POSITIVE)
-    head: str = limited("linear", *one_of("linear", "regressor"))
-    target_statistics: bool = False
-    weights: str | None = limited(None, "a file, or None", MinLen(1))
-
-
-@dataclasses.dataclass(kw_only=True)
 class Mesh:
     """How devices are used; `data` is the number of devices that share each batch, 0 for all."""
 
@@ -96,7 +104,8 @@ class Config:
     """A run.
 
     Attributes:
-      method: the recipe.
+      method: the recipe, a `Method`.
+      model: the architecture, a `Model`.
       pair: a name for the pair of domains, for the report.
       seed: of everything random.
       steps: updates per stage.
@@ -125,7 +134,7 @@ class Config:
     start: str | None = None
     data: Data = dataclasses.field(default_factory=Data)
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    model: Model = dataclasses.field(default_factory=Model)
+    model: Any = dataclasses.field(default_factory=SimpleBaseline)
     optim: Optim = dataclasses.field(default_factory=Optim)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
 

@@ -13,7 +13,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from jaxpose.config import Config, Data, Model
+from jaxpose.config import Config, Data
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.optimizers import Optim
 
@@ -123,7 +124,7 @@ def ultrasound() -> Pair:
             batch_size=16,
         ),
         augmentation=Augmentation(rotation=15.0, scale=(0.75, 1.35), translation=0.1, brightness=0.4, contrast=0.4),
-        model=Model(depth=18, width=16, head_width=32, sigma=1.5, **_SHORT),
+        model=SimpleBaseline(depth=18, width=16, head_width=32, sigma=1.5, **_SHORT),
         optim=_short_schedule(),
     )
     return Pair(config=config)
@@ -192,7 +193,7 @@ def sprites(source: str, target: str) -> Pair:
             margin=1.0,
         ),
         augmentation=_NONE,
-        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.0, **_SHORT),
+        model=SimpleBaseline(depth=18, width=16, head_width=32, upsampling=4, sigma=1.0, **_SHORT),
         optim=_short_schedule(),
     )
     few = {"source": f"sprites:{source}?{_FEW_SPRITES}", "target": f"sprites:{target}?{_FEW_SPRITES}"}
@@ -291,7 +292,7 @@ def published(name: str, source: str, target: str, *, upright: bool = True, adap
             saturation=0.25,
             blur=0.8,
         ),
-        model=Model(depth=101, sigma=2.0, weights="resnet101-63fe2227.pth"),
+        model=SimpleBaseline(depth=101, sigma=2.0, weights="resnet101-63fe2227.pth"),
         optim=Optim(learning_rate=0.1, weight_decay=1e-4, drops=(44 / epochs, 59 / epochs), adapt_decay=1e-4 * adapt),
     )
     return Pair(config=config, of_a_paper=True, epochs=epochs, upright=upright)
@@ -346,7 +347,7 @@ def _embedded(name: str, source: str, target: str) -> Pair:
         checkpoint_every=300,
         data=Data(source=source, target=target, image_size=64, batch_size=32),
         augmentation=Augmentation(rotation=20.0),
-        model=Model(depth=18, width=16, head_width=32, upsampling=4, sigma=1.5, **_SHORT),
+        model=SimpleBaseline(depth=18, width=16, head_width=32, upsampling=4, sigma=1.5, **_SHORT),
         optim=_short_schedule(),
     )
     return Pair(config=config, few={"source": f"{source}?{_FEW}", "target": f"{target}?{_FEW}"})
@@ -365,7 +366,7 @@ def sprites_published(source: str, target: str) -> Pair:
         data=dataclasses.replace(
             pair.config.data, source=f"sprites:{source}?{many}", target=f"sprites:{target}?{many}", image_size=256
         ),
-        model=Model(depth=18),
+        model=SimpleBaseline(depth=18),
         optim=Optim(weight_decay=5e-4, drops=()),
     )
     return dataclasses.replace(pair, config=config)

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from goldens import formula
 from jax.typing import DTypeLike
-from tiny import SIZE, K, make_config
+from tiny import GRID, SIZE, K, make_config
 
 from jaxpose.config import Config
 from jaxpose.models import functional, layers
@@ -35,7 +35,8 @@ NETWORKS = detector.Detector(
         "backbone": functional.network(Backbone),
         "upsampling": functional.Network(init=lambda key: ({}, {}), apply=lambda p, s, x, train: (x, s)),
         "head": functional.keypoint_head(CHANNELS, K),
-    }
+    },
+    grid=GRID,
 )
 # torch's name and shape of each parameter
 SHAPES = {

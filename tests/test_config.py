@@ -15,6 +15,7 @@ from jaxpose.data.joints import matching
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import inputs, mcd, mean_teacher, optimizers, regda, supervised, views
 
@@ -66,7 +67,7 @@ def flagged(value: Any, **changes: Any) -> Any:
             r"config.data.image_size: found 100, expected a positive multiple of 32",
         ),
         ({"data": configs.Data(cache="")}, r"config.data.cache: found '', expected a folder, or None"),
-        ({"model": configs.Model(depth=20)}, r"config.model.depth: found 20, expected 18, 34, 50, 101 or 152"),
+        ({"model": SimpleBaseline(depth=20)}, r"config.model.depth: found 20, expected 18, 34, 50, 101 or 152"),
         ({"seed": 1.5}, r"config.seed: found 1.5, expected int"),
         ({"seed": True}, r"config.seed: found True, expected int"),
         ({"dtype": "half"}, r"config.dtype: found 'half', expected one of auto, float32, bfloat16"),
@@ -83,12 +84,12 @@ def flagged(value: Any, **changes: Any) -> Any:
         ),
         ({"data": configs.Data(memory=-1)}, r"config.data.memory: found -1, expected at least 0"),
         ({"data": configs.Data(margin=float("inf"))}, r"config.data.margin: found inf, expected a finite number"),
-        ({"model": configs.Model(head_width=-8)}, r"config.model.head_width: found -8, expected at least 1"),
+        ({"model": SimpleBaseline(head_width=-8)}, r"config.model.head_width: found -8, expected at least 1"),
         (
-            {"model": flagged(configs.Model(), target_statistics="false")},
+            {"model": flagged(SimpleBaseline(), target_statistics="false")},
             r"config.model.target_statistics: found 'false', expected bool",
         ),
-        ({"model": configs.Model(weights="")}, r"config.model.weights: found '', expected a file, or None"),
+        ({"model": SimpleBaseline(weights="")}, r"config.model.weights: found '', expected a file, or None"),
         ({"augmentation": flagged(Augmentation(), mirror=7)}, r"config.augmentation.mirror: found 7, expected 0 to 1"),
         ({"augmentation": Augmentation(area=0.0)}, r"config.augmentation.area: found 0.0, expected a fraction of more"),
         ({"augmentation": Augmentation(shear=90.0)}, r"config.augmentation.shear: found 90.0, expected 0 to less than"),

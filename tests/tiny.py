@@ -9,11 +9,13 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxpose.config import Config, Data, Model
+from jaxpose.config import Config, Data
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.models import functional, layers
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation, Drawn
-from jaxpose.recipes import detector
+from jaxpose.ops.heatmaps import Grid
+from jaxpose.recipes import detector, inputs
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Task
 
@@ -22,11 +24,12 @@ NONE = Augmentation(
     rotation=0.0, scale=(1.0, 1.0), translation=0.0, brightness=0.0, contrast=0.0, saturation=0.0, blur=0.0
 )
 OPTIM = Optim(learning_rate=0.05)
+GRID = Grid(size=8, stride=4.0, sigma=1.0)
 
 
 def make_task(**changes: Any) -> Task:
     skeleton = Skeleton(name="three", joints=("a", "b", "c"))
-    task = Task(skeleton=skeleton, image_size=SIZE, heatmap_size=8, sigma=1.0, augmentation=NONE)
+    task = Task(skeleton=skeleton, image_size=SIZE, augmentation=NONE)
     return dataclasses.replace(task, **changes)
 
 
@@ -35,7 +38,7 @@ def make_config(method: Any) -> Config:
         method=method,
         steps={"pretrain": 2, "adapt": 10},
         data=Data(image_size=SIZE, batch_size=BATCH),
-        model=Model(depth=18, width=4, head_width=8, sigma=1.0),
+        model=SimpleBaseline(depth=18, width=4, head_width=8, sigma=1.0),
         optim=dataclasses.replace(OPTIM),
         dtype="float32",
     )
@@ -71,7 +74,7 @@ class Backbone(nnx.Module):
         return x, x, x, y
 
 
-def make_networks(*, target_statistics: bool = False) -> detector.Detector:
+def make_networks(*, target_statistics: bool = False, coding: inputs.Coding = inputs.CLEAN) -> detector.Detector:
     return detector.Detector(
         networks={
             "backbone": functional.network(Backbone),
@@ -79,6 +82,9 @@ def make_networks(*, target_statistics: bool = False) -> detector.Detector:
             "head": functional.regressor(5, K, jnp.float32),
             "head_adv": functional.regressor(5, K, jnp.float32),
         },
+        grid=GRID,
+        coding=coding,
+        channels=(4, 4, 4, 6),
         target_statistics=target_statistics,
     )
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +27,25 @@ class Network:
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
     apply: Callable[..., tuple[Any, Tree]]
+
+
+Head = Callable[[int, int, DTypeLike], Network]  # (channels of the features, joints, dtype) -> features to heatmaps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """What a detector's heads stand on.
+
+    Attributes:
+      networks: `backbone`, normalised images (B,H,W,3) -> a tuple of its layers' features, (B,h,w,c) each; and
+        `upsampling`, those of the last layer -> the features that heads read.
+      channels: of each layer.
+      width: channels of the features that heads read.
+    """
+
+    networks: Mapping[str, Network]
+    channels: tuple[int, ...]
+    width: int
 
 
 def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32) -> Network:
@@ -76,8 +95,12 @@ def upsampling(in_channels: int, head_width: int, dtype: DTypeLike, *, layers: i
     return network(module, dtype=dtype)
 
 
-def keypoint_head(in_channels: int, joints: int) -> Network:
-    """One 1x1 convolution: features (B,h,w,in_channels) -> float32 heatmaps of logits (B,h,w,joints)."""
+def keypoint_head(in_channels: int, joints: int, dtype: DTypeLike = jnp.float32) -> Network:
+    """One 1x1 convolution: features (B,h,w,in_channels) -> float32 heatmaps of logits (B,h,w,joints).
+
+    It is computed in float32, whatever `dtype` is.
+    """
+    del dtype
     return network(functools.partial(pose.KeypointHead, inputs=in_channels, joints=joints))
 
 

@@ -3,6 +3,7 @@
 Maps are (B, H, W, K). Points are (x, y) with the centre of the top-left pixel at (0, 0).
 """
 
+import dataclasses
 from typing import Literal
 
 import jax.numpy as jnp
@@ -11,6 +12,25 @@ from jaxtyping import Array, Float
 Points = Float[Array, "b k 2"]
 Maps = Float[Array, "b h w k"]
 Support = Literal["full", "square", "circle"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The pixels of a detector's heatmaps.
+
+    Attributes:
+      size: side of the heatmaps in pixels.
+      stride: image pixels per heatmap pixel.
+      sigma: of label heatmaps, in heatmap pixels.
+    """
+
+    size: int
+    stride: float
+    sigma: float
+
+    def gaussians(self, points: Points, support: Support = "full") -> Maps:
+        """Maps of points in heatmap pixels, see `gaussian_maps`."""
+        return gaussian_maps(points, (self.size, self.size), sigma=self.sigma, support=support)
 
 
 def image_to_heatmap(points: Float[Array, "*b 2"], stride: float) -> Float[Array, "*b 2"]:

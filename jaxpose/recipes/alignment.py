@@ -34,7 +34,7 @@ class Alignment:
 
 def stages(task: Task, config: Config, make: Callable[[detector.Detector], Alignment]) -> tuple[Stage, ...]:
     """Pretrain on the source, then align."""
-    networks = detector.build(task, config, heads={"head": config.model.head})
+    networks = detector.build(task, config)
     return supervised.pretrain(task, config, networks), adapt(task, config, networks, make(networks))
 
 
@@ -51,7 +51,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
-        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
+        labels = inputs.labelled(source_key, batch["source"], task, networks.draw)
         images = inputs.unlabelled(target_key, batch["target"], task)
         progress = state.step / max(steps, 1)
 
@@ -72,6 +72,6 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
         steps=steps,
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
-        evaluations=(networks.evaluation(task),),
+        evaluations=(networks.evaluation(),),
         descend=descend,
     )

@@ -16,7 +16,7 @@ from jaxpose.data.host.windows import consecutive
 from jaxpose.data.records import MISSING, VISIBLE
 from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, SHARE, limited
 from jaxpose.losses import heatmap
-from jaxpose.ops import heatmaps
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import consensus, detector, inputs, pseudo_labels, supervised, temporal, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update, next_state, reads
@@ -66,10 +66,8 @@ class CCSSL:
         """
         if not task.sizes.get("target"):
             raise ValueError(f"task.sizes: found {dict(task.sizes)}, expected the number of target images")
-        networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(
-            task, config, networks, loss=self.loss, maps=self.maps, coding=self.coding, mean=self.mean
-        )
+        networks = detector.build(task, config, coding=self.coding)
+        first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
         rounds = (
             make(task, config, networks, self, number) for number in range(self.rounds) for make in (relabel, adapt)
         )
@@ -114,19 +112,17 @@ def released_settings() -> CCSSL:
     )
 
 
-def pixel_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+def pixel_labels(keypoints: jax.Array, visible: jax.Array, grid: Grid) -> tuple[jax.Array, jax.Array]:
     """The released code's label maps: Gaussians around the pixels that keypoints fall into, cut to a square.
 
     A joint counts if it is labelled, occluded or not, and its square touches the map.
 
     Source: CC-SSL's released `transform` and `draw_labelmap`.
     """
-    centre = jnp.trunc((keypoints + 0.5) / task.stride)
-    reach = 3 * task.sigma
-    touches = jnp.all((centre - reach < task.heatmap_size) & (centre + reach + 1 >= 0), axis=-1)
-    size = (task.heatmap_size, task.heatmap_size)
-    maps = heatmaps.gaussian_maps(centre, size, sigma=task.sigma, support="square")
-    return maps, (visible > MISSING) & touches
+    centre = jnp.trunc((keypoints + 0.5) / grid.stride)
+    reach = 3 * grid.sigma
+    touches = jnp.all((centre - reach < grid.size) & (centre + reach + 1 >= 0), axis=-1)
+    return grid.gaussians(centre, support="square"), (visible > MISSING) & touches
 
 
 def relabel(task: Task, config: Config, networks: detector.Detector, settings: CCSSL, number: int) -> Stage:
@@ -157,7 +153,7 @@ def relabel(task: Task, config: Config, networks: detector.Detector, settings: C
         def predict(images: jax.Array) -> jax.Array:
             return settings.maps(networks.maps(state.params, state.stats, images, train=False)[0])
 
-        given = key, fields["image"], fields["index"], task, settings.random_views, predict, settings.read
+        given = key, fields["image"], fields["index"], networks.grid, settings.random_views, predict, settings.read
         if settings.temporal_ratio is None:
             points, confidence = consensus.of_views(*given)
         else:
@@ -199,8 +195,8 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
-        labels = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
-        found = inputs.labelled(target_key, remembered(state, batch[settings.word]), task, settings.coding.draw)
+        labels = inputs.labelled(source_key, batch["source"], task, networks.draw)
+        found = inputs.labelled(target_key, remembered(state, batch[settings.word]), task, networks.draw)
         grads, stats, metrics = pseudo_labels.gradients(
             networks,
             state.params,
@@ -219,7 +215,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
         steps=end - start,
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED) | settings.target, step=step),),
-        evaluations=(networks.evaluation(task, coding=settings.coding, normal=settings.maps),),
+        evaluations=(networks.evaluation(normal=settings.maps),),
         descend=descend,
         order="adapt",
         first_batch=start,

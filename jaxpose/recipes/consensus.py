@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.ops import affine, augment, flow, heatmaps, warp
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import views
-from jaxpose.recipes.stage import Task
 from jaxpose.recipes.views import Maps, Points, Values
 
 Predict = Callable[[jax.Array], jax.Array]  # normalised images -> maps that can be averaged, see `views.Normal`
-Read = Callable[[Maps, Task], tuple[Points, Values]]  # averaged maps -> points in crop pixels, and confidences
+Read = Callable[[Maps, Grid], tuple[Points, Values]]  # averaged maps -> points in crop pixels, and confidences
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -41,7 +41,7 @@ def of_views(
     key: Array,
     images: Array,
     records: Int[Array, " b"],
-    task: Task,
+    grid: Grid,
     settings: RandomViews,
     predict: Predict,
     read: Read = views.read,
@@ -52,18 +52,18 @@ def of_views(
     it appears in a batch does not matter.
     """
     b, s, count = images.shape[0], images.shape[1], settings.count + 1
-    matrix = _views(key, records, task.image_size, settings).reshape(b * count, 2, 3)
+    matrix = _views(key, records, s, settings).reshape(b * count, 2, 3)
     repeated = jnp.broadcast_to(images[:, None], (b, count, s, s, 3)).reshape(b * count, s, s, 3)
     maps = predict(augment.normalize(warp.warp(repeated, matrix)))
-    back = warp.warp_maps(maps, affine.invert(affine.on_heatmaps(matrix, task.stride)))
-    return read(jnp.mean(back.reshape(b, count, *back.shape[1:]), axis=1), task)
+    back = warp.warp_maps(maps, affine.invert(affine.on_heatmaps(matrix, grid.stride)))
+    return read(jnp.mean(back.reshape(b, count, *back.shape[1:]), axis=1), grid)
 
 
 def of_frames(
     key: Array,
     pairs: Array,
     records: Int[Array, " b"],
-    task: Task,
+    grid: Grid,
     settings: RandomViews,
     predict: Predict,
     read: Read = views.read,
@@ -78,10 +78,10 @@ def of_frames(
     """
     b = pairs.shape[0]
     frames = pairs.reshape(2 * b, *pairs.shape[2:])
-    found = of_views(key, frames, jnp.repeat(records, 2), task, settings, predict, read)
+    found = of_views(key, frames, jnp.repeat(records, 2), grid, settings, predict, read)
     points, confidence = (values.reshape(b, 2, *values.shape[1:]) for values in found)
     grey = jnp.sum(pairs.astype(jnp.float32) * jnp.asarray(_LUMA)[None, None, None, None], axis=-1)
-    limit = _LONGEST_MOTION * task.image_size
+    limit = _LONGEST_MOTION * pairs.shape[2]
     tracked, seen = flow.track(grey[:, 0], grey[:, 1], points[:, 0], limit=limit)
     return temporally_consistent(points[:, 1], confidence[:, 1], tracked, confidence[:, 0], seen, ratio=ratio)
 
@@ -110,7 +110,7 @@ def temporally_consistent(
     )
 
 
-def read_quarters(maps: Maps, task: Task) -> tuple[Points, Values]:
+def read_quarters(maps: Maps, grid: Grid) -> tuple[Points, Values]:
     """The released code's reading: the largest pixel, moved a quarter of one towards the larger neighbour on each axis.
 
     At the border of a map nothing is moved.
@@ -129,7 +129,7 @@ def read_quarters(maps: Maps, task: Task) -> tuple[Points, Values]:
     inside = (x > 0) & (x < w - 1) & (y > 0) & (y < h - 1)
     towards = jnp.stack([jnp.sign(at(1, 0) - at(-1, 0)), jnp.sign(at(0, 1) - at(0, -1))], axis=-1)
     points = peak + jnp.where(inside[..., None], 0.25 * towards, 0.0)
-    return heatmaps.heatmap_to_image(points, task.stride), jnp.max(maps, axis=(1, 2))
+    return heatmaps.heatmap_to_image(points, grid.stride), jnp.max(maps, axis=(1, 2))
 
 
 _LUMA = (0.299, 0.587, 0.114)

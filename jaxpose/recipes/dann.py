@@ -12,7 +12,7 @@ from jaxpose.models import functional
 from jaxpose.models.discriminator import VectorDiscriminator
 from jaxpose.ops import gradients
 from jaxpose.recipes import alignment
-from jaxpose.recipes.detector import Features, Trees
+from jaxpose.recipes.detector import Detector, Features, Trees
 from jaxpose.recipes.stage import Metrics, Stage, Task
 
 
@@ -33,8 +33,12 @@ class DANN:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain, then align."""
-        channels = functional.backbone_channels(config.model.depth, config.model.width)
-        network = functional.network(functools.partial(VectorDiscriminator, inputs=channels, hidden=self.hidden))
+        return alignment.stages(task, config, self.game)
+
+    def game(self, networks: Detector) -> alignment.Alignment:
+        """The discriminator, and what it plays for."""
+        made = functools.partial(VectorDiscriminator, inputs=networks.channels[-1], hidden=self.hidden)
+        network = functional.network(made)
 
         def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
             def judge(features: Features) -> jax.Array:
@@ -45,9 +49,7 @@ class DANN:
             found = adversarial_loss(judge(source), judge(target))
             return self.trade_off * found, {"domain_cross_entropy": found}
 
-        return alignment.stages(
-            task, config, lambda _: alignment.Alignment(networks={"discriminator": network}, loss=loss)
-        )
+        return alignment.Alignment(networks={"discriminator": network}, loss=loss)
 
 
 def adversarial_loss(source: jax.Array, target: jax.Array) -> jax.Array:

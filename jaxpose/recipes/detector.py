@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxpose.config import Config
+from jaxpose.config import Config, Model
 from jaxpose.metrics.metric import Predictions
-from jaxpose.models import functional, layers, torch_import
+from jaxpose.models import functional, layers
 from jaxpose.ops import augment, normalization
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.ops.platform import platform
 from jaxpose.recipes import inputs, optimizers, views
 from jaxpose.recipes.stage import Evaluation, State, Task
@@ -28,7 +29,7 @@ class Features:
     """What the trunk makes of images.
 
     Attributes:
-      layers: of the backbone's four layers, at 1/4, 1/8, 1/16 and 1/32 of the image.
+      layers: of each of the backbone's layers, (B, h, w, c).
       up: of the upsampling, (B, H, W, C).
     """
 
@@ -38,14 +39,20 @@ class Features:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A trunk (backbone and upsampling) and the heads that read its features.
+    """A trunk (backbone and upsampling), the heads that read its features, and how keypoints lie on their heatmaps.
 
     Attributes:
       networks: by name.
+      grid: the heatmaps' pixels.
+      coding: how label maps are drawn and heatmaps read.
+      channels: of each of the backbone's layers.
       target_statistics: see `config.Model`.
     """
 
     networks: Mapping[str, functional.Network]
+    grid: Grid
+    coding: inputs.Coding = inputs.CLEAN
+    channels: tuple[int, ...] = ()
     target_statistics: bool = False
 
     def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
@@ -123,47 +130,58 @@ class Detector:
         images = augment.normalize(fields["image"].astype(jnp.float32))
         return self.maps(state.params, state.stats, images, train=False)[0]
 
+    def draw(self, keypoints: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Label maps (B, H, W, K) of keypoints (B, K, 2) in image pixels, and which of them count (B, K)."""
+        return self.coding.draw(keypoints, visible, self.grid)
+
+    def read(self, maps: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Points (B, K, 2) in image pixels and confidences (B, K), see `views.read`."""
+        return views.read(maps, self.grid, self.coding)
+
     def evaluation(
         self,
-        task: Task,
         *,
-        coding: inputs.Coding = inputs.CLEAN,
         normal: views.Normal = views.softmax_maps,
         evaluated: Callable[[State], State] = lambda state: state,
     ) -> Evaluation:
         """What the head `head` finds, read off its maps in the way in which its labels were drawn.
 
         Args:
-          task: of the recipe.
-          coding: how labels were drawn.
           normal: belongs to the loss that the head was trained with.
           evaluated: see `views.Evaluated`.
         """
 
         def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
             maps = self.predict(evaluated(state), fields)
-            points, scores = views.read(normal(maps), task, coding)
-            peaks = points if coding.peaks is None else coding.peaks(maps, task)
+            points, scores = self.read(normal(maps))
+            peaks = points if self.coding.peaks is None else self.coding.peaks(maps, self.grid)
             return Predictions(points=points, peaks=peaks, scores=scores)
 
         return Evaluation(predict=find)
 
 
-def build(task: Task, config: Config, *, heads: Mapping[str, str]) -> Detector:
-    """The networks of `config.model` with the named heads: `linear` is one 1x1 convolution, `regressor` RegDA's f."""
-    model, dtype = config.model, compute_dtype(config.dtype)
-    channels = functional.backbone_channels(model.depth, model.width)
-    networks = {
-        "backbone": functional.backbone(model.depth, model.width, dtype, all_layers=True),
-        "upsampling": functional.upsampling(channels, model.head_width, dtype, layers=model.upsampling),
+def build(
+    task: Task,
+    config: Config,
+    *,
+    heads: Mapping[str, functional.Head] | None = None,
+    coding: inputs.Coding = inputs.CLEAN,
+) -> Detector:
+    """The detector of `config.model` with heads by name; None: that of the source model, as `head`."""
+    model: Model = config.model
+    dtype = compute_dtype(config.dtype)
+    trunk = model.trunk(dtype)
+    made = {
+        name: make(trunk.width, len(task.skeleton), dtype)
+        for name, make in (heads or {"head": model.source_head}).items()
     }
-    joints = len(task.skeleton)
-    for name, kind in heads.items():
-        if kind == "linear":
-            networks[name] = functional.keypoint_head(model.head_width, joints)
-        else:
-            networks[name] = functional.regressor(model.head_width, joints, dtype)
-    return Detector(networks=networks, target_statistics=model.target_statistics)
+    return Detector(
+        networks={**trunk.networks, **made},
+        grid=model.grid(task.image_size),
+        coding=coding,
+        channels=trunk.channels,
+        target_statistics=model.target_statistics,
+    )
 
 
 def moved_in_turn(before: Any, first: Any, second: Any) -> Any:
@@ -174,15 +192,6 @@ def moved_in_turn(before: Any, first: Any, second: Any) -> Any:
 def moved_twice(before: Any, once: Any) -> Any:
     """Running statistics after a second update towards the same batch, given those before and after the first."""
     return moved_in_turn(before, once, once)
-
-
-def load_backbone(path: str, state: State) -> State:
-    """Puts a torchvision file's weights into the backbone."""
-    weights = torch_import.load_torch_weights(path)
-    params, stats = torch_import.resnet_from_torch(weights, state.params["backbone"], state.stats["backbone"])
-    return dataclasses.replace(
-        state, params=state.params | {"backbone": params}, stats=state.stats | {"backbone": stats}
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxpose.data.records import MISSING, OCCLUDED
 from jaxpose.ops import augment, heatmaps
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes.stage import Task
 
 Fields = Mapping[str, jax.Array]
@@ -27,9 +28,10 @@ class Labelled:
     mask: Any
 
 
-# (keypoints (B, K, 2) in pixels, visible (B, K) uint8, task) -> (maps (B, H, W, K), which of them count (B, K))
-LabelMaps = Callable[[jax.Array, jax.Array, Task], tuple[jax.Array, jax.Array]]
-Reading = Callable[[jax.Array, Task], jax.Array]  # (maps whose logarithm is a parabola, as logits, task) -> (B, K, 2)
+# (keypoints (B, K, 2) in pixels, visible (B, K) uint8) -> (maps (B, H, W, K), which of them count (B, K))
+Draw = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+LabelMaps = Callable[[jax.Array, jax.Array, Grid], tuple[jax.Array, jax.Array]]  # the same, given the maps' pixels
+Reading = Callable[[jax.Array, Grid], jax.Array]  # (maps whose logarithm is a parabola, as logits, grid) -> (B, K, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,29 +55,29 @@ def unlabelled(key: jax.Array, fields: Fields, task: Task) -> jax.Array:
     return augment.augment(key, fields["image"], fields["position"], task.augmentation)[0]
 
 
-def labelled(key: jax.Array, fields: Fields, task: Task, label_maps: LabelMaps) -> Labelled:
-    """Augmented, normalised images with their label maps."""
+def labelled(key: jax.Array, fields: Fields, task: Task, draw: Draw) -> Labelled:
+    """Augmented, normalised images with their label maps, as a detector draws them."""
     images, drawn = augment.augment(key, fields["image"], fields["position"], task.augmentation)
     permutation = task.skeleton.flip_permutation
     keypoints = augment.keypoints_of(drawn, fields["keypoints"], permutation)
     visible = augment.visible_of(drawn, fields["visible"], permutation)
-    maps, mask = label_maps(keypoints, visible, task)
+    maps, mask = draw(keypoints, visible)
     return Labelled(images=images, maps=maps, mask=mask)
 
 
-def clean_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+def clean_labels(keypoints: jax.Array, visible: jax.Array, grid: Grid) -> tuple[jax.Array, jax.Array]:
     """Gaussians at the exact place; a joint counts if it is labelled, occluded or not, and inside the image."""
-    points = heatmaps.image_to_heatmap(keypoints, task.stride)
-    inside = jnp.all((keypoints > -0.5) & (keypoints < task.image_size - 0.5), axis=-1)
-    return _maps(points, task), (visible > MISSING) & inside
+    points = heatmaps.image_to_heatmap(keypoints, grid.stride)
+    inside = jnp.all((keypoints > -0.5) & (keypoints < grid.size * grid.stride - 0.5), axis=-1)
+    return grid.gaussians(points), (visible > MISSING) & inside
 
 
-def clean_points(logits: jax.Array, task: Task) -> jax.Array:
+def clean_points(logits: jax.Array, grid: Grid) -> jax.Array:
     """Where `clean_labels` have their peaks."""
-    return heatmaps.heatmap_to_image(heatmaps.subpixel_points(logits), task.stride)
+    return heatmaps.heatmap_to_image(heatmaps.subpixel_points(logits), grid.stride)
 
 
-def released_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+def released_labels(keypoints: jax.Array, visible: jax.Array, grid: Grid) -> tuple[jax.Array, jax.Array]:
     """The released code's label maps.
 
     Gaussians around whole pixels int(x / stride + 0.5), truncated towards zero, cut to a square; a joint counts if it
@@ -83,26 +85,21 @@ def released_labels(keypoints: jax.Array, visible: jax.Array, task: Task) -> tup
 
     Source: tllib's `generate_target`, and its data sets' weights.
     """
-    centre = jnp.trunc(keypoints / task.stride + 0.5)
-    mask = (visible > OCCLUDED) & jnp.all((centre >= 0) & (centre < task.heatmap_size), axis=-1)
-    maps = _maps(centre, task, support="square")
+    centre = jnp.trunc(keypoints / grid.stride + 0.5)
+    mask = (visible > OCCLUDED) & jnp.all((centre >= 0) & (centre < grid.size), axis=-1)
+    maps = grid.gaussians(centre, support="square")
     return jnp.where(mask[:, None, None, :], maps, 0.0), mask
 
 
-def released_points(logits: jax.Array, task: Task) -> jax.Array:
+def released_points(logits: jax.Array, grid: Grid) -> jax.Array:
     """Where `released_labels` have their peaks: a whole pixel stands for the image's pixels around its first one."""
-    return heatmaps.subpixel_points(logits) * task.stride
+    return heatmaps.subpixel_points(logits) * grid.stride
 
 
-def released_peaks(maps: jax.Array, task: Task) -> jax.Array:
+def released_peaks(maps: jax.Array, grid: Grid) -> jax.Array:
     """The released evaluation's points: whole pixels, the first one where no value is positive."""
-    return heatmaps.argmax_points_released(maps) * task.stride
+    return heatmaps.argmax_points_released(maps) * grid.stride
 
 
 CLEAN = Coding(draw=clean_labels, read=clean_points)
 RELEASED = Coding(draw=released_labels, read=released_points, peaks=released_peaks)
-
-
-def _maps(points: jax.Array, task: Task, support: heatmaps.Support = "full") -> jax.Array:
-    size = (task.heatmap_size, task.heatmap_size)
-    return heatmaps.gaussian_maps(points, size, sigma=task.sigma, support=support)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxpose.config import Config
 from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, limited
 from jaxpose.losses import heatmap
+from jaxpose.models import functional
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import TRUNK, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
@@ -34,9 +35,9 @@ class MCD:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
-        source_model = detector.build(task, config, heads={"head": config.model.head})
-        networks = detector.build(task, config, heads=dict.fromkeys(HEADS, "regressor"))
-        return supervised.pretrain(task, config, source_model), adapt(task, config, networks, self)
+        networks = detector.build(task, config, heads=dict.fromkeys(HEADS, functional.regressor))
+        first = supervised.pretrain(task, config, detector.build(task, config))
+        return first, adapt(task, config, networks, self)
 
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD) -> Stage:
@@ -47,17 +48,18 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
     """
     steps = config.steps_of("adapt")
     descend = detector.adaptation(config)
+    goes_on = config.model.source_head is functional.regressor  # the source model's head, as the first regressor
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         start, key = jax.random.split(key)
-        fresh = ("head2",) if config.model.head == "regressor" else ("head", "head2")
+        fresh = ("head2",) if goes_on else ("head", "head2")
         state = next_state(start, previous, networks, dict.fromkeys(NETWORKS, descend.rule), fresh=fresh)
         return dataclasses.replace(state, params=state.params | {"head2": _second(key, state)})
 
     def _second(key: jax.Array, state: State) -> Trees:
         """The second regressor: as different from the first as two random ones are, or as a head can be disturbed."""
-        if config.model.head == "linear":
+        if not goes_on:
             return state.params["head2"]
         # Gains and biases are no noise: fresh ones are the same for everybody.
         return jax.tree.map(
@@ -66,7 +68,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
-        labels = inputs.labelled(source_key, batch["source"], task, inputs.clean_labels)
+        labels = inputs.labelled(source_key, batch["source"], task, networks.draw)
         images = inputs.unlabelled(target_key, batch["target"], task)
 
         def supervision(heads: Trees, stats: Trees, features: jax.Array) -> tuple[jax.Array, Trees]:
@@ -120,7 +122,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         steps=steps,
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
-        evaluations=(networks.evaluation(task),),
+        evaluations=(networks.evaluation(),),
         descend=descend,
     )
 

@@ -75,10 +75,8 @@ class MeanTeacher:
         Raises:
           ValueError: if a style network has no steps.
         """
-        networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(
-            task, config, networks, loss=self.loss, maps=self.maps, coding=self.coding, mean=self.mean
-        )
+        networks = detector.build(task, config, coding=self.coding)
+        first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
         last = adapt(task, config, networks, self)
         if self.style_network is None:
             return first, last
@@ -152,7 +150,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, seen_key, shown_key, style_key, back_key, cover_key, cut_key = jax.random.split(key, 7)
         target, positions = batch["target"], batch["target"]["position"]
-        labels = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
+        labels = inputs.labelled(source_key, batch["source"], task, networks.draw)
         teacher_view, student_view = (v or task.augmentation for v in (settings.teacher_view, settings.student_view))
         cuts = augment.random_cuts(cut_key, positions, task.image_size, student_view.area)
         seen = views.view(seen_key, target, teacher_view, cuts)
@@ -163,7 +161,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         teacher = state.extra["teacher"]
         maps, teacher_stats = networks.maps(teacher["params"], teacher["stats"], images, train=True)
         maps = settings.maps(jax.lax.stop_gradient(maps))
-        lesson = settings.teach(maps, seen, shown, settings.share, settings.coding, task)
+        lesson = settings.teach(maps, seen, shown, settings.share, networks, task)
 
         # The student.
         source_images = stylised(style_key, state, labels.images, seen.images)
@@ -210,8 +208,6 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         steps=config.steps_of("adapt"),
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
-        evaluations=(
-            networks.evaluation(task, coding=settings.coding, normal=settings.maps, evaluated=settings.evaluated),
-        ),
+        evaluations=(networks.evaluation(normal=settings.maps, evaluated=settings.evaluated),),
         descend=descend,
     )

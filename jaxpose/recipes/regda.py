@@ -14,7 +14,9 @@ from jax import Array
 
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
+from jaxpose.models import functional
 from jaxpose.ops import gradients, heatmaps
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.inputs import Labelled
@@ -83,10 +85,10 @@ class RegDA:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
-        networks = detector.build(task, config, heads={"head": config.model.head})
-        first = supervised.pretrain(task, config, networks, coding=self.coding, mean=self.mean)
-        regressors = detector.build(task, config, heads={"head": "regressor", "head_adv": "regressor"})
-        return first, adapt(task, config, regressors, self)
+        networks = detector.build(task, config, coding=self.coding)
+        heads = {"head": functional.regressor, "head_adv": functional.regressor}
+        regressors = detector.build(task, config, heads=heads, coding=self.coding)
+        return supervised.pretrain(task, config, networks, mean=self.mean), adapt(task, config, regressors, self)
 
     def trunk_share(self, step: Array) -> Array:
         """Of the gradient through f', what reaches the trunk."""
@@ -133,23 +135,24 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
     if len(task.skeleton) == 1 and task.area is None:
         raise ValueError(f"regda: found one joint ({task.skeleton.joints[0]}), expected several or a task with an area")
     descend = detector.adaptation(config)
+    area = None if task.area is None else whole_pixels(task.area, networks.grid)
 
     def init(key: Array, previous: State | None) -> State:
         rules = dict.fromkeys(networks.networks, descend.rule)
-        if config.model.head == "regressor":
+        if config.model.source_head is functional.regressor:
             return next_state(key, previous, networks, rules, renamed={"head_adv": "head"})
         return next_state(key, previous, networks, rules, fresh=("head", "head_adv"))
 
     def step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
-        source = inputs.labelled(source_key, batch["source"], task, settings.coding.draw)
+        source = inputs.labelled(source_key, batch["source"], task, networks.draw)
         if settings.target_weights:
-            target = inputs.labelled(target_key, batch["target"], task, settings.coding.draw)
+            target = inputs.labelled(target_key, batch["target"], task, networks.draw)
         else:
             images = inputs.unlabelled(target_key, batch["target"], task)
             target = inputs.Labelled(images=images, maps=None, mask=jnp.ones((len(images), len(task.skeleton)), bool))
         share = settings.trunk_share(state.step)
-        adaptation = Adaptation(networks=networks, settings=settings, task=task, descend=descend, share=share)
+        adaptation = Adaptation(networks=networks, settings=settings, area=area, descend=descend, share=share)
         return settings.update(adaptation, state, source, target)
 
     target = inputs.LABELLED if settings.target_weights else inputs.UNLABELLED
@@ -158,9 +161,15 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
         steps=config.steps_of("adapt"),
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=target), step=step),),
-        evaluations=(networks.evaluation(task, coding=settings.coding),),
+        evaluations=(networks.evaluation(),),
         descend=descend,
     )
+
+
+def whole_pixels(area: tuple[float, float], grid: Grid) -> tuple[float, float]:
+    """First and last image pixel of an area as the heatmap pixels next to them."""
+    first, last = jnp.round(heatmaps.image_to_heatmap(jnp.asarray(area), grid.stride))
+    return float(first), float(last)
 
 
 def simultaneous(adaptation: "Adaptation", state: State, source: Labelled, target: Labelled) -> tuple[State, Metrics]:
@@ -219,7 +228,7 @@ class Adaptation:
 
     networks: detector.Detector
     settings: RegDA
-    task: Task
+    area: tuple[float, float] | None  # first and last heatmap pixel where keypoints can lie, if that is known
     descend: detector.Descent
     share: Array  # of the gradient through f', what reaches the trunk
 
@@ -244,13 +253,12 @@ class Adaptation:
 
     def disparity(self, choose: Objective, points: Array, logits: Array, mask: Array) -> tuple[Array, Array]:
         """How far f' is from f's points: a choice of L_T and L_F (Eqs. 8 and 11), and image pixels (Fig. 9)."""
-        settings, task = self.settings, self.task
-        size = task.heatmap_size
-        true = heatmaps.gaussian_maps(points, (size, size), sigma=task.sigma, support=settings.support)
-        if task.area is not None:
-            false = heatmaps.area_false_maps(true, task.area, sigma=task.sigma)
+        settings, grid = self.settings, self.networks.grid
+        true = grid.gaussians(points, support=settings.support)
+        if self.area is not None:
+            false = heatmaps.area_false_maps(true, self.area, sigma=grid.sigma)
         else:
             false = heatmaps.ground_false_maps(true, clip=settings.clip_false)
         losses = (heatmap.spatial_kl(maps, logits, eps=settings.eps) for maps in (true, false))
-        pixels = jnp.linalg.norm(heatmaps.argmax_points(logits) - points, axis=-1) * task.stride
+        pixels = jnp.linalg.norm(heatmaps.argmax_points(logits) - points, axis=-1) * grid.stride
         return settings.mean(choose(*losses), mask), heatmap.masked_mean(pixels, mask)

@@ -45,26 +45,16 @@ class Task:
     Attributes:
       skeleton: the joints to find.
       image_size: side of the input images in pixels.
-      heatmap_size: side of the heatmaps in pixels.
-      sigma: of the label heatmaps, in heatmap pixels.
       augmentation: of training images.
       sizes: training records by domain; `index` among a stage's fields says which of them a row of single frames is.
-      area: first and last heatmap pixel where the keypoint of a one-joint skeleton can lie, for its ground-false
-        maps.
+      area: first and last image pixel, on both axes, where keypoints can lie, if that is known.
     """
 
     skeleton: Skeleton
     image_size: int
-    heatmap_size: int
-    sigma: float
     augmentation: Augmentation
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     area: tuple[float, float] | None = None
-
-    @property
-    def stride(self) -> float:
-        """Image pixels per heatmap pixel."""
-        return self.image_size / self.heatmap_size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

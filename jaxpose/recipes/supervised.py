@@ -1,7 +1,6 @@
 """Supervised training of a detector: `source_only`, `oracle`, and the pretraining of the adaptation methods."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -37,19 +36,8 @@ class Supervised:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """One stage, called `pretrain` because adaptation methods start from it."""
-        networks = detector.build(task, config, heads={"head": config.model.head})
-        return (
-            pretrain(
-                task,
-                config,
-                networks,
-                domain=self.domain,
-                loss=self.loss,
-                maps=self.maps,
-                coding=self.coding,
-                mean=self.mean,
-            ),
-        )
+        networks = detector.build(task, config, coding=self.coding)
+        return (pretrain(task, config, networks, domain=self.domain, loss=self.loss, maps=self.maps, mean=self.mean),)
 
 
 def pretrain(
@@ -60,7 +48,6 @@ def pretrain(
     domain: str = "source",
     loss: Loss = heatmap.spatial_kl,
     maps: views.Normal = views.softmax_maps,
-    coding: inputs.Coding = inputs.CLEAN,
     mean: Mean = heatmap.masked_mean,
 ) -> Stage:
     """Trains trunk and head on the labels of one domain; the arguments are those of `Supervised`."""
@@ -73,7 +60,7 @@ def pretrain(
         return next_state(key, previous, networks, dict.fromkeys(WHOLE, rule), fresh=WHOLE)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        labels = inputs.labelled(key, batch[domain], task, coding.draw)
+        labels = inputs.labelled(key, batch[domain], task, networks.draw)
 
         def objective(params: detector.Trees) -> tuple[jax.Array, detector.Trees]:
             found, stats = networks.maps(params, state.stats, labels.images, train=True)
@@ -83,12 +70,15 @@ def pretrain(
         state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
         return dataclasses.replace(state, stats=stats), {f"loss/{domain}": value}
 
-    weights = config.model.weights
+    def load(state: State) -> State:
+        params, stats = config.model.load(state.params, state.stats)
+        return dataclasses.replace(state, params=params, stats=stats)
+
     return Stage(
         name="pretrain",
         steps=steps,
         init=init,
-        load=None if weights is None else functools.partial(detector.load_backbone, weights),
+        load=None if config.model.weights is None else load,
         updates=(Update(reads=reads(**{domain: inputs.LABELLED}), step=step),),
-        evaluations=(networks.evaluation(task, coding=coding, normal=maps),),
+        evaluations=(networks.evaluation(normal=maps),),
     )

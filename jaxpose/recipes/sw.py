@@ -12,7 +12,7 @@ from jaxpose.models import functional
 from jaxpose.models.discriminator import PixelDiscriminator, VectorDiscriminator
 from jaxpose.ops import gradients
 from jaxpose.recipes import alignment
-from jaxpose.recipes.detector import Features, Trees
+from jaxpose.recipes.detector import Detector, Features, Trees
 from jaxpose.recipes.stage import Metrics, Stage, Task
 
 
@@ -35,15 +35,19 @@ class StrongWeak:
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain, then align."""
-        early, late = (functional.backbone_channels(config.model.depth, config.model.width, i) for i in (1, 4))
-        networks = {
+        return alignment.stages(task, config, self.game)
+
+    def game(self, networks: Detector) -> alignment.Alignment:
+        """The discriminators, and what they play for."""
+        early, late = networks.channels[0], networks.channels[-1]
+        made = {
             "local": functional.network(functools.partial(PixelDiscriminator, inputs=early, hidden=self.hidden)),
             "global": functional.network(functools.partial(VectorDiscriminator, inputs=late, hidden=self.hidden)),
         }
 
         def judge(name: str, params: Trees, features: jax.Array) -> jax.Array:
             seen = gradients.scale_gradient(features, -1.0)
-            return networks[name].apply(params[name], {}, seen, train=True)[0]
+            return made[name].apply(params[name], {}, seen, train=True)[0]
 
         def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
             local = local_loss(*(judge("local", params, domain.layers[0]) for domain in (source, target)))
@@ -51,7 +55,7 @@ class StrongWeak:
             weak = global_loss(*(judge("global", params, vectors) for vectors in pooled), focus=self.focus)
             return self.trade_off * (local + weak), {"local": local, "global": weak}
 
-        return alignment.stages(task, config, lambda _: alignment.Alignment(networks=networks, loss=loss))
+        return alignment.Alignment(networks=made, loss=loss)
 
 
 def local_loss(source: jax.Array, target: jax.Array) -> jax.Array:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from jaxpose.data.records import VISIBLE
 from jaxpose.ops import affine, heatmaps
-from jaxpose.recipes import inputs, views
+from jaxpose.recipes import views
+from jaxpose.recipes.detector import Detector
 from jaxpose.recipes.stage import Task
 from jaxpose.recipes.views import Maps, View
 
@@ -34,22 +35,20 @@ class Lesson:
     align: Callable[[Maps], Maps]
 
 
-# (the teacher's maps, its view, the student's view, share of the joints that become labels, coding of labels, task)
-Teaching = Callable[[Maps, View, View, float, inputs.Coding, Task], Lesson]
+# (the teacher's maps, its view, the student's view, share of the joints that become labels, the detector, task)
+Teaching = Callable[[Maps, View, View, float, Detector, Task], Lesson]
 
 
-def in_the_students_view(
-    maps: Maps, seen: View, shown: View, share: float, coding: inputs.Coding, task: Task
-) -> Lesson:
+def in_the_students_view(maps: Maps, seen: View, shown: View, share: float, networks: Detector, task: Task) -> Lesson:
     """Points are carried into the student's view and drawn there; those that it does not show are no labels."""
-    points, confidence = views.read(maps, task, coding)
+    points, confidence = networks.read(maps)
     points, confidence, inside = views.carried(points, confidence, seen, shown, task)
     chosen = (confidence > views.share_threshold(confidence, share)) & inside
-    truth, mask = coding.draw(points, chosen.astype(jnp.uint8) * VISIBLE, task)
+    truth, mask = networks.draw(points, chosen.astype(jnp.uint8) * VISIBLE)
     return Lesson(maps=truth, mask=mask, confidence=confidence, points=points, known=chosen, align=lambda maps: maps)
 
 
-def in_the_crop(maps: Maps, seen: View, shown: View, share: float, coding: inputs.Coding, task: Task) -> Lesson:
+def in_the_crop(maps: Maps, seen: View, shown: View, share: float, networks: Detector, task: Task) -> Lesson:
     """The released form: the maps of both views are brought back to the crop, and compared there.
 
     Confidences and points, whole pixels, are those of the maps that were brought back; a joint whose maximum is not
@@ -58,15 +57,14 @@ def in_the_crop(maps: Maps, seen: View, shown: View, share: float, coding: input
 
     Source: UniFrame's released code, `train` and `rectify`.
     """
-    del coding
-    back = views.on_crop(maps, seen, task)
+    grid = networks.grid
+    back = views.on_crop(maps, seen, grid, task)
     confidence, peaks = jnp.max(back, axis=(1, 2)), heatmaps.argmax_points_released(back)
-    size = (task.heatmap_size, task.heatmap_size)
     return Lesson(
-        maps=heatmaps.gaussian_maps(peaks, size, sigma=task.sigma, support="square"),
+        maps=grid.gaussians(peaks, support="square"),
         mask=confidence > views.share_threshold(confidence, share, least=-jnp.inf),
         confidence=confidence,
-        points=affine.apply(shown.matrix, peaks * task.stride),
+        points=affine.apply(shown.matrix, peaks * grid.stride),
         known=jnp.ones(confidence.shape, bool),
-        align=lambda maps: views.on_crop(maps, shown, task),
+        align=lambda maps: views.on_crop(maps, shown, grid, task),
     )

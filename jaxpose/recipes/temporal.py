@@ -13,6 +13,7 @@ from jaxpose.config import Config
 from jaxpose.data.host.windows import consecutive
 from jaxpose.limits import AT_LEAST_0, limited
 from jaxpose.losses import heatmap
+from jaxpose.models import functional
 from jaxpose.recipes import detector, inputs, views
 from jaxpose.recipes.detector import WHOLE, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update
@@ -30,19 +31,19 @@ class Temporal:
     Attributes:
       method: the recipe that is added to.
       weight: of the loss.
-      head: kind of the head that predicts; None: `config.model.head`, `regressor` for RegDA and MCD.
+      head: that predicts; None: the source model's, `functional.regressor` for RegDA and MCD.
       maps: makes comparable maps out of the network's.
     """
 
     method: Any  # a config.Method
     name: str = "temporal"
     weight: float = limited(1.0, *AT_LEAST_0)
-    head: str | None = None
+    head: functional.Head | None = None
     maps: views.Normal = views.softmax_maps
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """The method's; those that train on the target also read `target_clips`."""
-        networks = detector.build(task, config, heads={"head": self.head or config.model.head})
+        networks = detector.build(task, config, heads=None if self.head is None else {"head": self.head})
         return tuple(
             consistent(stage, task, networks, self)
             if stage.descend is not None and any(read.domain == "target" for read in stage.reads.values())

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.ops import affine, augment, warp
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import inputs
 from jaxpose.recipes.inputs import Fields
 from jaxpose.recipes.stage import State, Task
@@ -69,10 +70,10 @@ def carried(points: Points, values: Values, seen: View, shown: View, task: Task)
     )
 
 
-def read(maps: Maps, task: Task, coding: inputs.Coding = inputs.CLEAN) -> tuple[Points, Values]:
+def read(maps: Maps, grid: Grid, coding: inputs.Coding = inputs.CLEAN) -> tuple[Points, Values]:
     """Points in image pixels and confidences, the peaks of maps >= 0."""
     # The logarithm of a Gaussian is the parabola that the sub-pixel fit expects.
-    return coding.read(jnp.log(jnp.maximum(maps, 1e-12)), task), jnp.max(maps, axis=(1, 2))
+    return coding.read(jnp.log(jnp.maximum(maps, 1e-12)), grid), jnp.max(maps, axis=(1, 2))
 
 
 def softmax_maps(maps: Maps) -> Maps:
@@ -90,13 +91,13 @@ def raw_maps(maps: Maps) -> Maps:
     return maps.astype(jnp.float32)
 
 
-def on_crop(maps: Maps, view: View, task: Task) -> Maps:
+def on_crop(maps: Maps, view: View, grid: Grid, task: Task) -> Maps:
     """A view's maps brought back to the crop by nearest pixels, 0 where the view does not show it.
 
     First shifted, then turned and scaled, then sheared: three steps, each of which rounds, are those of UniFrame's
     released code. Joints of mirrored views get their names of the crop.
     """
-    matrix, size = affine.on_heatmaps(view.matrix, task.stride), task.heatmap_size
+    matrix, size = affine.on_heatmaps(view.matrix, grid.stride), grid.size
     linear = matrix[:, :, :2]
     # The first column of the linear part is that of the rotation; a negative determinant is a mirror's.
     x, y = linear[:, 0, 0], linear[:, 1, 0]

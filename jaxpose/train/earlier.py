@@ -9,16 +9,9 @@ from jaxpose.config import Config
 from jaxpose.recipes.stage import Stage
 from jaxpose.train import written
 
-# What the networks and the optimizers of a first stage are made of, and what it has learned from.
-_OF_A_START = (
-    "model.depth",
-    "model.width",
-    "model.head_width",
-    "model.upsampling",
-    "model.head",
-    "optim.pretrain_rule",
-    "data.source",
-)
+# What the optimizers of a first stage are made of, and what it has learned from; its networks are of the same model.
+_OF_A_START = ("optim.pretrain_rule", "data.source")
+_OF_ANY_START = ("model.sigma", "model.target_statistics", "model.weights")
 _READ = "clean_points"  # of methods that draw and read maps in one way only
 _OF_AN_ORACLE = ("data.target", "data.margin")  # PCK's threshold is a fraction of the crop
 
@@ -38,7 +31,8 @@ def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]
             f"one that ends with this run's first stage, {first.name} on the {' and the '.join(first.reads)}"
         )
     _same_joints("start", folder, results, joints)
-    _same_fields("start", folder, found, config, _OF_A_START)
+    model = [name for name in configs.fixed_part(found) if name.startswith("model.") and name not in _OF_ANY_START]
+    _same_fields("start", folder, found, config, (*model, *_OF_A_START))
     read = [made["method"].get("coding", {}).get("read", _READ) for made in (found, configs.to_json(config))]
     if read[0] != read[1]:  # the other way is half a stride off
         raise ValueError(f"config.start: found maps to be read by {read[0]} in {folder}, expected by {read[1]}")
@@ -92,5 +86,5 @@ def _same_joints(field: str, folder: Path, results: Mapping[str, Any], joints: S
 def _same_fields(field: str, folder: Path, found: Mapping[str, Any], config: Config, names: Sequence[str]) -> None:
     there, here = configs.fixed_part(dict(found)), configs.fixed_part(configs.to_json(config))
     for name in names:
-        if name in there and there[name] != here[name]:
-            raise ValueError(f"config.{field}: found {name} {there[name]!r} in {folder}, expected {here[name]!r}")
+        if name in there and there[name] != here.get(name):
+            raise ValueError(f"config.{field}: found {name} {there[name]!r} in {folder}, expected {here.get(name)!r}")

@@ -149,12 +149,14 @@ def metrics_of(config: Config, task: Task, *, pixels_per_unit: float = 1.0) -> t
       pixels_per_unit: crop pixels per unit of the data's own labels.
     """
 
+    grid = config.model.grid(task.image_size)
+
     def label_maps(keypoints: jax.Array, visible: jax.Array) -> jax.Array:
-        return inputs.released_labels(keypoints, visible, task)[0]
+        return inputs.released_labels(keypoints, visible, grid)[0]
 
     chosen: dict[str, Metric] = {
         "pck": PCK(size=task.image_size, thresholds=tuple(config.pck_thresholds)),
-        "tllib_pck": TllibPCK(stride=task.stride, label_maps=label_maps),
+        "tllib_pck": TllibPCK(stride=grid.stride, label_maps=label_maps),
         "mae": MAE(pixels_per_unit=pixels_per_unit),
     }
     return *(chosen[name] for name in config.metrics), PixelError()

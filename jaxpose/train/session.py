@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair, open_pair
 from jaxpose.data.joints.skeletons import Skeleton
-from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation, html, notes, text
@@ -283,23 +281,12 @@ def _check_images(run: Run) -> None:
 
 def _task(config: Config, pair: Pair) -> Task:
     sizes = {name: len(domain.splits["train"]) for name, domain in pair.domains.items()}
-    task = _described(config, pair.skeleton, sizes)
-    if pair.area is None:
-        return task
-    edges = heatmaps.image_to_heatmap(jnp.asarray(pair.area), task.stride)
-    return dataclasses.replace(task, area=(float(jnp.round(edges[0])), float(jnp.round(edges[1]))))
+    return dataclasses.replace(_described(config, pair.skeleton, sizes), area=pair.area)
 
 
 def _described(config: Config, skeleton: Skeleton, sizes: Mapping[str, int]) -> Task:
-    size = config.data.image_size
-    return Task(
-        skeleton=skeleton,
-        image_size=size,
-        heatmap_size=size * 2**config.model.upsampling // 32,
-        sigma=config.model.sigma,
-        augmentation=config.augmentation,
-        sizes=sizes,
-    )
+    image_size, augmentation = config.data.image_size, config.augmentation
+    return Task(skeleton=skeleton, image_size=image_size, augmentation=augmentation, sizes=sizes)
 
 
 def _check_same_run(config: Config, workdir: Path) -> None:

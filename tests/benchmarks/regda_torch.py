@@ -342,8 +342,9 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: i
     if options.dtype == "float64":  # what is float32 on purpose in jaxpose, too
         jax.config.update("jax_enable_x64", True)
         jax.numpy.float32 = jax.numpy.float64
-    from jaxpose.config import Config, Data, Mesh, Model
+    from jaxpose.config import Config, Data, Mesh
     from jaxpose.data.joints.skeletons import Skeleton
+    from jaxpose.models.simple_baseline import SimpleBaseline
     from jaxpose.ops.augment import Augmentation
     from jaxpose.recipes import regda
     from jaxpose.recipes.stage import Task
@@ -364,14 +365,12 @@ def make_update(options: argparse.Namespace, kind: str, fields: dict, devices: i
         dtype=options.dtype,
         data=Data(image_size=options.size, batch_size=len(fields["source"]["image"])),
         augmentation=nothing,
-        model=Model(depth=options.depth, width=options.width, head_width=options.head_width, sigma=SIGMA),
+        model=SimpleBaseline(depth=options.depth, width=options.width, head_width=options.head_width, sigma=SIGMA),
         mesh=Mesh(data=devices),
     )
     task = Task(
         skeleton=Skeleton(name="benchmark", joints=tuple(f"joint{k}" for k in range(options.joints))),
         image_size=options.size,
-        heatmap_size=options.size // STRIDE,
-        sigma=SIGMA,
         augmentation=nothing,
     )
     mesh = meshes.make_mesh(devices)

@@ -49,7 +49,7 @@ def captured(method: Any, monkeypatch: pytest.MonkeyPatch) -> alignment.Alignmen
 
 
 def supervision(state: State, params: Any, batch: Any, key: jax.Array) -> jax.Array:
-    labels = inputs.labelled(jax.random.split(key)[0], batch["source"], make_task(), inputs.clean_labels)
+    labels = inputs.labelled(jax.random.split(key)[0], batch["source"], make_task(), make_networks().draw)
     networks = make_networks()
     features, stats = networks.trunk(params, state.stats, labels.images, train=True)
     maps, _ = networks.head("head", params["head"], stats, features, train=True)
@@ -58,7 +58,7 @@ def supervision(state: State, params: Any, batch: Any, key: jax.Array) -> jax.Ar
 
 def both_features(state: State, params: Any, batch: Any, key: jax.Array) -> list[Any]:
     networks, keys = make_networks(), jax.random.split(key)
-    source = inputs.labelled(keys[0], batch["source"], make_task(), inputs.clean_labels).images
+    source = inputs.labelled(keys[0], batch["source"], make_task(), make_networks().draw).images
     target = inputs.unlabelled(keys[1], batch["target"], make_task())
     return [networks.features(params, state.stats, images, train=True)[0] for images in (source, target)]
 
@@ -118,7 +118,6 @@ def discriminating(kind: str) -> tuple[dict[str, functional.Network], Any]:
 @pytest.mark.parametrize("kind", ["dann", "sw"])
 def test_discriminators_descend_while_the_trunk_climbs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = dann.DANN(hidden=8) if kind == "dann" else sw.StrongWeak(hidden=8)
-    monkeypatch.setattr(functional, "backbone_channels", lambda depth, width, layer=4: 6 if layer == 4 else 4)
     stage, state = start(method, captured(method, monkeypatch))
     state = dataclasses.replace(state, step=jnp.asarray(5, jnp.int32))
     batch, key = make_batch(0), jax.random.key(3)

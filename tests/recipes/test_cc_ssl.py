@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import BATCH, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
+from tiny import BATCH, GRID, NONE, SIZE, K, make_batch, make_config, make_networks, make_task
 
 from jaxpose import limits
 from jaxpose.data.host.windows import consecutive
@@ -106,7 +106,7 @@ def test_a_round_writes_every_record_once_into_its_row() -> None:
         def predict(x: jax.Array) -> jax.Array:
             return views.softmax_maps(networks.maps(state.params, state.stats, x, train=False)[0])
 
-        return consensus.of_views(key, images, records, TASK, VIEWS, predict)
+        return consensus.of_views(key, images, records, GRID, VIEWS, predict)
 
     points, confidence = alone(jnp.arange(N), jnp.asarray(images))
     np.testing.assert_allclose(after.extra["confidence"], confidence, rtol=1e-4)
@@ -140,7 +140,7 @@ def test_pairs_of_frames_are_records_where_there_are_clips() -> None:
         def predict(x: jax.Array) -> jax.Array:
             return views.softmax_maps(networks.maps(state.params, state.stats, x, train=False)[0])
 
-        return consensus.of_frames(key, fields["image"], fields["index"], TASK, VIEWS, predict, ratio=0.9)
+        return consensus.of_frames(key, fields["image"], fields["index"], GRID, VIEWS, predict, ratio=0.9)
 
     points, confidence = alone()
     np.testing.assert_allclose(after.extra["points"][jnp.asarray(records)], points, atol=1e-2)
@@ -181,8 +181,7 @@ def test_one_update_is_supervision_and_the_surest_of_the_memory() -> None:
             "visible": jnp.asarray(2 * chosen[records].astype(np.uint8)),
         }
         return tuple(
-            inputs.labelled(k, f, TASK, inputs.clean_labels)
-            for k, f in zip(keys, (batch["source"], fields), strict=True)
+            inputs.labelled(k, f, TASK, networks.draw) for k, f in zip(keys, (batch["source"], fields), strict=True)
         )
 
     source, target = labelled()

@@ -21,6 +21,7 @@ from goldens import formula
 from tiny import SIZE, K, drawn_as, make_task
 
 from jaxpose.ops import augment
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import cc_ssl, consensus, views
 from jaxpose.recipes.stage import State
 
@@ -58,7 +59,7 @@ def test_points_are_read_off_averaged_maps_like_there() -> None:
     maps[16] = 0.25  # a tie everywhere
     maps[17] = -1 - maps[17] ** 2
     given = jnp.asarray(maps.transpose(1, 2, 0)[None], jnp.float32)
-    settings, task = cc_ssl.released_settings(), make_task(image_size=256, heatmap_size=64)
+    settings, grid = cc_ssl.released_settings(), Grid(size=64, stride=4.0, sigma=1.0)
     still = dataclasses.replace(settings.random_views, scale_deviation=0.0, rotation_deviation=0.0)
 
     @jax.jit
@@ -66,7 +67,7 @@ def test_points_are_read_off_averaged_maps_like_there() -> None:
         def predict(images: jax.Array) -> jax.Array:
             return jnp.broadcast_to(settings.maps(given), (images.shape[0], 64, 64, 18))
 
-        return consensus.of_views(jax.random.key(0), images, jnp.zeros(1, int), task, still, predict, settings.read)
+        return consensus.of_views(jax.random.key(0), images, jnp.zeros(1, int), grid, still, predict, settings.read)
 
     points, confidence = read(jnp.zeros((1, 256, 256, 3), jnp.uint8))
     np.testing.assert_allclose(confidence[0], golden()["confidence"], atol=1e-6)
@@ -88,9 +89,15 @@ def stepped() -> tuple[State, dict[str, jax.Array], list[Any]]:
     """The state and the metrics after one step of the second round, and the labels of both domains."""
     settings = cc_ssl.released_settings()
     task = make_task(sizes={"target": 4})
+    drawn, coding = [], settings.coding
+
+    def draw(*args: Any) -> Any:
+        drawn.append(coding.draw(*args))
+        return drawn[-1]
+
+    networks = dataclasses.replace(shallow.NETWORKS, coding=dataclasses.replace(coding, draw=draw))
     stages = (
-        f(task, shallow.config(settings), shallow.NETWORKS, settings, i)
-        for f, i in ((cc_ssl.relabel, 0), (cc_ssl.adapt, 1))
+        f(task, shallow.config(settings), networks, settings, i) for f, i in ((cc_ssl.relabel, 0), (cc_ssl.adapt, 1))
     )
     relabel, adapt = stages
     start = relabel.init(jax.random.key(0), shallow.state("student"))
@@ -101,12 +108,6 @@ def stepped() -> tuple[State, dict[str, jax.Array], list[Any]]:
     start = adapt.init(jax.random.key(0), dataclasses.replace(start, extra=start.extra | memory))
     eye = jnp.broadcast_to(jnp.eye(2, 3)[None], (4, 2, 3))
     given = iter(jnp.asarray(shallow.images(f"ccssl.{name}", 4), jnp.float32) for name in ("source", "target"))
-    drawn, coding = [], settings.coding
-
-    def draw(*args: Any) -> Any:
-        drawn.append(coding.draw(*args))
-        return drawn[-1]
-
     blank = {"image": jnp.zeros((4, SIZE, SIZE, 3), jnp.uint8), "position": jnp.arange(4)}
     keypoints, visible = jnp.asarray(KEYPOINTS, jnp.float32) - 0.5, jnp.asarray(VISIBLE, jnp.uint8)
     batch = {
@@ -115,7 +116,6 @@ def stepped() -> tuple[State, dict[str, jax.Array], list[Any]]:
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augment, "augment", lambda *_: drawn_as(next(given), eye))
-        patch.setattr(settings, "coding", dataclasses.replace(coding, draw=draw))
         return jax.jit(lambda *given: (*adapt.step(*given), drawn))(start, batch, jax.random.key(0))
 
 

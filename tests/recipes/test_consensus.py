@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import SIZE, K, make_task
+from tiny import SIZE, K
 
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import consensus, views
 
 RNG = np.random.default_rng(0)
@@ -17,7 +18,7 @@ RNG = np.random.default_rng(0)
 def test_views_agree_on_where_the_points_are() -> None:
     """A detector that returns the image's own colours as heatmaps finds the same points in every view."""
     size, stride = 128, 4
-    task = make_task(image_size=size, heatmap_size=size // stride)
+    grid = Grid(size=size // stride, stride=float(stride), sigma=1.0)
     points = RNG.uniform(50, 78, (3, K, 2)).astype(np.float32)
     y, x = np.mgrid[:size, :size].astype(np.float32)[:, None, ..., None]
     squared = (x - points[:, None, None, :, 0]) ** 2 + (y - points[:, None, None, :, 1]) ** 2
@@ -34,7 +35,7 @@ def test_views_agree_on_where_the_points_are() -> None:
     def agreed(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         key, positions = jax.random.key(0), jnp.asarray([7, 2, 9])
         random = consensus.RandomViews()
-        found = consensus.of_views(key, images, positions, task, random, lambda x: views.plain_maps(colours(x)))
+        found = consensus.of_views(key, images, positions, grid, random, lambda x: views.plain_maps(colours(x)))
         return *found, seen[-1]
 
     found, confidence, pixels = agreed(jnp.asarray(images))
@@ -76,7 +77,7 @@ def test_tracked_points_take_over_where_confidence_falls() -> None:
 
 def test_a_frame_takes_labels_over_from_the_one_before_it() -> None:
     size, stride, b = 128, 4, 2
-    task = make_task(image_size=size, heatmap_size=size // stride)
+    grid = Grid(size=size // stride, stride=float(stride), sigma=1.0)
     first = RNG.uniform(46, 80, (b, K, 2)).astype(np.float32)
     shift = np.array([[6.0, -3.0], [-4.0, 5.0]], np.float32)[:, None]
     points = np.stack([first, first + shift], axis=1)
@@ -96,7 +97,7 @@ def test_a_frame_takes_labels_over_from_the_one_before_it() -> None:
     @functools.partial(jax.jit, static_argnames="ratio")
     def of_frames(ratio: float) -> tuple[jax.Array, jax.Array]:
         key = jax.random.key(0)
-        return consensus.of_frames(key, jnp.asarray(pairs), jnp.arange(b), task, still, forgetful, ratio=ratio)
+        return consensus.of_frames(key, jnp.asarray(pairs), jnp.arange(b), grid, still, forgetful, ratio=ratio)
 
     found, confidence = of_frames(ratio=0.9)
     np.testing.assert_allclose(found, points[:, 1], atol=0.6)
@@ -108,7 +109,7 @@ def test_a_frame_takes_labels_over_from_the_one_before_it() -> None:
         jax.random.key(0),
         jnp.asarray(pairs[:, 0].repeat(2, axis=0)),
         jnp.arange(b).repeat(2),
-        task,
+        grid,
         still,
         forgetful,
     )
@@ -117,7 +118,7 @@ def test_a_frame_takes_labels_over_from_the_one_before_it() -> None:
 
 
 def test_a_motion_too_long_to_be_believed_is_not_followed() -> None:
-    task = make_task(image_size=64, heatmap_size=16)
+    grid = Grid(size=16, stride=4.0, sigma=1.0)
     frame = cv2.GaussianBlur(RNG.uniform(0, 255, (64, 64, 3)).astype(np.float32), (0, 0), 2)
     frame = np.clip(128 + 6 * (frame - frame.mean()), 0, 255)
     at = np.array([[8.0, 8.0]] * K, np.float32)
@@ -134,7 +135,7 @@ def test_a_motion_too_long_to_be_believed_is_not_followed() -> None:
     @jax.jit
     def of_frames(pair: jax.Array) -> jax.Array:
         key, still = jax.random.key(0), consensus.RandomViews(count=0)
-        return consensus.of_frames(key, pair, jnp.arange(1), task, still, sure_first, ratio=0.9)[0]
+        return consensus.of_frames(key, pair, jnp.arange(1), grid, still, sure_first, ratio=0.9)[0]
 
     def found(shift: float) -> np.ndarray:
         return np.asarray(of_frames(jnp.asarray(second(shift))))[0, :, 0]

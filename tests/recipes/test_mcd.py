@@ -76,7 +76,7 @@ def test_one_update_is_the_three_steps_in_turn(target_statistics: bool, repeats:
     @jax.jit
     def augmented() -> tuple[inputs.Labelled, jax.Array]:
         keys = jax.random.split(key)
-        labels = inputs.labelled(keys[0], batch["source"], make_task(), inputs.clean_labels)
+        labels = inputs.labelled(keys[0], batch["source"], make_task(), nets.draw)
         return labels, inputs.unlabelled(keys[1], batch["target"], make_task())
 
     labels, images = augmented()

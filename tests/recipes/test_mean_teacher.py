@@ -101,7 +101,7 @@ def test_one_update_is_supervision_and_the_teachers_surest_points() -> None:
     @jax.jit
     def shown_and_seen() -> Any:
         keys, target = jax.random.split(KEY, 7), batch["target"]
-        labels = inputs.labelled(keys[0], batch["source"], make_task(), inputs.clean_labels)
+        labels = inputs.labelled(keys[0], batch["source"], make_task(), make_networks().draw)
         views = (augment.augment(k, target["image"], target["position"], TURNED) for k in keys[1:3])
         return labels, *((images, drawn.matrix) for images, drawn in views)
 
@@ -157,7 +157,7 @@ def test_the_teacher_or_the_student_predicts() -> None:
     networks = make_networks()
     stage, state = start(PLAIN)
     plain, _ = start(dataclasses.replace(PLAIN, evaluated=views.student))
-    find = networks.evaluation(make_task()).predict
+    find = networks.evaluation().predict
     teacher = dataclasses.replace(state, params=state.extra["teacher"]["params"])
     by_teacher, by_student = (s.evaluations[0].predict(state, fields).points for s in (stage, plain))
     np.testing.assert_allclose(by_teacher, find(teacher, fields).points, atol=1e-4)

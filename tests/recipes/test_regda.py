@@ -11,12 +11,13 @@ import pytest
 from tiny import BATCH, K, make_batch, make_config, make_networks, make_task
 
 from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import detector, inputs, regda
 from jaxpose.recipes.stage import Stage, State, initial_state
 
 
 def adapt_stage(method: regda.RegDA, networks: detector.Detector | None = None) -> tuple[Stage, State]:
-    networks = networks or make_networks()
+    networks = networks or make_networks(coding=method.coding)
     stage = regda.adapt(make_task(), make_config(method), networks, method)
     params, stats = networks.init(jax.random.key(0), ("backbone", "upsampling"))
     return stage, stage.init(jax.random.key(1), initial_state(params=params, stats=stats, optimizers={}))
@@ -275,6 +276,13 @@ def test_released_preset_says_that_it_reads_target_labels() -> None:
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (500, 0.0245), (1000, 0.0462), (2000, 0.0762), (5000, 0.0987)])
 def test_warm_up_follows_the_released_table(step: int, share: float) -> None:
     assert float(regda.released_settings().trunk_share(jnp.asarray(step))) == pytest.approx(share, abs=1e-4)
+
+
+def test_an_area_of_the_image_is_one_of_whole_heatmap_pixels() -> None:
+    """The fourth heatmap pixel ends between image pixels 15 and 16: its middle is 13.5, that of the next 17.5."""
+    grid = Grid(size=16, stride=4.0, sigma=1.0)
+    assert regda.whole_pixels((15.4, 48.4), grid) == (3.0, 12.0)
+    assert regda.whole_pixels((15.6, 47.4), grid) == (4.0, 11.0)
 
 
 def test_one_joint_needs_an_area() -> None:

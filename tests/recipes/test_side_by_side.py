@@ -51,7 +51,7 @@ def test_one_update_is_the_same(method: Any, platform: str, target_statistics: b
 def test_pseudo_labels_of_both_domains_give_the_same_gradients(target_statistics: bool) -> None:
     networks, task, batch = make_networks(target_statistics=target_statistics), make_task(), make_batch(4)
     params, stats = networks.init(jax.random.key(0), ("backbone", "upsampling", "head"))
-    labels, found = (inputs.labelled(KEY, batch[name], task, inputs.clean_labels) for name in ("source", "target"))
+    labels, found = (inputs.labelled(KEY, batch[name], task, networks.draw) for name in ("source", "target"))
 
     def gradients(platform: str) -> Any:
         with traced_for(platform):

@@ -12,10 +12,11 @@ import optax
 import pytest
 from tiny import make_networks
 
-from jaxpose.config import Config, Data, Model
+from jaxpose.config import Config, Data
 from jaxpose.data.host.windows import consecutive, pairs
 from jaxpose.metrics import MPJPE, PCK
 from jaxpose.metrics.metric import Predictions
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.recipes.stage import (
     Batch,
     Evaluation,
@@ -108,7 +109,7 @@ def make_config(method: Toy) -> Config:
             batch_size=4,
             eval_batch_size=4,
         ),
-        model=Model(depth=18, width=4, head_width=4),
+        model=SimpleBaseline(depth=18, width=4, head_width=4),
     )
 
 

@@ -18,9 +18,7 @@ from jaxpose.recipes.supervised import Supervised
 def pretraining(weights: str | None) -> Stage:
     config = pairs.bodies().quick().config
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=weights))
-    task = Task(
-        skeleton=skeletons.LSP14, image_size=64, heatmap_size=32, sigma=1.0, augmentation=Augmentation(rotation=0.0)
-    )
+    task = Task(skeleton=skeletons.LSP14, image_size=64, augmentation=Augmentation(rotation=0.0))
     return Supervised().stages(task, config)[0]
 
 

@@ -79,7 +79,7 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
         steps=10,
         init=lambda k, p: state,
         updates=(Update(reads=reads(target=("image",)), step=idle),),
-        evaluations=(networks.evaluation(make_task()),),
+        evaluations=(networks.evaluation(),),
         descend=descend,
     )
     settings = temporal.Temporal(method=AdaBN(), weight=2.0)

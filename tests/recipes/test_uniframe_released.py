@@ -18,12 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import shallow
-from tiny import NONE, SIZE, K, drawn_as, make_batch, make_task
+from tiny import GRID, NONE, SIZE, K, drawn_as, make_batch, make_task
 
 from jaxpose.losses import heatmap
 from jaxpose.ops import augment, heatmaps
 from jaxpose.recipes import inputs, mean_teacher, teaching, views
 from jaxpose.recipes.stage import State, Task
+
+NETWORKS = dataclasses.replace(shallow.NETWORKS, coding=inputs.RELEASED)
 
 # Degrees, scale, shift in pixels and degrees of shear of each image; no place is near the middle between two pixels.
 STILL = [(0, 1, 0, 0, 0)]
@@ -99,7 +101,7 @@ def stepped(case: str) -> tuple[State, dict[str, jax.Array]]:
     settings = dataclasses.replace(
         mean_teacher.released_settings(), decay=0.9, style_probability=0.0, cover_probability=0.0
     )
-    stage = mean_teacher.adapt(make_task(), shallow.config(settings), shallow.NETWORKS, settings)
+    stage = mean_teacher.adapt(make_task(), shallow.config(settings), NETWORKS, settings)
     start, teacher = stage.init(jax.random.key(0), shallow.state("student")), shallow.state("teacher").params
     if case == "still":
         bias = teacher["head"]["conv"]["bias"]
@@ -135,7 +137,7 @@ def taught(maps: jax.Array, view: views.View, task: Task) -> teaching.Lesson:
     @jax.jit
     def compiled(maps: jax.Array) -> dict[str, jax.Array]:
         nonlocal align
-        lesson = vars(teaching.in_the_crop(maps, view, view, 0.5, inputs.RELEASED, task))
+        lesson = vars(teaching.in_the_crop(maps, view, view, 0.5, NETWORKS, task))
         align = lesson["align"]
         return {name: value for name, value in lesson.items() if name != "align"}
 
@@ -181,7 +183,7 @@ def test_patches_lie_where_the_released_code_puts_them() -> None:
     @jax.jit
     def covered(maps: jax.Array, images: jax.Array) -> jax.Array:
         still = views.View(images=None, matrix=matrices(n * STILL), mirrored=jnp.zeros(n, bool))
-        lesson = teaching.in_the_crop(maps, still, still, 0.5, inputs.RELEASED, make_task())
+        lesson = teaching.in_the_crop(maps, still, still, 0.5, NETWORKS, make_task())
         sure = lesson.known & (lesson.confidence >= 0.9)
         key, rows = jax.random.key(0), jnp.arange(n)
         return views.covered(key, images, rows, lesson.points, sure, side=side, probability=1.0)
@@ -238,7 +240,8 @@ def test_mirrored_views_are_brought_back_with_their_names() -> None:
         drawn = augment.Drawn(matrix=view.matrix, mirrored=view.mirrored, colours=None, noise=None)
         moved = augment.keypoints_of(drawn, crop, skeleton.flip_permutation)
         maps = heatmaps.gaussian_maps(heatmaps.image_to_heatmap(moved, 4.0), (8, 8), sigma=1.0)
-        return heatmaps.heatmap_to_image(heatmaps.argmax_points(views.on_crop(maps, view, task)), 4.0), view.mirrored
+        back = views.on_crop(maps, view, GRID, task)
+        return heatmaps.heatmap_to_image(heatmaps.argmax_points(back), 4.0), view.mirrored
 
     found, mirrored = brought_back(make_batch(0)["source"]["image"])
     assert 0 < int(mirrored.sum()) < 4

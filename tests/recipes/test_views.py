@@ -17,8 +17,8 @@ S, B = 64, 6
 TASK = make_task(
     skeleton=Skeleton(name="three", joints=("left", "right", "middle"), flips=(("left", "right"),)),
     image_size=S,
-    heatmap_size=16,
 )
+GRID = heatmaps.Grid(size=16, stride=4.0, sigma=1.0)
 SWAPPED = [1, 0, 2]
 STRONG = dataclasses.replace(NONE, rotation=60.0, scale=(0.8, 1.2), translation=0.05, mirror=0.5)
 
@@ -86,10 +86,10 @@ def test_the_threshold_lets_the_share_pass(share: float) -> None:
 def test_points_and_confidences_are_read_off_maps() -> None:
     at = jnp.asarray([[[3.3, 5.8], [7.0, 2.25]]])
     maps = 0.7 * heatmaps.gaussian_maps(at, (16, 16), sigma=1.5)
-    points, confidence = views.read(maps, TASK)
+    points, confidence = views.read(maps, GRID)
     np.testing.assert_allclose(points, (np.asarray(at) + 0.5) * 4 - 0.5, atol=1e-3)
     np.testing.assert_allclose(confidence, np.asarray(maps).max((1, 2)))
-    points, confidence = views.read(jnp.zeros((1, 16, 16, 2)), TASK)
+    points, confidence = views.read(jnp.zeros((1, 16, 16, 2)), GRID)
     assert np.isfinite(points).all()
     np.testing.assert_array_equal(confidence, 0.0)
 

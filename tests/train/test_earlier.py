@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy import Toy
 
 from jaxpose import config as configs
-from jaxpose.config import Config, Data, Model
+from jaxpose.config import Config, Data
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.recipes import inputs
 from jaxpose.recipes.stage import Stage, Update, initial_state, reads
 from jaxpose.recipes.supervised import Supervised
@@ -65,8 +67,9 @@ def test_a_start_of_the_same_kind_is_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "written", "expected"),
     [
-        ({"model": Model(width=32)}, {}, "found model.width 32 in .*, expected 64"),
-        ({"model": Model(head="regressor")}, {}, "found model.head 'regressor' in .*, expected 'linear'"),
+        ({"model": SimpleBaseline(width=32)}, {}, "found model.width 32 in .*, expected 64"),
+        ({"model": SimpleBaseline(head="regressor")}, {}, "found model.head 'regressor' in .*, expected 'linear'"),
+        ({"model": Toy()}, {}, "found model.stride 2 in .*, expected None"),
         ({"data": Data(source="hands:studio")}, {}, "found data.source 'hands:studio' in .*, expected 'bodies:studio'"),
         (
             {},
@@ -101,7 +104,9 @@ def test_damaged_results_are_named(tmp_path: Path, content: str) -> None:
 
 def test_an_oracle_gives_its_rows_of_the_target(tmp_path: Path) -> None:
     oracle = Supervised(name="oracle", domain="target")
-    folder = finished(tmp_path / "run", changed(method=oracle, data=Data(source="hands:studio"), model=Model(width=8)))
+    folder = finished(
+        tmp_path / "run", changed(method=oracle, data=Data(source="hands:studio"), model=SimpleBaseline(width=8))
+    )
     (row,) = earlier.oracle(changed(oracle=folder), JOINTS)
     assert row["domain"] == "target"
 

@@ -55,7 +55,7 @@ def pair(tmp_path: Path) -> domains.Pair:
 
 def evaluated(pair: domains.Pair, **options: bool) -> Scores:
     """The scores of a detector that finds all joints in the centre of every image."""
-    task = Task(skeleton=pair.skeleton, image_size=SIZE, heatmap_size=8, sigma=1.0, augmentation=Augmentation())
+    task = Task(skeleton=pair.skeleton, image_size=SIZE, augmentation=Augmentation())
 
     def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
         middle = jnp.broadcast_to(jnp.asarray(CENTRE, jnp.float32), (len(fields["image"]), 2, 2))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxpose.config import Config, Data, Mesh, Model
+from jaxpose.config import Config, Data, Mesh
 from jaxpose.data import domains
 from jaxpose.metrics import PCK
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
@@ -59,13 +59,12 @@ def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> Run:
             image_size=32,
             batch_size=4,
         ),
-        model=Model(),
         mesh=Mesh(data=devices),
     )
     pair = domains.open_pair(
         source=config.data.source, target=config.data.target, root=".", image_size=32, margin=1.0, memory=1, seed=0
     )
-    task = Task(skeleton=pair.skeleton, image_size=32, heatmap_size=8, sigma=1.0, augmentation=config.augmentation)
+    task = Task(skeleton=pair.skeleton, image_size=32, augmentation=config.augmentation)
     return Run(
         config=config,
         stages=config.method.stages(task, config),

@@ -13,7 +13,9 @@ from jax.extend import core
 from platforms import abstract_mesh
 from tiny import make_config, make_task
 
-from jaxpose.config import Data, Model
+from jaxpose.config import Data
+from jaxpose.models import functional
+from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
 from jaxpose.train import mesh as meshes
@@ -32,7 +34,7 @@ METHODS = {
     "mean_teacher": mean_teacher.MeanTeacher(),
     "mean_teacher_adain": mean_teacher.MeanTeacher(transfer=style.adain, style_network=style.Style(width=4)),
     "cc_ssl": cc_ssl.CCSSL(),
-    "temporal": temporal.Temporal(method=regda.RegDA(), head="regressor"),
+    "temporal": temporal.Temporal(method=regda.RegDA(), head=functional.regressor),
     "cc_ssl_temporal": cc_ssl.CCSSL(temporal_ratio=0.9),
 }
 # Sheared views and maps by nearest pixels are gathered everywhere: not for TPUs.
@@ -47,10 +49,10 @@ def program(method: Any, platform: str) -> Program:
         steps=steps,
         dtype="auto",
         data=Data(image_size=SIZE, batch_size=4),
-        model=Model(depth=18, width=4, head_width=8, sigma=1.0),
+        model=SimpleBaseline(depth=18, width=4, head_width=8, sigma=1.0),
     )
     sizes = {"source": 8, "target": 8, "target_clips": 8}
-    task = make_task(image_size=SIZE, heatmap_size=16, augmentation=Augmentation(), sizes=sizes)
+    task = make_task(image_size=SIZE, augmentation=Augmentation(), sizes=sizes)
     mesh = abstract_mesh(platform, 2)
     return Program(config=config, stages=meshes.made_for(mesh, method.stages)(task, config), task=task, mesh=mesh)
 
