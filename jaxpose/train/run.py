@@ -69,6 +69,8 @@ class Program:
             "intrinsics": ((3, 3), jnp.float32),
             "area": ((), jnp.float32),
             "head_size": ((), jnp.float32),
+            "box_size": ((), jnp.float32),
+            "image_id": ((2,), jnp.int32),
             "hand": ((), jnp.int32),
             "mask": ((size, size), jnp.uint8),
         }
@@ -171,7 +173,7 @@ class Run(Program):
                 words.setdefault(place, word)
                 fields.setdefault(place, {}).update(dict.fromkeys(name for name in read.fields if name != "index"))
         return {
-            (domain, window): self._elements(
+            (domain, window): self.elements(
                 domain, "train", tuple(fields[domain, window]), window, words[domain, window]
             )
             for domain, window in fields
@@ -181,10 +183,11 @@ class Run(Program):
         """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
         place = domain, split, evaluator.fields, evaluator.evaluation.window
         if place not in self._evaluated:
-            self._evaluated[place] = self._elements(*place, domain)
+            self._evaluated[place] = evaluator.measurable(self.elements(*place, domain))
         return self._evaluated[place]
 
-    def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Crops:
+    def elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Crops:
+        """Those of a domain, see `Domain.elements`."""
         domain = self.pair.domains[name]
         try:
             return domain.elements(split, fields, window, word=word)
