@@ -1,5 +1,6 @@
 """Evaluation: every record of a split once, exact over batches, padded rows and processes."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -86,7 +87,8 @@ class Evaluator:
         """The elements with the fields of the evaluation and of those metrics whose fields their records have."""
         fields = dict.fromkeys(self.evaluation.fields)
         for metric in self._metrics:
-            if lacking(metric, crops) is None:
+            with contextlib.suppress(ValueError):
+                dataclasses.replace(crops, fields=metric.fields)[0]
                 fields |= dict.fromkeys(metric.fields)
         return dataclasses.replace(crops, fields=tuple(fields))
 
@@ -144,15 +146,6 @@ class Evaluator:
                 raise ValueError(f"{type(metric).__name__}: found no {metric.needs} in the predictions")
         sums, per_row = ({who: {n: m[i] for n, m in of.items()} for who, of in measured.items()} for i in (0, 1))
         return sums, (points, per_row)
-
-
-def lacking(metric: Metric, crops: Crops) -> str | None:
-    """What elements do not have that a metric reads, in words; None if they have it all."""
-    try:
-        dataclasses.replace(crops, fields=metric.fields)[0]
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def mean_pose(crops: Crops) -> np.ndarray:

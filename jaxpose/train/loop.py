@@ -31,7 +31,6 @@ from jaxpose.train.evaluate import Evaluator, Scores
 from jaxpose.train.log import LateMetrics, MetricLog, Window
 from jaxpose.train.run import Run, next_batch
 
-EVALUATED_SPLITS = ("validation", "test")
 _PICTURED = 512  # training images of a target without a test split that are predicted for the report
 
 
@@ -292,12 +291,9 @@ def _compiled(run: Run, stage: Stage, step: int, *arguments: Any) -> Any:
 def _evaluate(run: Run, evaluators: Sequence[Evaluator], state: State) -> dict[tuple[str, str], Scores]:
     found: dict[tuple[str, str], Scores] = {}
     for evaluator in evaluators:
-        for name, domain in run.pair.domains.items():
-            for split, crops in domain.splits.items():
-                if name in evaluator.evaluation.domains and split in EVALUATED_SPLITS and crops.labelled:
-                    elements = run.evaluated(evaluator, name, split)
-                    scores = evaluator(state, elements, clips=name == "target")
-                    found[name, split] = scores.beside(found.get((name, split)))
+        for name, split in run.measured(evaluator.evaluation):
+            scores = evaluator(state, run.evaluated(evaluator, name, split), clips=name == "target")
+            found[name, split] = scores.beside(found.get((name, split)))
     return found
 
 

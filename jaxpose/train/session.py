@@ -21,17 +21,15 @@ from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation, html, notes, text
 from jaxpose.report.browse import Browsed, Joined, write_page
-from jaxpose.train import benchmark, earlier, loop, machine, topologies, written
+from jaxpose.train import benchmark, earlier, loop, machine, measurable, topologies, written
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, write_json
-from jaxpose.train.evaluate import lacking
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
 from jaxpose.train.workdir import data_changes, held
 
 _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_FOUND_BY_ALL = ("points", "peaks")  # parts of `Predictions`
 _SOME_RECORDS = 10_000  # of a domain whose data are not there
 _GALLERY = 2000  # test images whose predictions the report may choose from
 
@@ -55,7 +53,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
         return results
     run = _build(config, workdir)
     _check_images(run)
-    _check_metrics(run)
+    measurable.check(run)
     joints = run.task.skeleton.joints
     oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
     if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
@@ -95,7 +93,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     """
     _check_same_run(config, workdir)
     run = _build(config, workdir)
-    _check_metrics(run)
+    measurable.check(run)
     folder = workdir / "checkpoints"
     step, damaged = meshes.by_first(lambda: newest_whole(folder))
     if step is None:
@@ -283,45 +281,6 @@ def _check_images(run: Run) -> None:
                 elements[0]
         except ValueError as error:
             raise ValueError(f"data.{name}={run.pair.domains[name].spec}: {split}: {error}") from None
-
-
-def _check_metrics(run: Run) -> None:
-    """Some stage finds what the metrics measure, and the target has what they read, wherever it is measured.
-
-    Another domain is measured by what it has.
-    """
-    if other := [metric for metric in run.metrics if metric.needs not in _FOUND_BY_ALL]:
-        found = _predicted(run)
-        for metric in other:
-            if metric.needs not in found:
-                raise ValueError(
-                    f"config.metrics: found {type(metric).__name__}, expected metrics of what {run.config.method.name} "
-                    f"finds: {', '.join(found)}"
-                )
-    domain = run.pair.domains["target"]
-    for evaluation in (e for stage in run.stages for e in stage.evaluations if "target" in e.domains):
-        for split in loop.EVALUATED_SPLITS:
-            if split not in domain.splits or not domain.splits[split].labelled:
-                continue
-            for metric in run.metrics if evaluation.metrics is None else evaluation.metrics:
-                elements = run.elements("target", split, metric.fields, evaluation.window, "target")
-                if (lack := lacking(metric, elements)) is not None:
-                    name = type(metric).__name__
-                    raise ValueError(f"{name} cannot be measured on data.target={domain.spec}: {split}: {lack}")
-
-
-def _predicted(run: Run) -> list[str]:
-    """Which parts of `Predictions` the stages find; networks are traced for it, but not compiled."""
-    found: dict[str, None] = {}
-    for stage, state in zip(run.stages, run.abstract_states(), strict=True):
-        for evaluation in stage.evaluations:
-            name = next(name for name in evaluation.domains if name in run.pair.domains)
-            element = run.elements(name, "train", evaluation.fields, evaluation.window, name)[0]
-            batch = {f: jax.ShapeDtypeStruct((run.mesh.size, *element[f].shape), element[f].dtype) for f in element}
-            predict = meshes.made_for(run.mesh, evaluation.predict)
-            parts = dataclasses.asdict(jax.eval_shape(predict, state, batch))
-            found |= dict.fromkeys(part for part, value in parts.items() if value not in (None, {}))
-    return list(found)
 
 
 def _task(config: Config, pair: Pair) -> Task:
