@@ -35,7 +35,7 @@ class OKSAP:
     boxes are those of the labels; people who are no records, such as crowds, take no detection; a joint whose label
     lies outside the crop counts as without label, and a person without label is left out.
 
-    Source: Lin et al., ECCV 2014; pycocotools, where a NaN would be near everything: points that are not finite are far.
+    Source: Lin et al., ECCV 2014; pycocotools, to which a NaN is near everything: points that are not finite are far.
 
     Attributes:
       sigmas: of each of K joints; a distance of 2 sigma sqrt(area) has the similarity exp(-1/2).
