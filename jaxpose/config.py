@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any, Protocol
 
 from annotated_types import Interval, MinLen, MultipleOf, Predicate
@@ -13,12 +14,21 @@ from jaxpose.models import functional
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.ops.heatmaps import Grid
+from jaxpose.recipes import measures
 from jaxpose.recipes.optimizers import Optim
 from jaxpose.recipes.stage import Stage, Task
 
 _SCHEME = ("SCHEME:PATH, see jaxpose/data/schemes.py", MinLen(1))
-_METRICS = ("of pck, tllib_pck, mae", MinLen(1), Predicate({"pck", "tllib_pck", "mae"}.issuperset))
+_METRICS = (f"of {', '.join(measures.NAMED)}", MinLen(1), Predicate(set(measures.NAMED).issuperset))
 _FRACTIONS = ("fractions of more than 0", MinLen(1), Predicate(lambda found: min(found) > 0))
+
+
+def _is_pattern(found: str) -> bool:
+    try:
+        re.compile(found)
+    except re.error:
+        return False
+    return True
 
 
 class Method(Protocol):
@@ -110,8 +120,14 @@ class Config:
       seed: of everything random.
       steps: updates per stage.
       dtype: of the convolutions, `float32` or `bfloat16`; `auto` is bfloat16 on accelerators and float32 on CPU.
-      metrics: what is reported: `pck`, `tllib_pck` (the released evaluation), `mae` (in the units of the data).
-      pck_thresholds: fractions of the image side.
+      metrics: what is reported besides the error in pixels: `pck`, `tllib_pck` (the released evaluation), `mae` (in the
+        units of the data), `pckh`, `ap` (COCO's, of object keypoint similarity), `epe` (mean error in pixels of the
+        image), `nme` (relative to a size); of 3D joints `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target
+        has the labels that they need; elsewhere, those that cannot be measured are left out.
+      pck_thresholds, pckh_thresholds: fractions of the image side, and of the size of the head.
+      nme_joints: two joints between whose labels lies what `nme` divides by; none for the longer side of the box.
+      actions: a regular expression that finds the action in a clip's name, by which `mpjpe` and so on are reported
+        too; empty for none. The default finds those of Human3.6M's clips.
       eval_every, checkpoint_every, log_every: in steps.
       oracle: work directory of a finished oracle run on the same target, to be shown beside this one.
       start: work directory of a finished run whose last stage stands for this one's first: several methods adapt one
@@ -127,6 +143,9 @@ class Config:
     dtype: str = limited("auto", *one_of("auto", "float32", "bfloat16"))
     metrics: tuple[str, ...] = limited(("pck",), *_METRICS)
     pck_thresholds: tuple[float, ...] = limited((0.05, 0.1), *_FRACTIONS)
+    pckh_thresholds: tuple[float, ...] = limited((0.5,), *_FRACTIONS)
+    nme_joints: tuple[str, ...] = limited((), "two joints, or none", Predicate(lambda found: len(set(found)) in (0, 2)))
+    actions: str = limited(r"(?<![a-z])act_\d+", "a regular expression", Predicate(_is_pattern))
     eval_every: int = limited(1000, *AT_LEAST_1)
     checkpoint_every: int = limited(1000, *AT_LEAST_1)
     log_every: int = limited(50, *AT_LEAST_1)

@@ -78,6 +78,10 @@ def flagged(value: Any, **changes: Any) -> Any:
         ({"seed": -1}, r"config.seed: found -1, expected 0 to 4294967295"),
         ({"seed": 2**32}, r"config.seed: found 4294967296, expected 0 to 4294967295"),
         ({"metrics": ()}, r"config.metrics: found \(\), expected of pck"),
+        ({"pckh_thresholds": (0.0,)}, r"config.pckh_thresholds: found \(0.0,\), expected fractions of more than 0"),
+        ({"nme_joints": ("nose",)}, r"config.nme_joints: found \('nose',\), expected two joints, or none"),
+        ({"nme_joints": ("nose", "nose")}, r"config.nme_joints: found \('nose', 'nose'\), expected two joints"),
+        ({"actions": "act_("}, r"config.actions: found 'act_\(', expected a regular expression"),
         (
             {"pck_thresholds": (0.1, 0.0)},
             r"config.pck_thresholds: found \(0.1, 0.0\), expected fractions of more than 0",

@@ -1,17 +1,23 @@
 """Metrics, and which one a row of `results.json` is of."""
 
-from jaxpose.metrics.error import PixelError
+from jaxpose.metrics.ap import OKSAP
+from jaxpose.metrics.error import EPE, NME, PixelError
 from jaxpose.metrics.mae import MAE
 from jaxpose.metrics.metric import Scale
-from jaxpose.metrics.mpjpe import MPJPE
-from jaxpose.metrics.pck import PCK, TllibPCK
+from jaxpose.metrics.mpjpe import MPJPE, PCK3D
+from jaxpose.metrics.pck import PCK, PCKh, TllibPCK
 
 _SCALES = {
     "pck": PCK.scale,
+    "pckh": PCKh.scale,
     "tllib_pck": TllibPCK.scale,
+    **dict.fromkeys(("ap", "ar"), OKSAP.scale),
     "mae": MAE.scale,
     "error_px": PixelError.scale,
+    "epe": EPE.scale,
+    "nme": NME.scale,
     **dict.fromkeys(("mpjpe", "n_mpjpe", "pa_mpjpe"), MPJPE.scale),
+    **{f"{align}{name}": PCK3D.scale for align in ("", "n_", "pa_") for name in ("3dpck", "3dauc")},
 }
 
 

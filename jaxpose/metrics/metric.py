@@ -1,6 +1,7 @@
 """What a metric is: sums over batches, which are added on the devices, and values of rows, which the host reduces."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-JOINT, CLIP = "joint:", "clip:"  # how groups of one joint and of one clip begin
+JOINT, CLIP, ACTION = "joint:", "clip:", "action:"  # how groups of one joint, one clip and one action begin
 MOST_CLIPS = 256  # of a split of more, single ones are not told apart
 
 Fields = Mapping[str, jax.Array]
@@ -93,6 +94,27 @@ def labelled(fields: Fields) -> Bool[Array, "B K"]:
     return (fields["visible"] > 0) & fields["row"][:, None]
 
 
+def without(mask: Bool[Array, "B K"], joints: Sequence[int]) -> Bool[Array, "B K"]:
+    """The labels of the other joints."""
+    others = ~np.isin(np.arange(mask.shape[1]), joints)
+    return mask & others[None]
+
+
+def means(
+    metric: str,
+    value: Float[np.ndarray, "N K"] | Bool[np.ndarray, "N K"],
+    mask: Bool[np.ndarray, "N K"],
+    groups: Groups,
+    clips: Sequence[str],
+) -> Iterator[Row]:
+    """Rows of the mean over the labels of every group of joints that has some, then of every clip, see `by_clip`."""
+    for group, indices in groups.items():
+        chosen = value[:, indices][mask[:, indices]]
+        if len(chosen):
+            yield Row(metric=metric, group=group, value=float(chosen.mean(dtype=np.float64)), count=len(chosen))
+    yield from by_clip(metric, value, mask, clips)
+
+
 def by_clip(
     metric: str,
     value: Float[np.ndarray, "N K"] | Bool[np.ndarray, "N K"],
@@ -107,13 +129,46 @@ def by_clip(
       mask: which labels count.
       clips: the clip of each row; nothing is said of one clip alone, or of more than `MOST_CLIPS`.
     """
-    names = list(dict.fromkeys(clips))
-    if not 1 < len(names) <= MOST_CLIPS:
-        return
-    numbers = {name: i for i, name in enumerate(names)}
-    index = np.array([numbers[name] for name in clips])
-    total = np.bincount(index, weights=np.where(mask, value, 0).sum(axis=1), minlength=len(names))
-    count = np.bincount(index, weights=mask.sum(axis=1), minlength=len(names))
-    for name, t, n in zip(names, total, count, strict=True):
+    if 1 < len(set(clips)) <= MOST_CLIPS:
+        yield from _by_name(metric, value, mask, clips, CLIP)
+
+
+def by_action(
+    metric: str,
+    value: Float[np.ndarray, "N K"] | Bool[np.ndarray, "N K"],
+    mask: Bool[np.ndarray, "N K"],
+    clips: Sequence[str],
+    pattern: str,
+) -> Iterator[Row]:
+    """Rows of the mean over the labels of every action that has some, and as `actions` the mean of these means.
+
+    Args:
+      metric: its name.
+      value: of every label.
+      mask: which labels count.
+      clips: the clip of each row.
+      pattern: a regular expression: what it finds in a clip's name is the action. Clips of none are left out.
+    """
+    found = [re.search(pattern, clip) for clip in clips]
+    index = np.array([i for i, match in enumerate(found) if match], np.int64)
+    rows = list(_by_name(metric, value[index], mask[index], [match[0] for match in found if match], ACTION))
+    yield from rows
+    if rows:
+        mean = float(np.mean([row["value"] for row in rows]))
+        yield Row(metric=metric, group="actions", value=mean, count=sum(row["count"] for row in rows))
+
+
+def _by_name(
+    metric: str,
+    value: Float[np.ndarray, "N K"] | Bool[np.ndarray, "N K"],
+    mask: Bool[np.ndarray, "N K"],
+    names: Sequence[str],
+    prefix: str,
+) -> Iterator[Row]:
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    index = np.array([numbers[name] for name in names], np.int64)
+    total = np.bincount(index, weights=np.where(mask, value, 0).sum(axis=1), minlength=len(numbers))
+    count = np.bincount(index, weights=mask.sum(axis=1), minlength=len(numbers))
+    for name, t, n in zip(numbers, total, count, strict=True):
         if n:
-            yield Row(metric=metric, group=CLIP + name, value=float(t / n), count=int(n))
+            yield Row(metric=metric, group=prefix + name, value=float(t / n), count=int(n))

@@ -1,4 +1,4 @@
-"""Percentage of correct keypoints, pooled, and as the Transfer-Learning-Library evaluates it."""
+"""Percentage of correct keypoints: pooled, relative to heads, and as the Transfer-Learning-Library evaluates it."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpose.metrics.metric import FRACTION, Fields, Groups, PerRow, Predictions, Row, Scale, by_clip, labelled
+from jaxpose.metrics.metric import (
+    FRACTION,
+    Fields,
+    Groups,
+    PerRow,
+    Predictions,
+    Row,
+    Scale,
+    by_clip,
+    labelled,
+    means,
+    without,
+)
 from jaxpose.ops import heatmaps
 
 
@@ -42,6 +54,40 @@ class PCK:
 
     def _pixels(self) -> dict[str, float]:
         return {f"pck@{threshold:g}": threshold * self.size for threshold in self.thresholds}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PCKh:
+    """`pckh@T`: the fraction of labels whose point is at most T times the size of the head away, pooled.
+
+    MPII's mean weighs joints by their numbers of labels, and so the mean over all labels of a group is the same. Its
+    table counts neither pelvis nor thorax, and its head is the joint at the top of the head. Rows without a size of the
+    head do not count. Labels and predictions both count pixels from 0, so that nothing is added to either.
+
+    Source: Andriluka et al., CVPR 2014, whose size of the head is 0.6 times the diagonal of its box; SimpleBaselines'
+    evaluation, which compares with `<=`.
+
+    Attributes:
+      thresholds: as fractions of the size of the head.
+      left_out: joints that do not count.
+    """
+
+    thresholds: tuple[float, ...] = (0.5,)
+    left_out: tuple[int, ...] = ()
+    scale: ClassVar[Scale] = FRACTION
+    needs: ClassVar[str] = "points"
+    fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible", "head_size")
+
+    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+        """Distances relative to the size of the head."""
+        per_row = relative(found.points, fields, fields["head_size"])
+        return None, per_row | {"mask": without(per_row["mask"], self.left_out)}
+
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+        """All groups, then all clips."""
+        for threshold in self.thresholds:
+            near = per_row["distance"] <= np.float32(threshold)
+            yield from means(f"pckh@{threshold:g}", near, per_row["mask"], groups, clips)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +176,16 @@ def pck(
 def distances(predicted: Float[Array, "B K 2"], keypoints: Float[Array, "B K 2"]) -> Float[Array, "B K"]:
     """Distances between predictions and labels."""
     return jnp.linalg.norm(predicted - keypoints, axis=-1)
+
+
+def relative(points: Float[Array, "B K 2"], fields: Fields, size: Float[Array, " B"]) -> PerRow:
+    """`distance` (B, K) of points from their labels in units of each row's size, and the `mask` (B, K) of labels.
+
+    Rows whose size is not finite and more than 0 do not count.
+    """
+    known = jnp.isfinite(size) & (size > 0)
+    distance = distances(points, fields["keypoints"]) / jnp.where(known, size, 1.0)[:, None]
+    return {"distance": distance, "mask": labelled(fields) & known[:, None]}
 
 
 @jax.tree_util.register_dataclass

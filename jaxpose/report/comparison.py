@@ -296,6 +296,6 @@ def _show(metric: str, cell: Sequence[float | None] | None) -> str:
     """Mean and deviation, without the latter for one seed."""
     if cell is None or cell[0] is None:
         return text.MISSING
-    scale = 1 if text.lower_is_better(metric) else 100
+    scale = 100 if text.is_fraction(metric) else 1
     numbers = [f"{scale * value:.{text.digits(metric)}f}" for value in cell if value is not None]
     return " \N{PLUS-MINUS SIGN} ".join(numbers)

@@ -64,9 +64,8 @@ def methods_plot(
     `floor` is what the mean pose reaches; `where` says what was measured.
     """
     figure, axes = _figure(text.metric_title(metric))
-    lower = text.lower_is_better(metric)
     known = {name: (mean, deviation) for name, (mean, deviation) in ends.items() if mean is not None}
-    names = sorted(known, key=lambda name: known[name][0], reverse=lower)
+    names = sorted(known, key=lambda name: known[name][0], reverse=text.lower_is_better(metric))
     figure.set_size_inches(5.2, (0.9 if floor is None else 1.2) + 0.28 * len(names))
     for i, name in enumerate(names):
         mean, deviation = known[name]
@@ -80,7 +79,7 @@ def methods_plot(
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     percent, plain = PercentFormatter(1, decimals=None), FuncFormatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_major_formatter(plain if lower else percent)
+    axes.xaxis.set_major_formatter(percent if text.is_fraction(metric) else plain)
     return _save(figure, axes, folder / "methods.svg")
 
 
@@ -110,7 +109,7 @@ def _evaluations(history: History, metric: str, folder: Path) -> Path:
         style = {"color": _DOMAINS.get(domain, INK), "linestyle": _DASHES.get(split, "-.")}
         _plot(axes, curve, label=f"{domain} {split}", marker="o", markersize=3, **style)
     _mark_stages(axes, history)
-    if not text.lower_is_better(metric):
+    if text.is_fraction(metric):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     return _save(figure, axes, folder / f"{metric.replace('@', '_')}.svg")
 

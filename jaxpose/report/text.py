@@ -153,7 +153,7 @@ def headline(results: Mapping[str, Any]) -> str:
     if len(table.stages) == 1:
         return f"{where}: {row.values[0]} ({table.stages[0]})"
     after = "after adaptation" if table.stages[-1] == "adapted" else table.stages[-1]
-    unit = "" if table.lower_is_better else " points"
+    unit = " points" if is_fraction(table.metric) else ""
     return (
         f"{where}: {row.values[0]} {table.stages[0]} \N{RIGHTWARDS ARROW} {row.values[-1]} {after} ({row.change}{unit})"
     )
@@ -171,8 +171,8 @@ def metric_title(metric: str) -> str:
     """`tllib_pck@0.05` -> `tllib PCK@0.05`."""
     if metric == "error_px":
         return "error in pixels of the image"
-    acronyms = r"\b(pck|pckh|oks|ap|ar|auc|mae|pa|mpjpe|epe|nme)\b"
-    return re.sub(acronyms, lambda m: m[0].upper(), metric.replace("_", " "))
+    acronyms = r"\b(pck|pckh|3dpck|3dauc|oks|ap|ar|auc|mae|n(?= )|pa|mpjpe|epe|nme)\b"
+    return re.sub(acronyms, lambda m: m[0].upper(), metric.replace("_", " ")).replace("PCKH", "PCKh")
 
 
 def main_group(groups: Sequence[str]) -> str:
@@ -185,12 +185,17 @@ def lower_is_better(metric: str) -> bool:
     return metrics.scale_of(metric).lower_is_better
 
 
+def is_fraction(metric: str) -> bool:
+    """Whether its values are shown in percent."""
+    return metrics.scale_of(metric).unit == "fraction"
+
+
 def format_value(metric: str, value: int | float | None) -> str:
-    """Fractions in percent; errors with three decimals, in pixels with one."""
+    """Fractions in percent."""
     if not _finite(value):
         return MISSING
-    if metrics.scale_of(metric).unit == "fraction":
-        return f"{100 * value:.1f}{_SPACE}%".replace("-", _MINUS)
+    if is_fraction(metric):
+        return f"{100 * value:.{digits(metric)}f}{_SPACE}%".replace("-", _MINUS)
     return f"{value:.{digits(metric)}f}"
 
 
@@ -202,8 +207,7 @@ def digits(metric: str) -> int:
 def _format_change(metric: str, before: int | float | None, after: int | float | None) -> str:
     if not (_finite(before) and _finite(after)):
         return MISSING
-    fraction = metrics.scale_of(metric).unit == "fraction"
-    change = (after - before) * (100 if fraction else 1)
+    change = (after - before) * (100 if is_fraction(metric) else 1)
     text = f"{change:+.{digits(metric)}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", _MINUS)
 

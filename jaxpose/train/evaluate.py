@@ -1,5 +1,6 @@
 """Evaluation: every record of a split once, exact over batches, padded rows and processes."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxpose.config import Config
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import evaluation_batches
 from jaxpose.data.records import BrokenImageError
 from jaxpose.data.views import sequences_of
-from jaxpose.metrics import MAE, PCK, PixelError, TllibPCK
 from jaxpose.metrics.metric import JOINT, Metric, Predictions
-from jaxpose.recipes import inputs
 from jaxpose.recipes.stage import Evaluation, State, Task
 from jaxpose.train import mesh as meshes
 
@@ -28,8 +26,8 @@ class Scores:
     """What an evaluation found.
 
     Attributes:
-      rows: `{metric, group, value, count}`: report groups, then single joints as `joint:NAME` and, of PCK, single
-        clips as `clip:NAME`; `error_px` is in pixels of the stored image.
+      rows: `{metric, group, value, count}`: report groups, then single joints as `joint:NAME` and, of most metrics,
+        single clips as `clip:NAME`; `error_px` is in pixels of the stored image.
       floor: the same rows for the mean pose, which every image is given as its prediction.
       points: predictions by name: `points` (N, K, 2) in crop pixels, `points3d` (N, K, 3); of windows
         `points_of_windows` (N, T, K, 2) and `points3d_of_windows`.
@@ -58,7 +56,7 @@ class Evaluator:
 
     Attributes:
       evaluation: what is evaluated.
-      fields: that the elements must have.
+      fields: that the elements have where everything is measured.
 
     Raises:
       ValueError: when called, if a metric that the evaluation names has nothing to measure.
@@ -85,11 +83,20 @@ class Evaluator:
             out_shardings=(everywhere, split),
         )
 
+    def measurable(self, crops: Crops) -> Crops:
+        """The elements with the fields of the evaluation and of those metrics whose fields their records have."""
+        fields = dict.fromkeys(self.evaluation.fields)
+        for metric in self._metrics:
+            with contextlib.suppress(ValueError):
+                dataclasses.replace(crops, fields=metric.fields)[0]
+                fields |= dict.fromkeys(metric.fields)
+        return dataclasses.replace(crops, fields=tuple(fields))
+
     def __call__(self, state: State, crops: Crops, *, clips: bool = False) -> Scores:
-        """Evaluates elements; with `clips`, every clip too, where the records say which they belong to."""
+        """Measures what elements have the fields for; with `clips`, every clip too, where the records name theirs."""
         total, parts, broken = None, [], []
         batches = evaluation_batches(
-            crops, self.fields, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
+            crops, crops.fields, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
         )
         for batch in batches:
             broken += [crops.name(int(i)) for i in batch.pop("broken") if i >= 0]
@@ -129,8 +136,9 @@ class Evaluator:
         if found.points is not None:
             constant = jnp.broadcast_to(pose, found.points.shape)
             predicted["floor"] = Predictions(points=constant, peaks=None if found.peaks is None else constant)
+        known = {n: m for n, m in enumerate(self._metrics) if batch.keys() >= set(m.fields)}
         measured = {
-            who: {n: m.update(p, batch) for n, m in enumerate(self._metrics) if getattr(p, m.needs) is not None}
+            who: {n: m.update(p, batch) for n, m in known.items() if getattr(p, m.needs) is not None}
             for who, p in predicted.items()
         }
         for metric in self.evaluation.metrics or ():
@@ -138,28 +146,6 @@ class Evaluator:
                 raise ValueError(f"{type(metric).__name__}: found no {metric.needs} in the predictions")
         sums, per_row = ({who: {n: m[i] for n, m in of.items()} for who, of in measured.items()} for i in (0, 1))
         return sums, (points, per_row)
-
-
-def metrics_of(config: Config, task: Task, *, pixels_per_unit: float = 1.0) -> tuple[Metric, ...]:
-    """The metrics of a configuration, and the error in pixels.
-
-    Args:
-      config: which.
-      task: of the run.
-      pixels_per_unit: crop pixels per unit of the data's own labels.
-    """
-
-    grid = config.model.grid(task.image_size)
-
-    def label_maps(keypoints: jax.Array, visible: jax.Array) -> jax.Array:
-        return inputs.released_labels(keypoints, visible, grid)[0]
-
-    chosen: dict[str, Metric] = {
-        "pck": PCK(size=task.image_size, thresholds=tuple(config.pck_thresholds)),
-        "tllib_pck": TllibPCK(stride=grid.stride, label_maps=label_maps),
-        "mae": MAE(pixels_per_unit=pixels_per_unit),
-    }
-    return *(chosen[name] for name in config.metrics), PixelError()
 
 
 def mean_pose(crops: Crops) -> np.ndarray:

@@ -22,7 +22,7 @@ from jaxpose.data.domains import Pair
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.data.views import Subset
-from jaxpose.metrics.metric import CLIP, JOINT
+from jaxpose.metrics.metric import ACTION, CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.train import earlier
 from jaxpose.train import mesh as meshes
@@ -31,7 +31,6 @@ from jaxpose.train.evaluate import Evaluator, Scores
 from jaxpose.train.log import LateMetrics, MetricLog, Window
 from jaxpose.train.run import Run, next_batch
 
-_EVALUATED_SPLITS = ("validation", "test")
 _PICTURED = 512  # training images of a target without a test split that are predicted for the report
 
 
@@ -264,7 +263,7 @@ def _train_stage(
         for evaluator in evaluators:
             single = evaluator.evaluation.window is None
             if single and "target" in evaluator.evaluation.domains and ("target", split) not in found:
-                found["target", split] = evaluator(state, dataclasses.replace(crops, fields=evaluator.fields))
+                found["target", split] = evaluator(state, evaluator.measurable(crops))
         _log_evaluation(log, stage, step, before, found)
         trained = record.start["step"] if record.start and record.stage == 0 else step
         _keep_final(run, stage, trained, found, record)
@@ -292,12 +291,9 @@ def _compiled(run: Run, stage: Stage, step: int, *arguments: Any) -> Any:
 def _evaluate(run: Run, evaluators: Sequence[Evaluator], state: State) -> dict[tuple[str, str], Scores]:
     found: dict[tuple[str, str], Scores] = {}
     for evaluator in evaluators:
-        for name, domain in run.pair.domains.items():
-            for split, crops in domain.splits.items():
-                if name in evaluator.evaluation.domains and split in _EVALUATED_SPLITS and crops.labelled:
-                    elements = run.evaluated(evaluator, name, split)
-                    scores = evaluator(state, elements, clips=name == "target")
-                    found[name, split] = scores.beside(found.get((name, split)))
+        for name, split in run.measured(evaluator.evaluation):
+            scores = evaluator(state, run.evaluated(evaluator, name, split), clips=name == "target")
+            found[name, split] = scores.beside(found.get((name, split)))
     return found
 
 
@@ -318,7 +314,7 @@ def _log_evaluation(
         f"{domain}/{split}/{row['metric']}/{row['group']}": row["value"]
         for (domain, split), scores in found.items()
         for row in scores.rows
-        if not row["group"].startswith((JOINT, CLIP))
+        if not row["group"].startswith((ACTION, CLIP, JOINT))
     }
     if values:
         log.write(stage.name, step, before + step, values)

@@ -20,10 +20,11 @@ from jaxpose.data.host.pipeline import Rows, training_batches
 from jaxpose.data.host.windows import Window
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
-from jaxpose.recipes.stage import Read, Stage, State, Step, Task
+from jaxpose.recipes.stage import Evaluation, Read, Stage, State, Step, Task
 from jaxpose.train import mesh as meshes
 from jaxpose.train.evaluate import Evaluator, mean_pose
 
+_EVALUATED_SPLITS = ("validation", "test")
 _LONGEST = 4096  # last axis of an array whose update is merged with others
 
 
@@ -69,6 +70,8 @@ class Program:
             "intrinsics": ((3, 3), jnp.float32),
             "area": ((), jnp.float32),
             "head_size": ((), jnp.float32),
+            "box_size": ((), jnp.float32),
+            "image_id": ((2,), jnp.int32),
             "hand": ((), jnp.int32),
             "mask": ((size, size), jnp.uint8),
         }
@@ -177,11 +180,21 @@ class Run(Program):
             for domain, window in fields
         }
 
+    def measured(self, evaluation: Evaluation) -> list[tuple[str, str]]:
+        """Domains and splits on which something is evaluated: those with labels that are not for training."""
+        return [
+            (name, split)
+            for name, domain in self.pair.domains.items()
+            if name in evaluation.domains
+            for split, part in domain.splits.items()
+            if split in _EVALUATED_SPLITS and part.labelled
+        ]
+
     def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
         """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
         place = domain, split, evaluator.fields, evaluator.evaluation.window
         if place not in self._evaluated:
-            self._evaluated[place] = self._elements(*place, domain)
+            self._evaluated[place] = evaluator.measurable(self._elements(*place, domain))
         return self._evaluated[place]
 
     def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Crops:

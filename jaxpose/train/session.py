@@ -14,15 +14,15 @@ from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.data.domains import Pair, open_pair
 from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.recipes import measures
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation, html, notes, text
 from jaxpose.report.browse import Browsed, Joined, write_page
-from jaxpose.train import benchmark, earlier, loop, machine, topologies, written
+from jaxpose.train import benchmark, earlier, loop, machine, measurable, topologies, written
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, newest_whole, write_json
-from jaxpose.train.evaluate import metrics_of
 from jaxpose.train.log import read_metrics
 from jaxpose.train.run import Program, Run
 from jaxpose.train.workdir import data_changes, held
@@ -51,6 +51,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
         return results
     run = _build(config, workdir)
     _check_images(run)
+    measurable.check(run)
     joints = run.task.skeleton.joints
     oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
     if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
@@ -90,6 +91,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     """
     _check_same_run(config, workdir)
     run = _build(config, workdir)
+    measurable.check(run)
     folder = workdir / "checkpoints"
     step, damaged = meshes.by_first(lambda: newest_whole(folder))
     if step is None:
@@ -227,7 +229,7 @@ def _build(config: Config, workdir: Path) -> Run:
         task=program.task,
         mesh=mesh,
         pair=pair,
-        metrics=metrics_of(config, program.task, pixels_per_unit=pair.pixels_per_unit),
+        metrics=measures.metrics_of(config, program.task, pixels_per_unit=pair.pixels_per_unit),
         workdir=workdir,
     )
 
@@ -351,7 +353,7 @@ def _results(run: Run, state: State, record: loop.Record, oracle: Mapping[str, A
             for note in domain.notes
         ],
     } | _circumstances(run)
-    return results | {"notes": notes.of_run(results)}
+    return results | {"notes": [*notes.of_run(results), *measures.notes(run.config, run.task.skeleton)]}
 
 
 def _circumstances(run: Run) -> dict[str, Any]:

@@ -1,24 +1,22 @@
 """3D errors beside SciPy."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from measured import rows_of
 from scipy import spatial
 from scipy.spatial.transform import Rotation
 
-from jaxpose.metrics import MPJPE
-from jaxpose.metrics.metric import Predictions, Row
+from jaxpose.metrics import MPJPE, PCK3D
+from jaxpose.metrics.metric import Row
 
 K = 6
 GROUPS = {"all": np.arange(K), "legs": np.array([1, 4])}
 
 
 def measured(metric: MPJPE, points: np.ndarray, labels: np.ndarray, row: np.ndarray | None = None) -> dict[str, Row]:
-    row = np.ones(len(points), bool) if row is None else row
-    fields = {"keypoints3d": jnp.asarray(labels, jnp.float32), "row": jnp.asarray(row)}
-    sums, per_row = metric.update(Predictions(points3d=jnp.asarray(points, jnp.float32)), fields)
-    found = metric.rows(sums, {name: np.asarray(x) for name, x in per_row.items()}, GROUPS, ["a", "b", "b"])
-    return {row["group"]: row for row in found}
+    fields = {"keypoints3d": labels, "row": np.ones(len(points), bool) if row is None else row}
+    rows = rows_of(metric, {"points3d": points}, fields, GROUPS, ["a", "b", "b"])
+    return {group: row for (_, group), row in rows.items()}
 
 
 def poses(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +67,73 @@ def test_unknown_joints_and_rows_that_fill_up_do_not_count(align: str) -> None:
     again = measured(MPJPE(align=align), points, missing, np.array([True, True, False]))
     assert again["all"]["value"] == pytest.approx(known["all"]["value"], rel=1e-4)
     assert np.isfinite(known["all"]["value"])
+
+
+def test_actions_are_averaged_besides_frames() -> None:
+    rng = np.random.default_rng(4)
+    labels = rng.normal((0, 0, 3), 0.4, (9, K, 3))
+    points = labels + rng.normal(0, 0.05, labels.shape)
+    labels[7, 1] = np.nan
+    numbers = [2, 2, 2, 2, 2, 3, 3, 4, 0]
+    clips = [f"s_09_act_{n:02d}_subact_0{1 + i % 2}_ca_01" if n else "contact_12" for i, n in enumerate(numbers)]
+    metric = MPJPE(actions=r"(?<![a-z])act_\d+")
+    rows = rows_of(metric, {"points3d": points}, {"keypoints3d": labels}, GROUPS, clips)
+    errors = np.linalg.norm((points - points[:, :1]) - (labels - labels[:, :1]), axis=-1) * 1000
+    means = []
+    for number in (2, 3, 4):
+        chosen = errors[np.array(numbers) == number]
+        chosen = chosen[np.isfinite(chosen)]
+        row = rows["mpjpe", f"action:act_0{number}"]
+        assert (row["value"], row["count"]) == (pytest.approx(chosen.mean(), rel=1e-4), len(chosen))
+        means.append(chosen.mean())
+    row = rows["mpjpe", "actions"]
+    assert (row["value"], row["count"]) == (pytest.approx(np.mean(means), rel=1e-4), 8 * K - 1)
+    assert rows["mpjpe", "all"]["value"] == pytest.approx(np.nanmean(errors), rel=1e-4)
+    assert row["value"] != pytest.approx(rows["mpjpe", "all"]["value"], rel=1e-3)
+    assert len([group for _, group in rows if group.startswith("action:")]) == 3
+    for names in ((), ["contact_12"] * 9):
+        rows = rows_of(metric, {"points3d": points}, {"keypoints3d": labels}, GROUPS, names)
+        assert {group for _, group in rows} == {"all", "legs"}
+
+
+def test_3dpck_and_its_area_are_means_over_the_counted_labels() -> None:
+    rng = np.random.default_rng(5)
+    labels = rng.normal((0, 0, 3), 0.4, (20, K, 3))
+    points = labels + rng.normal(0, 0.05, labels.shape)
+    labels[3, 5] = np.nan
+    labels[4, 2] = np.nan  # a pose whose root is unknown
+    row = np.arange(20) < 18
+    metric = PCK3D(root=2, thresholds=(100.0, 150.0), left_out=(2, 4))
+    rows = rows_of(metric, {"points3d": points}, {"keypoints3d": labels, "row": row}, GROUPS, ["a"] * 9 + ["b"] * 11)
+    errors = np.linalg.norm((points - points[:, 2:3]) - (labels - labels[:, 2:3]), axis=-1) * 1000
+    errors[18:] = errors[:, [2, 4]] = np.nan
+    for group, chosen in (("all", errors), ("legs", errors[:, [1]]), ("clip:b", errors[9:])):
+        known = chosen[np.isfinite(chosen)]
+        for threshold in (100, 150):
+            found = rows[f"3dpck@{threshold}", group]
+            assert (found["value"], found["count"]) == (pytest.approx((known < threshold).mean()), len(known))
+        curve = [(known < threshold).mean() for threshold in np.linspace(0, 150, 31)]
+        assert rows["3dauc", group]["value"] == pytest.approx(np.mean(curve))
+    assert 0.1 < rows["3dauc", "all"]["value"] < rows["3dpck@150", "all"]["value"] < 1
+
+
+def test_an_error_at_the_threshold_is_too_large() -> None:
+    labels = np.zeros((1, 3, 3))
+    points = labels.copy()
+    points[0, 1:, 0] = 0.125, 0.1249
+    metric = PCK3D(thresholds=(125.0,), left_out=(0,))
+    rows = rows_of(metric, {"points3d": points}, {"keypoints3d": labels}, {"all": np.arange(3)})
+    assert rows["3dpck@125", "all"]["value"] == 0.5
+    # Above 125 of the 31 thresholds lie 5, at 125 the second joint is near, too.
+    assert rows["3dauc", "all"]["value"] == pytest.approx((5 + 6) / 62)
+
+
+def test_aligned_3dpck_bears_the_name_of_its_alignment() -> None:
+    points, labels = poses(6)
+    turned = 0.3 * points @ Rotation.from_euler("xyz", (0.3, 1.0, -2.0)).as_matrix().T + (1, 2, 3)
+    rows = rows_of(PCK3D(align="similarity"), {"points3d": turned}, {"keypoints3d": labels}, GROUPS)
+    assert {metric for metric, _ in rows} == {"pa_3dpck@150", "pa_3dauc"}
+    assert rows["pa_3dpck@150", "all"]["value"] == 1.0
+    assert rows_of(PCK3D(), {"points3d": turned}, {"keypoints3d": labels}, GROUPS)["3dpck@150", "all"]["value"] < 1
+    unknown = np.full_like(labels, np.nan)
+    assert not rows_of(PCK3D(), {"points3d": turned}, {"keypoints3d": unknown}, GROUPS)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured import rows_of
 
+from jaxpose.metrics import PCKh
 from jaxpose.metrics.pck import Accuracies, Counts, pck, tllib_pck
 from jaxpose.ops.heatmaps import argmax_points_released
 
@@ -252,3 +254,49 @@ def shard(arrays):
     sharded = [jax.device_put(a, sharding) for a in arrays]
     assert all(len(a.sharding.device_set) == 2 for a in sharded)
     return sharded
+
+
+def test_pckh_is_the_mean_over_labels_of_mpiis_joints():
+    found, true, known = points(7, batch=8, joints=5)
+    head = np.random.default_rng(0).uniform(8, 20, 8)
+    fields = {"keypoints": true, "visible": 2 * known.astype(np.uint8), "head_size": head}
+    metric = PCKh(thresholds=(0.5, 0.11), left_out=(1, 3))
+    groups = {"all": np.arange(5), "two": np.array([0, 1]), "joint:3": np.array([3])}
+    rows = rows_of(metric, {"points": found}, fields, groups, ["a"] * 3 + ["b"] * 5)
+    assert {metric for metric, _ in rows} == {"pckh@0.5", "pckh@0.11"}
+    for threshold in metric.thresholds:
+        near = np.linalg.norm(found - true, axis=-1) <= threshold * head[:, None]
+        for group, joints, images in (
+            ("all", [0, 2, 4], slice(None)),
+            ("two", [0], slice(None)),
+            ("clip:b", [0, 2, 4], slice(3, None)),
+        ):
+            chosen = near[images, joints][known[images, joints]]
+            row = rows[f"pckh@{threshold}", group]
+            assert (row["value"], row["count"]) == (pytest.approx(chosen.mean()), len(chosen))
+    assert 0 < rows["pckh@0.5", "all"]["value"] < 1
+    assert not any(group == "joint:3" for _, group in rows)
+    # As the owners' table is averaged: rates of joints, weighted by how many labels they have.
+    rates, counts = zip(*((near[:, k][known[:, k]].mean(), known[:, k].sum()) for k in (0, 2, 4)), strict=True)
+    assert rows["pckh@0.11", "all"]["value"] == pytest.approx(np.average(rates, weights=counts))
+
+
+def test_pckh_counts_what_lies_at_the_threshold():
+    fields = {"keypoints": np.zeros((2, 1, 2)), "visible": np.ones((2, 1), np.uint8), "head_size": np.full(2, 10.0)}
+    rows = rows_of(PCKh(), {"points": [[[3.0, 4.0]], [[3.0, 4.1]]]}, fields, {"all": np.arange(1)})
+    assert rows["pckh@0.5", "all"]["value"] == 0.5
+
+
+def test_pckh_leaves_out_images_without_a_head_and_rows_that_fill_up():
+    true = np.zeros((5, 2, 2))
+    true[4] = np.nan
+    fields = {
+        "keypoints": true,
+        "visible": np.array([[1, 0], [1, 1], [1, 1], [1, 1], [0, 0]], np.uint8),
+        "head_size": np.array([10.0, 0.0, np.nan, 10.0, 10.0]),
+        "row": np.array([True, True, True, False, True]),
+    }
+    rows = rows_of(PCKh(), {"points": np.zeros((5, 2, 2))}, fields, {"all": np.arange(2), "second": np.array([1])})
+    assert {group: (row["value"], row["count"]) for (_, group), row in rows.items()} == {"all": (1.0, 1)}
+    nothing = fields | {"visible": np.zeros((5, 2), np.uint8)}
+    assert not rows_of(PCKh(), {"points": np.zeros((5, 2, 2))}, nothing, {"all": np.arange(2)})

@@ -230,6 +230,26 @@ def test_errors_in_pixels_have_one_decimal():
     assert table.lower_is_better
 
 
+def test_fractions_are_in_percent_whether_errors_or_not():
+    rows = [evaluation("a", "all", 0.04321, metric="nme"), evaluation("b", "all", 0.0512, metric="nme")]
+    (table,) = text.tables({"evaluations": rows})
+    (row,) = table.rows
+    assert (row.values, row.change, row.improved) == (("4.32\xa0%", "5.12\xa0%"), "+0.80", False)
+    assert table.lower_is_better
+    assert text.format_value("3dpck@150", 0.51234) == "51.2\xa0%"
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        *(("pckh@0.5", "PCKh@0.5"), ("tllib_pck@0.05", "tllib PCK@0.05"), ("ap@0.75", "AP@0.75"), ("ar", "AR")),
+        *(("pa_3dpck@150", "PA 3DPCK@150"), ("3dauc", "3DAUC"), ("n_mpjpe", "N MPJPE"), ("nme", "NME")),
+    ],
+)
+def test_metrics_are_called_as_papers_call_them(metric, title):
+    assert text.metric_title(metric) == title
+
+
 def test_one_stage_has_one_column(tmp_path):
     results = {"evaluations": [evaluation("train", "all", 0.53)], "recipe": "source_only"}
     page = report(tmp_path, results, history(("train",)))

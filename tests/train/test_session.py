@@ -26,3 +26,27 @@ def test_images_of_which_none_can_be_decoded_are_found_out_before_training(tmp_p
     with pytest.raises(ValueError, match=message):
         session.train(config, workdir, show=False)
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (
+            "pckh",
+            r"^PCKh cannot be measured on data\.target=bodies:street.*: test: .*: found no head_size, expected",
+        ),
+        ("ap", r"^OKSAP cannot be measured on data\.target=bodies:street.*: test: .*: found no area, expected"),
+        ("mpjpe", r"^config\.metrics: found MPJPE, expected metrics of what regda finds: points, peaks, scores$"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_is_named_before_training(metric: str, message: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(pairs.bodies().quick().config, method=regda.RegDA(), metrics=("pck", metric))
+    config.data = dataclasses.replace(
+        config.data,
+        source="bodies:studio?train=4&validation=0&test=4",
+        target="bodies:street?train=4&validation=0&test=4",
+    )
+    workdir = tmp_path / "run"
+    with pytest.raises(ValueError, match=message):
+        session.train(config, workdir, show=False)
+    assert not workdir.exists()

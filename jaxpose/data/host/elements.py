@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -53,6 +55,8 @@ class Crops:
     - `scale` float32: its pixels per pixel of the stored image; `crop` float32 (2, 3): from that to it;
     - `keypoints3d` float32 (K, 3) metres, `intrinsics` float32 (3, 3) of the crop;
     - `area` and `head_size` float32: of the object's segment and head, in square pixels and pixels of the crop;
+    - `box_size` float32: the longer side of the box, or of the whole image, in pixels of the crop;
+    - `image_id` int32 (2,): the same for records of one image, whose names are the same but for a `#NUMBER` at the end;
     - `hand` int32: -1 left, 1 right;
     - `mask` uint8 (S, S): 0 background, else the number of a part.
 
@@ -262,6 +266,19 @@ class _Cut:
     def intrinsics(self) -> np.ndarray:
         return np.vstack([self.crop(), (0, 0, 1)]) @ self.known("intrinsics")
 
+    def box_size(self) -> np.ndarray:
+        if "bbox" in self.record:
+            sides = self.record["bbox"][2:]
+        elif self.pixels is not None:
+            sides = self.pixels.shape[:2]
+        else:
+            sides = files.image_shape(self.record["image"], self.record["name"])
+        return np.array(max(sides) * self.scale, np.float32)
+
+    def image_id(self) -> np.ndarray:
+        name = re.sub(r"#\d+$", "", self.record["name"]).encode(errors="backslashreplace")
+        return np.frombuffer(hashlib.blake2b(name, digest_size=8).digest(), "<i4").astype(np.int32)
+
     def mask(self) -> np.ndarray:
         parts = files.decode_mask(self.known("segmentation"), self.record["name"])
         return cv2.warpAffine(parts, self.crop(), (self.size, self.size), flags=cv2.INTER_NEAREST)
@@ -282,6 +299,8 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "intrinsics": lambda cut: cut.intrinsics().astype(np.float32),
     "area": lambda cut: np.array(cut.known("area") * cut.scale**2, np.float32),
     "head_size": lambda cut: np.array(cut.known("head_size") * cut.scale, np.float32),
+    "box_size": _Cut.box_size,
+    "image_id": _Cut.image_id,
     "hand": lambda cut: np.array({"left": -1, "right": 1}[cut.known("hand")], np.int32),
     "mask": _Cut.mask,
 }

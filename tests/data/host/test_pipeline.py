@@ -298,6 +298,32 @@ def test_intrinsics_follow_the_crop_and_3d_joints_their_choice() -> None:
     np.testing.assert_array_equal(element["keypoints3d"], points[::-1])
 
 
+def test_the_size_of_a_box_has_no_margin_and_is_the_images_where_there_is_none() -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    record = Record(image=image, keypoints=np.zeros((1, 2), np.float32), visible=np.ones(1, np.uint8), name="one")
+
+    def size_of(found: Record, pixels: np.ndarray | None) -> float:
+        return float(elements.crop(found, pixels, size=100, margin=1.25, fields=("box_size",))["box_size"])
+
+    boxed = Record(**{**record, "bbox": np.array([5, 5, 20, 30], np.float32)})
+    assert size_of(boxed, None) == pytest.approx(80)
+    assert size_of(record, image) == size_of(record, None) == pytest.approx(100)
+
+
+def test_records_of_one_image_have_one_id() -> None:
+    def image_of(name: str) -> tuple[int, ...]:
+        image = np.zeros((8, 8, 3), np.uint8)
+        record = Record(image=image, keypoints=np.zeros((1, 2), np.float32), visible=np.ones(1, np.uint8), name=name)
+        found = elements.crop(record, None, size=8, margin=1.0, fields=("image_id",))["image_id"]
+        assert (found.dtype, found.shape) == (np.int32, (2,))
+        return tuple(found.tolist())
+
+    assert image_of("val/1.jpg#12") == image_of("val/1.jpg#7") == image_of("val/1.jpg")
+    others = ("val/2.jpg#12", "val/1.jpg#a", "val/1.jp#12g", "\udce4.jpg")
+    assert len({image_of(name) for name in ("val/1.jpg", *others)}) == 5
+    assert image_of("a") == (966719552, 792880731)  # in any process
+
+
 def test_everything_else_follows_the_crop_and_what_is_missing_is_named() -> None:
     image = np.zeros((60, 90, 3), np.uint8)
     image[20:40, 30:60] = 200
@@ -313,7 +339,7 @@ def test_everything_else_follows_the_crop_and_what_is_missing_is_named() -> None
         hand="left",
         segmentation=parts,
     )
-    fields = ("image", "keypoints", "scale", "crop", "area", "head_size", "hand", "mask")
+    fields = ("image", "keypoints", "scale", "crop", "area", "head_size", "box_size", "hand", "mask")
     element = elements.crop(record, image, size=100, margin=1.0, fields=fields)
     scale = 100 / 40
     assert float(element["scale"]) == pytest.approx(scale)
@@ -321,6 +347,7 @@ def test_everything_else_follows_the_crop_and_what_is_missing_is_named() -> None
     np.testing.assert_allclose(again, element["keypoints"], atol=1e-4)
     assert element["area"] == pytest.approx(600 * scale**2)
     assert element["head_size"] == pytest.approx(11 * scale)
+    assert element["box_size"] == pytest.approx(100)
     assert element["hand"] == -1
     assert set(np.unique(element["mask"])) == {0, 7}
     inside = element["mask"] == 7
