@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from jaxpose.data.domains import Pair
 from jaxpose.data.host.elements import Crops
 from jaxpose.data.host.pipeline import Rows, training_batches
 from jaxpose.data.host.windows import Window
+from jaxpose.data.views import Subset
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Read, Stage, State, Step, Task
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, mean_pose
+from jaxpose.train.evaluate import Evaluator, Scores, mean_pose
 
+_EVALUATED_SPLITS = ("validation", "test")
+_PICTURED = 512  # training images of a target without a test split that are predicted for the report
 _LONGEST = 4096  # last axis of an array whose update is merged with others
 
 
@@ -142,12 +145,6 @@ class Run(Program):
         """Rows of a mean global batch, over all that it reads."""
         return sum(self.rows(r) for update in stage.updates for r in update.reads.values()) // len(stage.updates)
 
-    @property
-    def evaluation_rows(self) -> int:
-        """Rows of an evaluation batch, a multiple of the number of devices."""
-        devices = self.mesh.size
-        return -(-self.config.data.eval_batch_size // devices) * devices
-
     @functools.cached_property
     def mean_pose(self) -> np.ndarray:
         """The mean of the source's labels in crop pixels (K, 2), which needs no image to be predicted."""
@@ -155,8 +152,9 @@ class Run(Program):
 
     def evaluators(self, stage: Stage) -> list[Evaluator]:
         """What evaluates a stage."""
+        rows = -(-self.config.data.eval_batch_size // self.mesh.size) * self.mesh.size  # devices have as many each
         return [
-            Evaluator(evaluation, self.task, self.metrics, self.mesh, self.evaluation_rows, self.mean_pose)
+            Evaluator(evaluation, self.task, self.metrics, self.mesh, rows, self.mean_pose)
             for evaluation in stage.evaluations
         ]
 
@@ -176,6 +174,40 @@ class Run(Program):
             )
             for domain, window in fields
         }
+
+    def evaluate(
+        self, evaluators: Sequence[Evaluator], state: State, *, pictured: bool = False
+    ) -> dict[tuple[str, str], Scores]:
+        """Scores on every labelled split that is not for training, by domain and split.
+
+        With `pictured` also on the images of the target that a report shows, which need not have labels.
+        """
+        found: dict[tuple[str, str], Scores] = {}
+        for evaluator in evaluators:
+            for name, domain in self.pair.domains.items():
+                for split, crops in domain.splits.items():
+                    if name in evaluator.evaluation.domains and split in _EVALUATED_SPLITS and crops.labelled:
+                        elements = self.evaluated(evaluator, name, split)
+                        scores = evaluator(state, elements, clips=name == "target")
+                        found[name, split] = scores.beside(found.get((name, split)))
+        if not pictured:
+            return found
+        split, crops = self.pictured
+        for evaluator in evaluators:
+            single = evaluator.evaluation.window is None
+            if single and "target" in evaluator.evaluation.domains and ("target", split) not in found:
+                found["target", split] = evaluator(state, dataclasses.replace(crops, fields=evaluator.fields))
+        return found
+
+    @property
+    def pictured(self) -> tuple[str, Crops]:
+        """The split of the target that a report shows; of training images, which may be many, some."""
+        splits = self.pair.domains["target"].splits
+        if "test" in splits:
+            return "test", splits["test"]
+        crops = splits["train"]
+        some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), _PICTURED)).astype(int))
+        return "train", dataclasses.replace(crops, source=Subset(source=crops.source, index=some), memory=0)
 
     def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
         """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""

@@ -30,7 +30,7 @@ from jaxpose.recipes.stage import (
     next_state,
     reads,
 )
-from jaxpose.train import session
+from jaxpose.train import trainer
 
 POSES = {"poses": Read(domain="source", fields=("keypoints3d", "intrinsics", "index"), rows=2, window=consecutive(3))}
 SEEN = []  # shapes of what `Toy` was given to predict from
@@ -115,7 +115,7 @@ def make_config(method: Toy) -> Config:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     workdir = tmp_path_factory.mktemp("toy")
-    return workdir, session.train(make_config(Toy()), workdir, show=False)
+    return workdir, trainer.train(make_config(Toy()), workdir, show=False)
 
 
 def test_updates_in_turn_read_their_own_windows(trained: tuple[Path, dict]) -> None:
@@ -157,14 +157,14 @@ def test_a_stopped_run_goes_on_in_the_middle_of_a_turn(trained: tuple[Path, dict
     config = make_config(Toy())
     config.checkpoint_every = 3
     workdir = tmp_path / "run"
-    session.train(config, workdir, show=False)
+    trainer.train(config, workdir, show=False)
     for later in (5, 7):
         for path in sorted((workdir / "checkpoints" / str(later)).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         (workdir / "checkpoints" / str(later)).rmdir()
     for name in ("results.json", "report.html"):
         (workdir / name).unlink()
-    again = session.train(config, workdir, show=False)
+    again = trainer.train(config, workdir, show=False)
     assert again["fingerprint"] == results["fingerprint"]
 
 
@@ -177,7 +177,7 @@ def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
             return first, dataclasses.replace(second, updates=(labelled,))
 
     with pytest.raises(ValueError, match=r"config.data.labelled: found none, expected SCHEME:PATH, as the stage"):
-        session.train(make_config(Wrong()), tmp_path / "run", show=False)
+        trainer.train(make_config(Wrong()), tmp_path / "run", show=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -193,7 +193,7 @@ def test_a_domain_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     config = make_config(Toy())
     config.data.labelled = "bodies:street?train=4"
     with pytest.raises(ValueError, match=r"config.data.labelled: found bodies.*, expected none: no stage of toy reads"):
-        session.train(config, tmp_path / "run", show=False)
+        trainer.train(config, tmp_path / "run", show=False)
 
 
 def test_three_domains_are_read_side_by_side(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_three_domains_are_read_side_by_side(tmp_path: Path) -> None:
 
     config = make_config(Three())
     config.data.labelled, config.steps["first"] = "bodies:street?train=4", 1
-    results = session.train(config, tmp_path / "run", show=False)
+    results = trainer.train(config, tmp_path / "run", show=False)
     assert results["evaluations"] == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from test_loop import make_run
+from test_trainer import make_run
 
 from jaxpose.recipes.stage import State, initial_state
 from jaxpose.report import benchmark as table

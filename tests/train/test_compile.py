@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from platforms import abstract_mesh
-from test_loop import make_run
+from test_trainer import make_run
 
 from jaxpose.data.records import Note
 from jaxpose.report import compilation
+from jaxpose.train import build, hlo, modes, topologies
 from jaxpose.train import compile as compiling
-from jaxpose.train import hlo, session, topologies
 from jaxpose.train.run import Program
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -157,11 +157,11 @@ def test_what_readers_left_out_is_said_before(
     run = make_run(tmp_path)
     source = dataclasses.replace(run.pair.domains["source"], notes=(Note(what="left out images", count=1),))
     pair = dataclasses.replace(run.pair, domains={**run.pair.domains, "source": source})
-    monkeypatch.setattr(session, "open_data", lambda config: pair)
-    monkeypatch.setattr(session.compiling, "compiled", lambda program, number, found: {"stage": str(number)})
-    monkeypatch.setattr(session.compilation, "row", lambda result: result)
-    monkeypatch.setattr(session.compilation, "table", lambda rows: f"{len(rows)} rows")
-    session.compile_for(run.config, "here", joints=None, stage=None, arguments=())
+    monkeypatch.setattr(build, "open_data", lambda config: pair)
+    monkeypatch.setattr(modes.compiling, "compiled", lambda program, number, found: {"stage": str(number)})
+    monkeypatch.setattr(modes.compilation, "row", lambda result: result)
+    monkeypatch.setattr(modes.compilation, "table", lambda rows: f"{len(rows)} rows")
+    modes.compile_for(run.config, "here", joints=None, stage=None, arguments=())
     assert capsys.readouterr().out.startswith("source: left out images: 1\n")
-    session.compile_for(run.config, "here", joints=None, stage="first", arguments=())
+    modes.compile_for(run.config, "here", joints=None, stage="first", arguments=())
     assert capsys.readouterr().out == '{"stage": "0"}\n'
