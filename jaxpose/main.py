@@ -56,7 +56,7 @@ _STEPS = flags.DEFINE_integer("steps", 100, "benchmark: updates to time, at most
 _BASELINE = flags.DEFINE_string("baseline", None, "benchmark: an earlier benchmark.json to compare with.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "compile: h200:8, v5e:2x2, v6e:2x4 or here.")
 _JOINTS = flags.DEFINE_integer("joints", None, "compile: how many, where the data are not at hand.", lower_bound=1)
-_STAGE = flags.DEFINE_string("stage", None, "compile: only this stage, as JSON.")
+_STAGE = flags.DEFINE_string("stage", None, "compile: only this stage, or its update STAGE/1, as JSON.")
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
 )

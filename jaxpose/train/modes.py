@@ -84,14 +84,14 @@ def measure(config: Config, workdir: Path, *, steps: int, baseline: Path | None)
 def compile_for(
     config: Config, topology: str, *, joints: int | None, stage: str | None, arguments: Sequence[str]
 ) -> None:
-    """Compiles every stage of a configuration, or one, for devices that need not be here, and prints a table.
+    """Compiles every update of a configuration, or one, for devices that need not be here, and prints a table.
 
     Args:
       config: the recipe; its data are opened for their joints and sizes.
       topology: see `topologies.find`.
       joints: with it, no data are opened.
-      stage: only this one, in this process; printed as JSON.
-      arguments: of this command line, for the processes of the single stages.
+      stage: only this stage, or this one of its updates (`STAGE/1`), in this process; printed as JSON.
+      arguments: of this command line, for the processes of the single updates.
 
     Raises:
       ValueError: if the topology or the data are not there.
@@ -108,11 +108,11 @@ def compile_for(
         skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
         task = build.described(config, skeleton, sizes=dict.fromkeys(("source", "target"), _SOME_RECORDS))
     program = build.program_of(config, task, found.mesh)
-    names = [part.name for part in program.stages]
+    names = list(compiling.names_of(program))
     if stage is not None:
         if stage not in names:
             raise ValueError(f"--stage: found {stage!r}, expected one of {', '.join(names)}")
-        print(json.dumps(compiling.compiled(program, names.index(stage), found)))
+        print(json.dumps(compiling.compiled(program, stage, found)))
         return
     title = (
         f"{config.method.name}, {config.pair}: {config.data.batch_size} rows of every domain, {task.image_size} px, "
@@ -120,7 +120,7 @@ def compile_for(
     )
     print("\n".join([*notes, title]), flush=True)
     if found.speed is None:  # what is here can belong to one process only
-        results = (compiling.compiled(program, number, found) for number in range(len(names)))
+        results = (compiling.compiled(program, name, found) for name in names)
     else:
         results = compiling.in_turn(names, arguments)
     rows = []

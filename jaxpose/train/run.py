@@ -15,13 +15,13 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
-from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.elements import Crops, shapes
 from jaxpose.data.host.pipeline import Rows, training_batches
 from jaxpose.data.host.windows import Window
 from jaxpose.data.views import Subset
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
-from jaxpose.recipes.stage import Read, Stage, State, Step, Task
+from jaxpose.recipes.stage import Read, Stage, State, Step, Task, Update
 from jaxpose.train import mesh as meshes
 from jaxpose.train.evaluate import Evaluator, Scores, mean_pose
 
@@ -59,47 +59,29 @@ class Program:
         """The key of a stage's updates; each folds its step in."""
         return key_for(self.config.seed, "update", self.stages[number].name)
 
-    def abstract_batch(self, stage: Stage) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-        """The shapes and shardings of a stage's batches."""
+    def abstract_batch(self, update: Update) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """The shapes and shardings of an update's batches."""
         size, joints = self.task.image_size, len(self.task.skeleton)
-        shapes = {
-            "image": ((size, size, 3), jnp.uint8),
-            "keypoints": ((joints, 2), jnp.float32),
-            "visible": ((joints,), jnp.uint8),
-            "scale": ((), jnp.float32),
-            "crop": ((2, 3), jnp.float32),
-            "keypoints3d": ((joints, 3), jnp.float32),
-            "intrinsics": ((3, 3), jnp.float32),
-            "area": ((), jnp.float32),
-            "head_size": ((), jnp.float32),
-            "hand": ((), jnp.int32),
-            "mask": ((size, size), jnp.uint8),
-        }
-        sharding = meshes.by_row(self.mesh)
-
-        def fields(read: Read) -> dict[str, jax.ShapeDtypeStruct]:
-            frames = () if read.window is None else (read.window.frames,)
-            of_frames = {name: ((*frames, *shape), dtype) for name, (shape, dtype) in shapes.items()}
-            known = of_frames | dict.fromkeys(("index", "position"), ((), jnp.int32))
-            return {
-                name: jax.ShapeDtypeStruct((self.rows(read), *known[name][0]), known[name][1], sharding=sharding)
-                for name in (*read.fields, "position")
+        batch = {}
+        for word, read in update.reads.items():
+            frames, fields = None if read.window is None else read.window.frames, (*read.fields, "position")
+            batch[word] = {
+                name: jax.ShapeDtypeStruct((self.rows(read), *shape), kind, sharding=meshes.by_row(self.mesh))
+                for name, (shape, kind) in shapes(fields, size=size, joints=joints, frames=frames).items()
             }
-
-        return {word: fields(read) for word, read in stage.reads.items()}
+        return batch
 
     def rows(self, read: Read) -> int:
         """Rows of a global batch."""
         return self.config.data.batch_size if read.rows is None else read.rows
 
-    def traced(self, number: int) -> Any:
-        """The update of a stage, traced for the devices of the mesh, none of which need be here."""
-        everywhere = meshes.replicated(self.mesh)
+    def traced(self, number: int, turn: int = 0) -> Any:
+        """An update of a stage, traced for the devices of the mesh, none of which need be here."""
+        everywhere, update = meshes.replicated(self.mesh), self.stages[number].updates[turn]
         key = jax.eval_shape(lambda: self.update_key(number))
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
         alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=everywhere)
-        stage = self.stages[number]
-        return self.update(stage.step).trace(self.abstract_states()[number], self.abstract_batch(stage), key, alive)
+        return self.update(update.step).trace(self.abstract_states()[number], self.abstract_batch(update), key, alive)
 
     def update(self, step: Step) -> Any:
         """The jitted update (state, batch, key, alive) -> (state, alive, metrics); lower and compile it for a batch.

@@ -15,7 +15,7 @@ import pytest
 from jaxpose.config import Config, Data, Mesh, Model
 from jaxpose.data import domains
 from jaxpose.metrics import PCK
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
+from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update, initial_state, reads
 from jaxpose.train import mesh as meshes
 from jaxpose.train import modes
 from jaxpose.train.checkpoint import Checkpoints
@@ -79,6 +79,19 @@ def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> Run:
         mesh=meshes.make_mesh(devices),
         workdir=workdir,
     )
+
+
+def with_two_updates(run: Run) -> Run:
+    """The last stage with a second update in turn, which reads the target and computes a product."""
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        rows = batch["target"]["image"].reshape(2, -1).astype(jnp.float32)
+        return state, {"loss/target": jnp.mean(rows @ rows.T)}
+
+    target = {"target": Read(domain="target", fields=("image",), rows=2)}
+    *others, last = run.stages
+    last = dataclasses.replace(last, updates=(*last.updates, Update(reads=target, step=step)))
+    return dataclasses.replace(run, stages=(*others, last))
 
 
 def test_stages_hand_on_their_state_and_checkpoints_are_kept_by_total_step(tmp_path: Path) -> None:
