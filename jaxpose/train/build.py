@@ -119,7 +119,9 @@ def check_images(run: Run) -> None:
       ValueError: naming it.
     """
     splits = [(name, split, e) for name, of in run.pair.domains.items() for split, e in of.splits.items()]
-    for name, split, elements in [*splits, *((domain, "train", e) for (domain, _), e in run.training.items())]:
+    splits += [(domain, "train", elements) for (domain, _), elements in run.training.items()]
+    splits += [found for stage in run.stages for found in run.shown(stage).values()]
+    for name, split, elements in splits:
         try:
             if len(elements):
                 elements[0]
@@ -155,7 +157,7 @@ def _check_reads(program: Program, pair: Pair) -> None:
             f"{program.config.method.name} reads it"
         )
     for stage in program.stages:
-        for read in stage.reads.values():
+        for read in (*stage.reads.values(), *(stage.pictures.reads.values() if stage.pictures else ())):
             what = f"the stage {stage.name} of {program.config.method.name} reads"
             if read.domain not in pair.domains:
                 raise ValueError(f"config.data.{read.domain}: found none, expected SCHEME:PATH, as {what} it")

@@ -20,6 +20,7 @@ class Record:
       stage: number of the stage that the state belongs to.
       evaluations: rows of `results.json`.
       floor: rows of the mean pose.
+      pictures: captions of the pictures of finished stages.
       start: what `earlier.start` says of the run that this one started from, and its `step`.
       broken: names of skipped records by domain.
       wall_s, compile_s: seconds, over all parts of a resumed run.
@@ -32,6 +33,7 @@ class Record:
     stage: int = 0
     evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     floor: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    pictures: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     start: dict[str, Any] = dataclasses.field(default_factory=dict)
     broken: list[str] = dataclasses.field(default_factory=list)
     wall_s: float = 0.0

@@ -32,6 +32,7 @@ def results_of(run: Run, state: State, record: Record, oracle: Mapping[str, Any]
         "joints": list(run.task.skeleton.joints),
         "evaluations": record.evaluations,
         "references": {**oracle, text.FLOOR: record.floor},
+        "pictures": record.pictures,
         "start": record.start,
         "fingerprint": fingerprint(state),
         "timing": {

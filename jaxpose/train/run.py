@@ -191,6 +191,15 @@ class Run(Program):
         some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), _PICTURED)).astype(int))
         return "train", dataclasses.replace(crops, source=Subset(source=crops.source, index=some), memory=0)
 
+    def shown(self, stage: Stage) -> dict[str, tuple[str, str, Crops]]:
+        """Domain, split and elements that a stage's pictures are made of, by the recipe's words."""
+        found = {}
+        for word, read in (stage.pictures.reads if stage.pictures else {}).items():
+            split = "validation" if "validation" in self.pair.domains[read.domain].splits else "train"
+            fields = tuple(name for name in read.fields if name != "index")
+            found[word] = read.domain, split, self._elements(read.domain, split, fields, read.window, word)
+        return found
+
     def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
         """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
         place = domain, split, evaluator.fields, evaluator.evaluation.window

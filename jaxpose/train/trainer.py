@@ -1,8 +1,8 @@
 """A run from its configuration to its report, in the order in which things happen.
 
 What is mechanical has modules of its own, which need not be opened to follow it: `build` opens the data, makes the
-recipe and checks both; `run` compiles updates and makes batches on the devices; `evaluate` measures; `record` is what
-is known besides the state; `checkpoint`, `log` and `stop` save, write and listen; `results` sums up.
+recipe and checks both; `run` compiles updates and makes batches on the devices; `evaluate` measures, `pictures` draws;
+`record` is what is known besides the state; `checkpoint`, `log` and `stop` save, write and listen; `results` sums up.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.metrics.metric import CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.report import html, text
-from jaxpose.train import build, earlier, written
+from jaxpose.train import build, earlier, pictures, written
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, set_aside_damaged, write_json
 from jaxpose.train.evaluate import Evaluator, Scores
@@ -83,7 +83,8 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
                 write_json(results_file, results)
         if first:
             with naming(report_file):
-                html.write_report(workdir, results, read_metrics(workdir), cases(run), run.task.skeleton)
+                shown = cases(run), run.task.skeleton, pictures.sheets(run, results)
+                html.write_report(workdir, results, read_metrics(workdir), *shown)
     if show:
         print(f"\n{text.summary_table(results)}\n\nReport: {report_file}")
     return results
@@ -92,8 +93,8 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
 def train_stages(run: Run) -> tuple[State, Record]:
     """Trains all stages, from the newest whole checkpoint of the work directory if there is one.
 
-    Returns the final state and what was recorded on the way. Evaluations of finished stages leave their predictions
-    in `workdir/predictions`.
+    Returns the final state and what was recorded on the way. Finished stages leave their predictions in
+    `workdir/predictions` and what they draw in `workdir/pictures`.
 
     Raises:
       Interrupted: after SIGINT or SIGTERM, or where a reading process was killed; everything up to the last finished
@@ -139,6 +140,8 @@ def train_stages(run: Run) -> tuple[State, Record]:
                 record.add(stage, found)
                 if first:
                     _write_predictions(run.workdir / "predictions", stage, found)
+            if stage.pictures and stage.name not in record.pictures:
+                record.pictures[stage.name] = pictures.draw(run, stage, state)
             save(state)
     if stop.noted:
         raise Interrupted("saved at the end; the same command writes the results")
