@@ -1,5 +1,6 @@
 """Earlier runs that a run refers to: the one that it starts from, and its oracle."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,8 +69,7 @@ def started(run: Run) -> tuple[State, Record]:
     """
     stage, folder = run.stages[0], Path(str(run.config.start)) / "checkpoints"
     found = start(run.config, run.task.skeleton.joints, stage)
-    checkpoints = Checkpoints(folder)
-    try:
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
         step = checkpoints.latest()
         if step is None:
             raise ValueError(f"config.start: found no checkpoint in {folder.parent}, expected that of a finished run")
@@ -83,8 +83,6 @@ def started(run: Run) -> tuple[State, Record]:
                 f"config.start: {last} cannot be read as this run's stage {stage.name}, expected a whole checkpoint of "
                 "the same networks and optimizers"
             ) from error
-    finally:
-        checkpoints.close()
     found["step"] = int(state.step)
     done = jax.device_put(np.array(stage.steps, np.int32), meshes.replicated(run.mesh))
     return dataclasses.replace(state, step=done), Record(start=found)

@@ -1,5 +1,6 @@
 """What else is done with a configuration than training it: modes of the command line."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +40,8 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     if jax.process_index() == 0:
         for number, wrong in damaged.items():
             print(f"{folder / str(number)}: {wrong}, so {step} is evaluated")
-    checkpoints = Checkpoints(folder)
-    state, record = restored(run, checkpoints, step)
-    checkpoints.close()
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        state, record = restored(run, checkpoints, step)
     rows = rows_of(run, record.stage, state)
     if jax.process_index() == 0:
         for row in rows:
