@@ -4,7 +4,8 @@
 
 The weights are torchvision's VGG-19. Without them the encoder is random and narrow, which shows that everything works
 but blurs the images; the transfers `colour` and `fourier` need neither weights nor this stage. There is no detector and
-so nothing to evaluate: the losses tell how training goes. Recipes that transfer style train this stage themselves.
+so nothing to evaluate: the losses tell how training goes, and the report's pictures show what is made of images that it
+did not train on. Recipes that transfer style train this stage themselves.
 Words: a pair, `quick`, and `published` for the published 500,000 updates at a learning rate of 1e-5.
 """
 

@@ -1,6 +1,6 @@
 """SIGINT and SIGTERM at any moment: one line, and the status that says that the same command goes on.
 
-Where a run has something to save, its loop takes the signals over (`jaxpose.train.loop`); this is for all other times.
+Where a run has something to save, it takes the signals over (`jaxpose.train.stop`); this is for all other times.
 It is the first that a program imports, so it imports little itself.
 """
 

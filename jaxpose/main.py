@@ -37,7 +37,9 @@ from jaxpose.datasets import catalogue, prepare
 from jaxpose.interruption import RUN_AGAIN
 from jaxpose.report import browse
 from jaxpose.synth.write import Synthesis, synthesize
-from jaxpose.train import compare, loop, mesh, session
+from jaxpose.train import compare, mesh, modes, trainer
+from jaxpose.train.log import NonFiniteError
+from jaxpose.train.stop import Interrupted
 from jaxpose.train.workdir import InUseError
 
 _Kind = TypeVar("_Kind")
@@ -54,7 +56,7 @@ _STEPS = flags.DEFINE_integer("steps", 100, "benchmark: updates to time, at most
 _BASELINE = flags.DEFINE_string("baseline", None, "benchmark: an earlier benchmark.json to compare with.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "compile: h200:8, v5e:2x2, v6e:2x4 or here.")
 _JOINTS = flags.DEFINE_integer("joints", None, "compile: how many, where the data are not at hand.", lower_bound=1)
-_STAGE = flags.DEFINE_string("stage", None, "compile: only this stage, as JSON.")
+_STAGE = flags.DEFINE_string("stage", None, "compile: only this stage, or its update STAGE/1, as JSON.")
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
 )
@@ -85,12 +87,12 @@ def main(arguments: Sequence[str]) -> None:
                 _compile()
             case mode:
                 _run(mode)
-    except loop.Interrupted as stopped:
+    except Interrupted as stopped:
         print(stopped)
         raise SystemExit(RUN_AGAIN) from None
     except InUseError as error:
         _fail(str(error), RUN_AGAIN)
-    except (ValueError, OSError, ImportError, loop.NonFiniteError) as error:
+    except (ValueError, OSError, ImportError, NonFiniteError) as error:
         _fail(" ".join(str(error).split()))
 
 
@@ -102,12 +104,12 @@ def _run(mode: str) -> None:
         raise ValueError("found no --workdir, expected one that all processes share")
     match mode:
         case "train":
-            session.train(config, _workdir())
+            trainer.train(config, _workdir())
         case "eval":
-            session.evaluate(config, _workdir())
+            modes.evaluate(config, _workdir())
         case "benchmark":
             baseline = Path(_BASELINE.value) if _BASELINE.value else None
-            session.measure(config, _workdir(), steps=_STEPS.value, baseline=baseline)
+            modes.measure(config, _workdir(), steps=_STEPS.value, baseline=baseline)
 
 
 def _prepare() -> None:
@@ -139,12 +141,12 @@ def _compile() -> None:
         raise ValueError("--mode=compile: found no --topology, expected h200:8, v5e:2x2, v6e:2x4 or here")
     if _TOPOLOGY.value != "here":
         jax.config.update("jax_platforms", "cpu")  # what is here shall be left alone
-    session.compile_for(config, _TOPOLOGY.value, joints=_JOINTS.value, stage=_STAGE.value, arguments=sys.argv[1:])
+    modes.compile_for(config, _TOPOLOGY.value, joints=_JOINTS.value, stage=_STAGE.value, arguments=sys.argv[1:])
 
 
 def _browse() -> None:
     if _DATASET.value is None:
-        path = session.browse(_config(), _workdir())
+        path = modes.browse(_config(), _workdir())
     else:
         spec = _DATASET.value if ":" in _DATASET.value else f"tfds:{_DATASET.value}"
         opened = schemes.open_data(spec, root=str(_DATA_DIR.value or "."))
@@ -177,7 +179,7 @@ def _show_of_main_thread(ignored: Any) -> None:
 
 
 def _workdir() -> Path:
-    return Path(_WORKDIR.value) if _WORKDIR.value else _new_workdir()
+    return Path(_WORKDIR.value or Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def _data_dir() -> Path:
@@ -189,10 +191,6 @@ def _keep_compiled_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "jaxpose" / "xla"))
-
-
-def _new_workdir() -> Path:
-    return Path("runs") / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

@@ -115,6 +115,20 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What a stage shows in the report when it is over.
+
+    Attributes:
+      reads: of what it is shown, by the recipe's own words: elements from all over the validation split, or where a
+        domain has none, the training split; the same in every run. `rows` are how many; None: four.
+      draw: (state, batch) -> images (B, H, W, 3) by caption, all of one shape; uint8, or floats from 0 to 1.
+    """
+
+    reads: Mapping[str, Read]
+    draw: Callable[[State, Batch], Mapping[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of a recipe.
 
@@ -125,6 +139,7 @@ class Stage:
       updates: one, or several that are applied in turn.
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
       evaluations: none if the stage has nothing to measure.
+      pictures: None if it has nothing to show but what an evaluation finds in the target's images.
       descend: (state, gradients by network) -> state, one more update within a step by the stage's own optimizers and
         schedule, for what is added to a recipe; None if it has no such.
       order: in which training elements come, by name: stages of the same order read parts of the same one. None: the
@@ -138,6 +153,7 @@ class Stage:
     updates: tuple[Update, ...]
     load: Callable[[State], State] | None = None
     evaluations: tuple[Evaluation, ...] = ()
+    pictures: Pictures | None = None
     descend: Callable[[State, dict[str, Tree]], State] | None = None
     order: str | None = None
     first_batch: int = 0

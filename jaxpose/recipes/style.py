@@ -19,7 +19,7 @@ from jaxpose.models import functional, vgg
 from jaxpose.ops import augment, style
 from jaxpose.recipes import detector, inputs, optimizers
 from jaxpose.recipes.detector import Trees
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
+from jaxpose.recipes.stage import Batch, Metrics, Pictures, Stage, State, Task, Update, initial_state, reads
 
 ENCODER, DECODER = "style_encoder", "style_decoder"
 NETWORKS = (ENCODER, DECODER)
@@ -99,12 +99,26 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
         rate = jnp.asarray(settings.learning_rate, jnp.float32)
         return optimizers.descend(state, {DECODER: grads}, {DECODER: rule}, {DECODER: rate}), metrics
 
+    def draw(state: State, batch: Batch) -> dict[str, jax.Array]:
+        """Both domains, and each in the style of the other, all the way."""
+        (low, high), params = _range(), state.params
+        source, target = (augment.normalize(batch[name]["image"].astype(jnp.float32)) for name in ("source", "target"))
+        images = {
+            "source": source,
+            "source in the style of the target": _decoded(params, source, target, jnp.ones(()), config.dtype),
+            "target": target,
+            "target in the style of the source": _decoded(params, target, source, jnp.ones(()), config.dtype),
+        }
+        return {caption: (image - low) / (high - low) for caption, image in images.items()}
+
+    domains = reads(source=inputs.UNLABELLED, target=inputs.UNLABELLED)
     return Stage(
         name="style",
         steps=config.steps_of("style"),
         init=init,
         load=None if settings.vgg is None else load,
-        updates=(Update(reads=reads(source=inputs.UNLABELLED, target=inputs.UNLABELLED), step=step),),
+        updates=(Update(reads=domains, step=step),),
+        pictures=Pictures(reads=domains, draw=draw),
     )
 
 
@@ -188,12 +202,16 @@ def adain(params: Trees, key: jax.Array, content: jax.Array, style_images: jax.A
 
     Source: Huang and Belongie 2017, Eq. 14.
     """
+    return _decoded(params, content, style_images, jax.random.uniform(key), dtype)
+
+
+def _decoded(params: Trees, content: jax.Array, style_images: jax.Array, alpha: jax.Array, dtype: str) -> jax.Array:
     # Any recipe can hand over its parameters: what the networks look like follows from them.
     width = params[ENCODER]["features"]["0"]["kernel"].shape[-1]
     networks = _networks(width, detector.compute_dtype(dtype))
     own, look = (networks[ENCODER].apply(params[ENCODER], {}, x, train=False)[0][-1] for x in (content, style_images))
     own = own.astype(jnp.float32)
-    mixed = own + jax.random.uniform(key) * (style.adain(own, look) - own)
+    mixed = own + alpha * (style.adain(own, look) - own)
     images, _ = networks[DECODER].apply(params[DECODER], {}, mixed, train=False)
     return jnp.clip(images, *_range())
 

@@ -35,6 +35,8 @@ def table(found: Found, baseline: Found | None = None) -> str:
             line += [_show(before, unit), f"{found[key] / before:.2f}" if before else "-"]
         lines.append(line)
     spread = f"update: {_show(found['step_s_low'], 's')} to {_show(found['step_s_high'], 's')} over blocks"
+    if len(found.get("update_step_s", ())) > 1:
+        spread += f"; updates in turn: {', '.join(_show(seconds, 's') for seconds in found['update_step_s'])}"
     operations = (
         f"per update and device: {_show(found['model_flops'], 'FLOP')} ({_show(found['flops'], 'FLOP')} by XLA), "
         f"{_show(found['bytes'], 'B')} by XLA; measured here: {_show(found['matmul_flops_per_s'], 'FLOP/s')}, "

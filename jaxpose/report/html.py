@@ -36,12 +36,21 @@ class Case:
     predictions: Mapping[str, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """The pictures of a stage: uint8 RGB (H, W, 3) columns by their captions, with an example in each row."""
+
+    stage: str
+    columns: Mapping[str, np.ndarray]
+
+
 def write_report(
     workdir: Path,
     results: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     cases: Sequence[Case],
     skeleton: Skeleton,
+    sheets: Sequence[Sheet] = (),
 ) -> Path:
     """Writes `figures/*.svg` and at last `report.html`, with everything it shows inside it, into `workdir`.
 
@@ -54,6 +63,7 @@ def write_report(
       history: the lines of metrics.jsonl, see `figures.learning_curves`.
       cases: pictures to choose from; at most 24 are shown.
       skeleton: of the cases.
+      sheets: pictures of stages.
 
     Returns:
       The path of the report.
@@ -83,6 +93,10 @@ def write_report(
         others=[t for t in tables if t not in first and t not in source],
         metric_title=text.metric_title,
         figures=[pages.svg_uri(f) for f in (*files, disparity) if f],
+        sheets=[
+            (sheet.stage.replace("_", " "), [(name, pages.image_uri(image)) for name, image in sheet.columns.items()])
+            for sheet in sheets
+        ],
         summary=_summary(cases),
         sections=_gallery(cases, skeleton, text.stage_titles(results)),
         sides=sides if skeleton.flips else {},

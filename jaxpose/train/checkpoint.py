@@ -179,22 +179,17 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class _readable:
+@contextlib.contextmanager
+def _readable(
+    path: Path, expected: str = "a complete one; delete this folder to resume from the one before it"
+) -> Iterator[None]:
     """Turns whatever a damaged checkpoint raises into one line that names it."""
-
-    def __init__(
-        self, path: Path, expected: str = "a complete one; delete this folder to resume from the one before it"
-    ):
-        self._path, self._expected = path, expected
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
-            raise ValueError(
-                f"{self._path}: found a checkpoint that cannot be read ({_first_line(error)}), "
-                f"expected {self._expected}"
-            ) from error
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{path}: found a checkpoint that cannot be read ({_first_line(error)}), expected {expected}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

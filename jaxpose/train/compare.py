@@ -9,7 +9,7 @@ from jaxpose.config import Comparison, Config
 from jaxpose.recipes.supervised import Supervised
 from jaxpose.report import comparison as report
 from jaxpose.report import text
-from jaxpose.train import session
+from jaxpose.train import build, trainer
 from jaxpose.train.checkpoint import write_json
 from jaxpose.train.log import read_metrics
 
@@ -26,8 +26,8 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     Raises:
       ValueError: if a work directory holds another configuration.
     """
-    pair = session.open_data(config.base)
-    print(session.describe(pair))
+    pair = build.open_data(config.base)
+    print(build.describe(pair))
     labelled = pair.domains["target"].splits["train"].source.labelled
     found: dict[str, list[report.Run]] = {}
     for seed in range(seeds):
@@ -53,7 +53,7 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
 
 def _run(name: str, config: Config, workdir: Path) -> report.Run:
     print(f"\n{name}, seed {config.seed}: {workdir}")
-    results = session.train(config, workdir, show=False)
+    results = trainer.train(config, workdir, show=False)
     evaluated = [row["stage"] for row in results["evaluations"]]
     last = evaluated[-1] if evaluated else ""
     return report.Run(

@@ -1,13 +1,22 @@
 """Earlier runs that a run refers to: the one that it starts from, and its oracle."""
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxpose import config as configs
 from jaxpose.config import Config
-from jaxpose.recipes.stage import Stage
+from jaxpose.recipes.stage import Stage, State
+from jaxpose.train import mesh as meshes
 from jaxpose.train import written
+from jaxpose.train.checkpoint import Checkpoints, damage
+from jaxpose.train.record import Record
+from jaxpose.train.run import Run
 
 # What the optimizers of a first stage are made of, and what it has learned from; its networks are of the same model.
 _OF_A_START = ("optim.pretrain_rule", "data.source")
@@ -44,6 +53,33 @@ def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]
         "target": found["data"]["target"],
         "fingerprint": results["fingerprint"],
     }
+
+
+def started(run: Run) -> tuple[State, Record]:
+    """The first stage as if it were finished, with the final state of the run that `config.start` names.
+
+    Raises:
+      ValueError: as `start`, or if that run has no whole checkpoint of this stage.
+    """
+    stage, folder = run.stages[0], Path(str(run.config.start)) / "checkpoints"
+    found = start(run.config, run.task.skeleton.joints, stage)
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        step = checkpoints.latest()
+        if step is None:
+            raise ValueError(f"config.start: found no checkpoint in {folder.parent}, expected that of a finished run")
+        last = folder / str(step)
+        if wrong := meshes.by_first(lambda: damage(last)):
+            raise ValueError(f"config.start: {last}: {wrong}, expected the whole checkpoint of a finished run")
+        try:
+            state = checkpoints.restore(step, run.abstract_states()[0])
+        except ValueError as error:
+            raise ValueError(
+                f"config.start: {last} cannot be read as this run's stage {stage.name}, expected a whole checkpoint of "
+                "the same networks and optimizers"
+            ) from error
+    found["step"] = int(state.step)
+    done = jax.device_put(np.array(stage.steps, np.int32), meshes.replicated(run.mesh))
+    return dataclasses.replace(state, step=done), Record(start=found)
 
 
 def oracle(config: Config, joints: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from jaxpose.train.topologies import Speed
 
@@ -16,6 +17,13 @@ _CALLERS = {"while": "body", "call": "to_apply"}
 _SLICES, _SAME_PLACE = {"slice", "dynamic-slice", "gather"}, {"bitcast", "convert"}
 _MATRIX = ("dot", "convolution")
 _GAP_S, _PRODUCTS, _COPIES = 2e-6, 0.4, 0.85
+
+
+def planned_bytes(executable: Any) -> int:
+    """The memory of one device that a compiled program needs at the most, as XLA planned it."""
+    planned = executable.memory_analysis()
+    needed = planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
+    return int(needed - planned.alias_size_in_bytes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -59,8 +59,18 @@ class MetricLog:
             self._board.close()
 
 
+class NonFiniteError(RuntimeError):
+    """A loss became infinite or not a number; `found` is JSON: `stage`, `step` in it, `term` and `value`."""
+
+    def __init__(self, stage: str, step: int, term: str, value: float):
+        super().__init__(f"{stage} step {step}: found {term} = {value}, expected a finite loss")
+        self.found = {"stage": stage, "step": step, "term": term, "value": str(value)}
+
+
 class LateMetrics:
     """A stage's metrics, fetched one step late so that the device never waits for the log.
+
+    A loss among them that is not finite is a `NonFiniteError`.
 
     Args:
       log: where means over updates go.
@@ -76,35 +86,32 @@ class LateMetrics:
         self._step = 0
         self.summary = ""
 
-    def take(self, step: int, metrics: Mapping[str, jax.Array]) -> tuple[int, str, float] | None:
-        """Keeps a step's metrics and fetches those of the step before; the first loss among them that is not finite."""
-        bad = self.fetch()
+    def take(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Keeps a step's metrics and fetches those of the step before."""
+        self.fetch()
         self._pending = (step, metrics)
-        return bad
 
-    def flush(self) -> tuple[int, str, float] | None:
+    def flush(self) -> None:
         """Fetches what is left and writes the mean since the last time."""
-        bad = self.fetch()
-        if bad is None and self._window:
+        self.fetch()
+        if self._window:
             names = dict.fromkeys(name for values in self._window for name in values)  # updates in turn have their own
             mean = {name: statistics.fmean(v[name] for v in self._window if name in v) for name in names}
             self._log.write(self._stage, self._step, self._before + self._step, mean)
             self._window.clear()
-        return bad
 
-    def fetch(self) -> tuple[int, str, float] | None:
-        """Waits for the metrics that were last taken and adds them to the window, unless a loss is not finite."""
+    def fetch(self) -> None:
+        """Waits for the metrics that were last taken and adds them to the window."""
         if self._pending is None:
-            return None
+            return
         self._step, metrics = self._pending
         self._pending = None
         values = {name: float(value) for name, value in metrics.items()}
         for name, value in values.items():
             if name.startswith("loss") and not math.isfinite(value):
-                return self._step, name, value
+                raise NonFiniteError(self._stage, self._step, name, value)
         self._window.append(values)
         self.summary = " ".join(f"{name} {value:.3g}" for name, value in values.items() if name.startswith("loss"))
-        return None
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
-from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.elements import Crops, shapes
 from jaxpose.data.host.pipeline import Rows, training_batches
 from jaxpose.data.host.windows import Window
+from jaxpose.data.views import Subset
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
-from jaxpose.recipes.stage import Evaluation, Read, Stage, State, Step, Task
+from jaxpose.recipes.stage import Evaluation, Read, Stage, State, Step, Task, Update
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, mean_pose
+from jaxpose.train.evaluate import Evaluator, Scores, mean_pose
 
 _EVALUATED_SPLITS = ("validation", "test")
+_PICTURED = 512  # training images of a target without a test split that are predicted for the report
 _LONGEST = 4096  # last axis of an array whose update is merged with others
 
 
@@ -57,49 +59,29 @@ class Program:
         """The key of a stage's updates; each folds its step in."""
         return key_for(self.config.seed, "update", self.stages[number].name)
 
-    def abstract_batch(self, stage: Stage) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-        """The shapes and shardings of a stage's batches."""
+    def abstract_batch(self, update: Update) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """The shapes and shardings of an update's batches."""
         size, joints = self.task.image_size, len(self.task.skeleton)
-        shapes = {
-            "image": ((size, size, 3), jnp.uint8),
-            "keypoints": ((joints, 2), jnp.float32),
-            "visible": ((joints,), jnp.uint8),
-            "scale": ((), jnp.float32),
-            "crop": ((2, 3), jnp.float32),
-            "keypoints3d": ((joints, 3), jnp.float32),
-            "intrinsics": ((3, 3), jnp.float32),
-            "area": ((), jnp.float32),
-            "head_size": ((), jnp.float32),
-            "box_size": ((), jnp.float32),
-            "image_id": ((2,), jnp.int32),
-            "hand": ((), jnp.int32),
-            "mask": ((size, size), jnp.uint8),
-        }
-        sharding = meshes.by_row(self.mesh)
-
-        def fields(read: Read) -> dict[str, jax.ShapeDtypeStruct]:
-            frames = () if read.window is None else (read.window.frames,)
-            of_frames = {name: ((*frames, *shape), dtype) for name, (shape, dtype) in shapes.items()}
-            known = of_frames | dict.fromkeys(("index", "position"), ((), jnp.int32))
-            return {
-                name: jax.ShapeDtypeStruct((self.rows(read), *known[name][0]), known[name][1], sharding=sharding)
-                for name in (*read.fields, "position")
+        batch = {}
+        for word, read in update.reads.items():
+            frames, fields = None if read.window is None else read.window.frames, (*read.fields, "position")
+            batch[word] = {
+                name: jax.ShapeDtypeStruct((self.rows(read), *shape), kind, sharding=meshes.by_row(self.mesh))
+                for name, (shape, kind) in shapes(fields, size=size, joints=joints, frames=frames).items()
             }
-
-        return {word: fields(read) for word, read in stage.reads.items()}
+        return batch
 
     def rows(self, read: Read) -> int:
         """Rows of a global batch."""
         return self.config.data.batch_size if read.rows is None else read.rows
 
-    def traced(self, number: int) -> Any:
-        """The update of a stage, traced for the devices of the mesh, none of which need be here."""
-        everywhere = meshes.replicated(self.mesh)
+    def traced(self, number: int, turn: int = 0) -> Any:
+        """An update of a stage, traced for the devices of the mesh, none of which need be here."""
+        everywhere, update = meshes.replicated(self.mesh), self.stages[number].updates[turn]
         key = jax.eval_shape(lambda: self.update_key(number))
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
         alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=everywhere)
-        stage = self.stages[number]
-        return self.update(stage.step).trace(self.abstract_states()[number], self.abstract_batch(stage), key, alive)
+        return self.update(update.step).trace(self.abstract_states()[number], self.abstract_batch(update), key, alive)
 
     def update(self, step: Step) -> Any:
         """The jitted update (state, batch, key, alive) -> (state, alive, metrics); lower and compile it for a batch.
@@ -145,12 +127,6 @@ class Run(Program):
         """Rows of a mean global batch, over all that it reads."""
         return sum(self.rows(r) for update in stage.updates for r in update.reads.values()) // len(stage.updates)
 
-    @property
-    def evaluation_rows(self) -> int:
-        """Rows of an evaluation batch, a multiple of the number of devices."""
-        devices = self.mesh.size
-        return -(-self.config.data.eval_batch_size // devices) * devices
-
     @functools.cached_property
     def mean_pose(self) -> np.ndarray:
         """The mean of the source's labels in crop pixels (K, 2), which needs no image to be predicted."""
@@ -158,8 +134,9 @@ class Run(Program):
 
     def evaluators(self, stage: Stage) -> list[Evaluator]:
         """What evaluates a stage."""
+        rows = -(-self.config.data.eval_batch_size // self.mesh.size) * self.mesh.size  # devices have as many each
         return [
-            Evaluator(evaluation, self.task, self.metrics, self.mesh, self.evaluation_rows, self.mean_pose)
+            Evaluator(evaluation, self.task, self.metrics, self.mesh, rows, self.mean_pose)
             for evaluation in stage.evaluations
         ]
 
@@ -189,6 +166,46 @@ class Run(Program):
             for split, part in domain.splits.items()
             if split in _EVALUATED_SPLITS and part.labelled
         ]
+
+    def evaluate(
+        self, evaluators: Sequence[Evaluator], state: State, *, pictured: bool = False
+    ) -> dict[tuple[str, str], Scores]:
+        """Scores on every labelled split that is not for training, by domain and split.
+
+        With `pictured` also on the images of the target that a report shows, which need not have labels.
+        """
+        found: dict[tuple[str, str], Scores] = {}
+        for evaluator in evaluators:
+            for name, split in self.measured(evaluator.evaluation):
+                scores = evaluator(state, self.evaluated(evaluator, name, split), clips=name == "target")
+                found[name, split] = scores.beside(found.get((name, split)))
+        if not pictured:
+            return found
+        split, crops = self.pictured
+        for evaluator in evaluators:
+            single = evaluator.evaluation.window is None
+            if single and "target" in evaluator.evaluation.domains and ("target", split) not in found:
+                found["target", split] = evaluator(state, evaluator.measurable(crops))
+        return found
+
+    @property
+    def pictured(self) -> tuple[str, Crops]:
+        """The split of the target that a report shows; of training images, which may be many, some."""
+        splits = self.pair.domains["target"].splits
+        if "test" in splits:
+            return "test", splits["test"]
+        crops = splits["train"]
+        some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), _PICTURED)).astype(int))
+        return "train", dataclasses.replace(crops, source=Subset(source=crops.source, index=some), memory=0)
+
+    def shown(self, stage: Stage) -> dict[str, tuple[str, str, Crops]]:
+        """Domain, split and elements that a stage's pictures are made of, by the recipe's words."""
+        found = {}
+        for word, read in (stage.pictures.reads if stage.pictures else {}).items():
+            split = "validation" if "validation" in self.pair.domains[read.domain].splits else "train"
+            fields = tuple(name for name in read.fields if name != "index")
+            found[word] = read.domain, split, self._elements(read.domain, split, fields, read.window, word)
+        return found
 
     def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
         """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""

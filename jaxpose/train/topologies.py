@@ -60,12 +60,10 @@ class Topology:
     """Devices to compile for.
 
     Attributes:
-      name: as it was asked for.
       mesh: all of them on the axis `data`.
       speed: of one; None for devices that are here, whose speed can be measured.
     """
 
-    name: str
     mesh: Mesh
     speed: Speed | None
 
@@ -77,13 +75,13 @@ def find(name: str) -> Topology:
       ValueError: if the name is none, or the plugin that compiles for it is not installed.
     """
     if name == _HERE:
-        return Topology(name=name, mesh=_mesh(jax.devices()), speed=None)
+        return Topology(mesh=_mesh(jax.devices()), speed=None)
     found = re.fullmatch(r"(h200):([1-9]\d*)|(v5e|v6e):([1-9]\d*)x([1-9]\d*)", name)
     if found is None:
         raise ValueError(f"--topology: found {name!r}, expected {_NAMES}")
     kind = found[1] or found[3]
     devices = _gpus(int(found[2])) if found[1] else _tpus(kind, int(found[4]), int(found[5]))
-    return Topology(name=name, mesh=_mesh(devices), speed=_SPEEDS[kind])
+    return Topology(mesh=_mesh(devices), speed=_SPEEDS[kind])
 
 
 def _mesh(devices: Sequence[Any]) -> Mesh:

@@ -37,6 +37,9 @@ def read_results(path: Path) -> dict[str, Any]:
                 raise ValueError(f"found the evaluation {untrusted.one_line(row)}")
         if not isinstance(timing, dict) or not all(_is_number(timing.get(name)) for name in _TIMES):
             raise ValueError(f"found the timing {untrusted.one_line(timing)}")
+        shown = found.get("pictures", {})  # captions by stage
+        if not isinstance(shown, dict) or not all(isinstance(captions, list) for captions in shown.values()):
+            raise ValueError(f"found the pictures {untrusted.one_line(shown)}")
         for name, kind in (("config", dict), ("recipe", str), ("pair", str), ("fingerprint", str)):
             if not isinstance(found[name], kind):
                 raise ValueError(f"found {name} {untrusted.one_line(found[name])}")

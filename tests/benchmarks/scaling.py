@@ -78,7 +78,7 @@ def work(point: dict[str, int], steps: int) -> None:
     fields = make_fields(options, rows)
     devices = point["devices"] * point["processes"]
     update, state, batch, key = make_update(options, "jax", fields, devices=devices)
-    _, _, found = benchmark.measure_update(update, state, batch, key, steps=steps)
+    _, _, found = benchmark.measure_updates([(update, batch)], state, key, steps=steps)
     print(json.dumps(found))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -164,6 +165,18 @@ def test_stopped_runs_go_on_in_two_processes_and_in_one(one_device: Path, tmp_pa
     finish(launched, JAXPOSE_COORDINATOR=f"127.0.0.1:{free_port()}", PYTHON=sys.executable)
     assert len(results(workdir)["devices"]) == 2
     compare(one_device, workdir)
+
+
+def test_two_processes_leave_the_pictures_of_one(tmp_path: Path) -> None:
+    flags = [flag for flag in TINY if "steps" not in flag] + ["--config.steps.style=1", "--config.method.width=4"]
+    run(tmp_path / "one", *flags, config="configs/style.py:quick")
+    launched = ["launch/local.sh", "2", *command(tmp_path / "two", *flags, config="configs/style.py:quick")[3:]]
+    finish(launched, JAXPOSE_COORDINATOR=f"127.0.0.1:{free_port()}", PYTHON=sys.executable)
+    one, two = (cv2.imread(str(tmp_path / name / "pictures" / "style.png")).astype(int) for name in ("one", "two"))
+    assert one.shape == (4 * 32, 4 * 32, 3)
+    np.testing.assert_array_equal(two[:, [*range(32), *range(64, 96)]], one[:, [*range(32), *range(64, 96)]])
+    np.testing.assert_allclose(two, one, atol=2)
+    assert results(tmp_path / "two")["pictures"] == results(tmp_path / "one")["pictures"]
 
 
 def test_two_processes_read_the_batches_of_one() -> None:

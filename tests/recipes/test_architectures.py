@@ -14,7 +14,7 @@ from jaxpose import config as configs
 from jaxpose.config import Config, Data
 from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import detector, regda, sw
-from jaxpose.train import session
+from jaxpose.train import trainer
 
 
 def configured(method: Any) -> Config:
@@ -55,7 +55,7 @@ def test_labels_lie_on_the_maps_of_the_architecture() -> None:
 def test_another_architecture_is_trained_and_measured(method: Any, tmp_path: Path) -> None:
     config = configured(method)
     configs.validate(config)
-    results = session.train(config, tmp_path / "run", show=False)
+    results = trainer.train(config, tmp_path / "run", show=False)
     found = {(row["stage"], row["domain"], row["metric"]) for row in results["evaluations"]}
     for stage in ("pretrain", "adapt"):
         assert {(stage, "target", "pck@0.05"), (stage, "target", "tllib_pck@0.05")} <= found

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from tiny import make_networks
 
 from jaxpose.config import Config, Data
-from jaxpose.data.host.windows import consecutive, pairs
+from jaxpose.data.host.windows import Windows, consecutive, pairs
 from jaxpose.metrics import MPJPE, PCK
 from jaxpose.metrics.metric import Predictions
 from jaxpose.models.simple_baseline import SimpleBaseline
@@ -21,6 +22,7 @@ from jaxpose.recipes.stage import (
     Batch,
     Evaluation,
     Metrics,
+    Pictures,
     Read,
     Stage,
     State,
@@ -31,7 +33,7 @@ from jaxpose.recipes.stage import (
     next_state,
     reads,
 )
-from jaxpose.train import session
+from jaxpose.train import build, trainer
 
 POSES = {"poses": Read(domain="source", fields=("keypoints3d", "intrinsics", "index"), rows=2, window=consecutive(3))}
 SEEN = []  # shapes of what `Toy` was given to predict from
@@ -47,6 +49,18 @@ def noting(update: str, word: str, field: str) -> Step:
         return dataclasses.replace(state, params=state.params | {update: own}), {f"loss/{update}": value}
 
     return step
+
+
+def picture(state: State, batch: Batch) -> dict[str, jax.Array]:
+    """Images as they are, the mean of both frames, and what the state knows."""
+    first, mean = batch["pairs"]["image"][:, 0], jnp.mean(batch["pairs"]["image"].astype(jnp.float32), axis=1) / 255
+    grey = 10 * state.params["poses"]["count"] + batch["source"]["index"]
+    return {
+        "source": batch["source"]["image"],
+        "first frame": first,
+        "mean of both": mean,
+        "updates": jnp.broadcast_to(grey.astype(jnp.uint8)[:, None, None, None], first.shape),
+    }
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -72,6 +86,7 @@ class Toy:
             name="first",
             steps=config.steps["first"],
             init=init,
+            pictures=Pictures(reads=PAIRS | reads(source=("image", "index")), draw=picture),
             updates=(
                 Update(reads=POSES, step=noting("poses", "poses", "keypoints3d")),
                 Update(reads=PAIRS, step=noting("pairs", "pairs", "image")),
@@ -116,7 +131,7 @@ def make_config(method: Toy) -> Config:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     workdir = tmp_path_factory.mktemp("toy")
-    return workdir, session.train(make_config(Toy()), workdir, show=False)
+    return workdir, trainer.train(make_config(Toy()), workdir, show=False)
 
 
 def test_updates_in_turn_read_their_own_windows(trained: tuple[Path, dict]) -> None:
@@ -153,20 +168,47 @@ def test_frames_of_windows_are_evaluated_in_3d_and_2d(trained: tuple[Path, dict]
     )
 
 
+def test_a_stage_leaves_its_pictures(trained: tuple[Path, dict]) -> None:
+    """Of validation images of the source, and of training images of the target, which has no others."""
+    workdir, results = trained
+    captions = ["source", "first frame", "mean of both", "updates"]
+    assert results["pictures"] == {"first": captions}
+    sheet = cv2.imread(str(workdir / "pictures" / "first.png"))[..., ::-1]
+    source, first, mean, updates = np.split(sheet, 4, axis=1)
+    run = build.build(make_config(Toy()), workdir)
+    validation, train = (run.pair.domains[n].splits[s] for n, s in (("source", "validation"), ("target", "train")))
+    np.testing.assert_array_equal(source, np.concatenate([validation[i]["image"] for i in (0, 2, 4, 7)]))
+    windows = Windows(train.source, PAIRS["pairs"].window)
+    cropped = run.shown(run.stages[0])["pairs"][2]  # both frames in one square
+    assert cropped.windows is not None
+    for row, i in enumerate(np.linspace(0, len(windows) - 1, 4).astype(int)):
+        expected, place = cropped[int(i)]["image"], slice(32 * row, 32 * row + 32)
+        np.testing.assert_array_equal(cropped.windows[int(i)], windows[int(i)])
+        np.testing.assert_array_equal(first[place], expected[0])
+        np.testing.assert_allclose(mean[place], expected.mean(axis=0), atol=0.51)
+    assert np.unique(updates).tolist() == [30, 32, 34, 37]
+    report = (workdir / "report.html").read_text()
+    assert "Pictures of the stage first" in report
+    assert all(f"<figcaption>{caption}</figcaption>" in report for caption in captions)
+
+
 def test_a_stopped_run_goes_on_in_the_middle_of_a_turn(trained: tuple[Path, dict], tmp_path: Path) -> None:
-    _, results = trained
+    whole, results = trained
     config = make_config(Toy())
     config.checkpoint_every = 3
     workdir = tmp_path / "run"
-    session.train(config, workdir, show=False)
+    trainer.train(config, workdir, show=False)
     for later in (5, 7):
         for path in sorted((workdir / "checkpoints" / str(later)).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
         (workdir / "checkpoints" / str(later)).rmdir()
-    for name in ("results.json", "report.html"):
+    for name in ("results.json", "report.html", "pictures/first.png"):
         (workdir / name).unlink()
-    again = session.train(config, workdir, show=False)
+    again = trainer.train(config, workdir, show=False)
     assert again["fingerprint"] == results["fingerprint"]
+    assert again["pictures"] == results["pictures"]
+    drawn = [(folder / "pictures" / "first.png").read_bytes() for folder in (workdir, whole)]
+    assert drawn[0] == drawn[1]
 
 
 def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
@@ -177,9 +219,16 @@ def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
             labelled = dataclasses.replace(update, reads={"more": Read(domain="labelled", fields=("image",))})
             return first, dataclasses.replace(second, updates=(labelled,))
 
-    with pytest.raises(ValueError, match=r"config.data.labelled: found none, expected SCHEME:PATH, as the stage"):
-        session.train(make_config(Wrong()), tmp_path / "run", show=False)
-    assert not (tmp_path / "run").exists()
+    class Shown(Toy):
+        def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+            first, second = super().stages(task, config)
+            shown = Pictures(reads={"more": Read(domain="labelled", fields=("image",))}, draw=picture)
+            return first, dataclasses.replace(second, pictures=shown)
+
+    for wrong in (Wrong(), Shown()):
+        with pytest.raises(ValueError, match=r"config.data.labelled: found none, expected SCHEME:PATH, as the stage"):
+            trainer.train(make_config(wrong), tmp_path / "run", show=False)
+        assert not (tmp_path / "run").exists()
 
 
 def test_a_word_means_one_thing() -> None:
@@ -194,7 +243,7 @@ def test_a_domain_that_nothing_reads_is_refused(tmp_path: Path) -> None:
     config = make_config(Toy())
     config.data.labelled = "bodies:street?train=4"
     with pytest.raises(ValueError, match=r"config.data.labelled: found bodies.*, expected none: no stage of toy reads"):
-        session.train(config, tmp_path / "run", show=False)
+        trainer.train(config, tmp_path / "run", show=False)
 
 
 def test_three_domains_are_read_side_by_side(tmp_path: Path) -> None:
@@ -218,7 +267,7 @@ def test_three_domains_are_read_side_by_side(tmp_path: Path) -> None:
 
     config = make_config(Three())
     config.data.labelled, config.steps["first"] = "bodies:street?train=4", 1
-    results = session.train(config, tmp_path / "run", show=False)
+    results = trainer.train(config, tmp_path / "run", show=False)
     assert results["evaluations"] == []
 
 

@@ -236,6 +236,24 @@ def test_adain_decodes_mixed_features(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(pixels(style.adain(params, KEY, source, target)), expected, atol=1e-4)
 
 
+def test_the_stage_shows_images_and_their_whole_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, batch, state = make_stage(), make_batch(0), trained()[1]
+    assert stage.pictures is not None
+    assert stage.pictures.reads == stage.reads
+    found = stage.pictures.draw(state, batch)
+    source, target = (normalize(batch[name]["image"].astype(jnp.float32)) for name in ("source", "target"))
+    monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.ones(()))
+    expected = {
+        "source": pixels(source),
+        "source in the style of the target": pixels(style.adain(state.params, KEY, source, target)),
+        "target": pixels(target),
+        "target in the style of the source": pixels(style.adain(state.params, KEY, target, source)),
+    }
+    assert list(found) == list(expected)
+    for caption, images in expected.items():
+        np.testing.assert_allclose(found[caption], images, atol=1e-5)
+
+
 def test_no_transfer_is_the_content() -> None:
     source, target = pair()
     np.testing.assert_array_equal(style.stylised(KEY, style.no_transfer, {}, source, target, 1.0), source)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxpose.data.joints.skeletons import HAND21, Skeleton
 from jaxpose.report import draw, figures, text
-from jaxpose.report.html import Case, write_report
+from jaxpose.report.html import Case, Sheet, write_report
 
 ARM = Skeleton(
     name="arm",
@@ -371,6 +371,14 @@ def test_a_hidden_joint_does_not_enter_the_error(tmp_path):
     wrong = {stage: p + np.array([[0, 0], [0, 0], [500, 0]]) for stage, p in case.predictions.items()}
     case = Case(image=case.image, name="c", keypoints=case.keypoints, visible=np.array([2, 2, 0]), predictions=wrong)
     assert "3.0 → 2.0 px" in report(tmp_path, pck_results(), [], [case]).text
+
+
+def test_stages_show_what_they_drew(tmp_path):
+    columns = {"content <a>": np.zeros((128, 32, 3), np.uint8), "transferred": np.full((128, 32, 3), 200, np.uint8)}
+    page = report(tmp_path, pck_results(), sheets=[Sheet(stage="style_two", columns=columns)])
+    assert "Pictures of the stage style two" in page.headings
+    assert "Pictures of the stage style two content <a> transferred" in page.text
+    assert [image["alt"] for image in page.images] == ["content <a>", "transferred"]
 
 
 def test_figures_are_written_and_repeatable(tmp_path):

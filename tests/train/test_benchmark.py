@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from test_loop import make_run
+from test_trainer import make_run, with_two_updates
 
 from jaxpose.recipes.stage import State, initial_state
 from jaxpose.report import benchmark as table
@@ -28,6 +29,7 @@ def test_the_result_is_json_with_what_the_docstring_promises(found: dict[str, An
     assert found["pairs_per_s"] == pytest.approx(4 / found["step_s"])
     assert found["images_per_s"] == found["pairs_per_s"]  # this stage reads one domain
     assert found["compile_s"] > 0
+    assert found["update_step_s"] == [found["step_s"]]
     assert found["peak_bytes"] > 4 * 32 * 32 * 3 / 2
     assert found["model_flops"] == 0  # it holds no product
     assert found["bytes"] > 0
@@ -40,6 +42,39 @@ def test_the_result_is_json_with_what_the_docstring_promises(found: dict[str, An
     assert found["loop_step_s"] > 0
     assert found["loop_fraction"] > 0
     assert 0 <= found["device_wait_fraction"] <= 1
+
+
+def test_updates_in_turn_are_measured_together_and_one_by_one(tmp_path: Path) -> None:
+    run = with_two_updates(make_run(tmp_path))
+    found = benchmark.measure(run, steps=6)
+    assert len(found["update_step_s"]) == 2
+    assert min(found["update_step_s"]) > 0
+    assert found["images_per_s"] == pytest.approx(3 / found["step_s"])  # four rows and two rows in turn
+    assert found["model_flops"] == 2 * 2 * 2 * 32 * 32 * 3 / 2  # the other one has no product
+    assert found["loop_step_s"] > 0
+    assert "updates in turn: " in table.table(found | {"devices": ["cpu"]})
+
+
+def test_each_update_is_given_the_batches_of_its_turn() -> None:
+    """Also after batches that were read ahead, and in blocks of whole turns."""
+    seen = []
+
+    def update(number: int) -> Any:
+        def step(state: State, batch: int, *_: Any) -> tuple[State, jax.Array, dict[str, float]]:
+            seen.append((number, batch % 3))
+            time.sleep(0.01 * (number + 1))
+            return state, jax.numpy.asarray(True), {"loss": 0.0}
+
+        return step
+
+    turn, batches = [(update(number), number) for number in range(3)], enumerate(itertools.count())
+    for _ in range(4):
+        next(batches)
+    state = initial_state(params={}, stats={}, optimizers={})
+    found = benchmark._together(turn, state, batches, jax.random.key(0), steps=8, step_s=0.02)
+    assert len(seen) == 2 * 9  # three whole turns alone, and three with data
+    assert all(number == wanted for number, wanted in seen)
+    assert found["loop_step_s"] == pytest.approx(0.02, rel=0.3)
 
 
 def test_slow_data_are_seen_as_waiting(tmp_path: Path) -> None:
@@ -75,7 +110,7 @@ def test_the_loops_share_is_of_updates_without_data() -> None:
             yield None
 
     state = initial_state(params={}, stats={}, optimizers={})
-    found = benchmark._together(update, state, batches(), jax.random.key(0), steps=10, step_s=0.02)
+    found = benchmark._together([(update, None)], state, enumerate(batches()), jax.random.key(0), steps=10, step_s=0.02)
     assert found["loop_step_s"] == pytest.approx(0.04, rel=0.3)
     assert found["loop_fraction"] == pytest.approx(0.5, abs=0.1)
     assert found["device_wait_fraction"] == pytest.approx(0.5, abs=0.1)  # updates here are over when they return

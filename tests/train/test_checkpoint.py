@@ -12,7 +12,7 @@ import pytest
 
 from jaxpose.recipes.stage import State, initial_state
 from jaxpose.train.checkpoint import Checkpoints, newest_whole, set_aside_damaged
-from jaxpose.train.loop import Record
+from jaxpose.train.record import Record
 
 
 def make_state(step: int) -> State:

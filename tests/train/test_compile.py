@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from platforms import abstract_mesh
-from test_loop import make_run
+from test_trainer import make_run, with_two_updates
 
 from jaxpose.data.records import Note
 from jaxpose.report import compilation
+from jaxpose.train import build, hlo, modes, topologies
 from jaxpose.train import compile as compiling
-from jaxpose.train import hlo, session, topologies
 from jaxpose.train.run import Program
 
 PROGRAM = """HloModule jit_f, is_scheduled=true
@@ -84,16 +84,26 @@ def test_estimates_are_the_longer_of_work_and_traffic_and_the_compilers_cycles()
 def test_a_program_of_this_machine_is_compiled_and_described(tmp_path: Path) -> None:
     run = make_run(tmp_path, devices=2)
     here = dataclasses.replace(topologies.find("here"), mesh=run.mesh)
-    found = json.loads(json.dumps(compiling.compiled(run, 1, here)))
+    found = json.loads(json.dumps(compiling.compiled(run, "second", here)))
     assert found["stage"] == "second"
     assert found["bytes"] > 2 * 32 * 32 * 3
     assert found["kernels"] > 0
     assert found["traffic"] > 2 * 32 * 32 * 3
     assert found["collectives"]["all-reduce"] >= 1
     assert found["step_s"] is None
+    assert list(compiling.names_of(run)) == ["first", "second"]
     table = compilation.table([compilation.row(found), compilation.row({"stage": "broken", "fault": "Check failed"})])
     assert "second" in table
     assert "broken: does not compile: Check failed" in table
+
+
+def test_updates_in_turn_are_compiled_one_by_one(tmp_path: Path) -> None:
+    run = with_two_updates(make_run(tmp_path))
+    here = dataclasses.replace(topologies.find("here"), mesh=run.mesh)
+    assert list(compiling.names_of(run)) == ["first", "second/1", "second/2"]
+    found = [compiling.compiled(run, f"second/{number}", here) for number in (1, 2)]
+    assert [row["stage"] for row in found] == ["second/1", "second/2"]
+    assert [row["model_flops"] for row in found] == [0, 2 * 2 * 2 * 32 * 32 * 3]
 
 
 @pytest.mark.parametrize("name", ["h200", "h200:0", "v5e:4", "h100:8", "v5e:2x2x2", ""])
@@ -157,11 +167,19 @@ def test_what_readers_left_out_is_said_before(
     run = make_run(tmp_path)
     source = dataclasses.replace(run.pair.domains["source"], notes=(Note(what="left out images", count=1),))
     pair = dataclasses.replace(run.pair, domains={**run.pair.domains, "source": source})
-    monkeypatch.setattr(session, "open_data", lambda config: pair)
-    monkeypatch.setattr(session.compiling, "compiled", lambda program, number, found: {"stage": str(number)})
-    monkeypatch.setattr(session.compilation, "row", lambda result: result)
-    monkeypatch.setattr(session.compilation, "table", lambda rows: f"{len(rows)} rows")
-    session.compile_for(run.config, "here", joints=None, stage=None, arguments=())
+    monkeypatch.setattr(build, "open_data", lambda config: pair)
+    monkeypatch.setattr(modes.compiling, "compiled", lambda program, name, found: {"stage": name})
+    monkeypatch.setattr(modes.compilation, "row", lambda result: result)
+    monkeypatch.setattr(modes.compilation, "table", lambda rows: f"{len(rows)} rows")
+    modes.compile_for(run.config, "here", joints=None, stage=None, arguments=())
     assert capsys.readouterr().out.startswith("source: left out images: 1\n")
-    session.compile_for(run.config, "here", joints=None, stage="first", arguments=())
-    assert capsys.readouterr().out == '{"stage": "0"}\n'
+    modes.compile_for(run.config, "here", joints=None, stage="first", arguments=())
+    assert capsys.readouterr().out == '{"stage": "first"}\n'
+
+
+def test_unknown_stages_are_answered_with_the_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = with_two_updates(make_run(tmp_path))
+    monkeypatch.setattr(build, "open_data", lambda config: run.pair)
+    monkeypatch.setattr(build, "program_of", lambda *_: run)
+    with pytest.raises(ValueError, match="--stage: found 'second', expected one of first, second/1, second/2"):
+        modes.compile_for(run.config, "here", joints=None, stage="second", arguments=())

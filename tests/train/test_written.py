@@ -12,7 +12,7 @@ import pytest
 from jaxpose import config as configs
 from jaxpose.config import Config
 from jaxpose.recipes.supervised import Supervised
-from jaxpose.train import session, written
+from jaxpose.train import trainer, written
 
 ROW = {"stage": "pretrain", "domain": "target", "split": "test", "metric": "pck@0.05", "group": "all"}
 RESULTS: dict[str, Any] = {
@@ -37,7 +37,7 @@ def config() -> Config:
 
 
 def test_a_finished_run_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert session.train(config(), workdir(tmp_path), show=False) == RESULTS
+    assert trainer.train(config(), workdir(tmp_path), show=False) == RESULTS
 
 
 @pytest.mark.parametrize("file", ["config.json", "results.json"])
@@ -45,7 +45,7 @@ def test_a_finished_run_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_files_that_are_no_json_are_named(tmp_path: Path, file: str, content: bytes) -> None:
     (workdir(tmp_path) / file).write_bytes(content)
     with pytest.raises(ValueError, match=file) as error:
-        session.train(config(), tmp_path, show=False)
+        trainer.train(config(), tmp_path, show=False)
     assert "\n" not in str(error.value)
 
 
@@ -74,7 +74,7 @@ def test_results_that_miss_something_are_named(tmp_path: Path, change: Callable[
     change(found)
     (workdir(tmp_path) / "results.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"results\.json: .*expected the results of a run") as error:
-        session.train(config(), tmp_path, show=False)
+        trainer.train(config(), tmp_path, show=False)
     assert "\n" not in str(error.value)
 
 

@@ -306,6 +306,44 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
 }
 
 
+def shapes(
+    fields: Sequence[str], *, size: int, joints: int, frames: int | None = None
+) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and type of an element's fields, and of `index` and `position`.
+
+    Args:
+      fields: which.
+      size: side of the crop in pixels.
+      joints: K.
+      frames: T of a window; None: single frames.
+    """
+    sides, found = {"S": size, "K": joints}, {}
+    for field in fields:
+        shape, kind = _SHAPES[field]
+        leading = () if frames is None or field in _OF_ELEMENTS else (frames,)
+        found[field] = ((*leading, *(sides.get(n, n) for n in shape)), kind)
+    return found
+
+
+_OF_ELEMENTS = ("index", "position")  # also where they are windows
+_SHAPES: dict[str, tuple[tuple[Any, ...], type]] = {
+    "image": (("S", "S", 3), np.uint8),
+    "keypoints": (("K", 2), np.float32),
+    "visible": (("K",), np.uint8),
+    "scale": ((), np.float32),
+    "crop": ((2, 3), np.float32),
+    "keypoints3d": (("K", 3), np.float32),
+    "intrinsics": ((3, 3), np.float32),
+    "area": ((), np.float32),
+    "head_size": ((), np.float32),
+    "box_size": ((), np.float32),
+    "image_id": ((2,), np.int32),
+    "hand": ((), np.int32),
+    "mask": (("S", "S"), np.uint8),
+    **dict.fromkeys(_OF_ELEMENTS, ((), np.int32)),
+}
+
+
 def _square(box: np.ndarray | None, shape: Sequence[int], *, size: int, margin: float) -> tuple[float, np.ndarray]:
     """Scale and offset (2,) from an image to its crop; the image's shape is only read where there is no box."""
     if box is not None:

@@ -1,4 +1,4 @@
-"""What a session finds wrong before the first update."""
+"""What is found wrong before the first update."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from jaxpose import pairs
 from jaxpose.recipes import regda
-from jaxpose.train import session
+from jaxpose.train import trainer
 
 
 def test_images_of_which_none_can_be_decoded_are_found_out_before_training(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_images_of_which_none_can_be_decoded_are_found_out_before_training(tmp_p
     workdir = tmp_path / "run"
     message = r"^data\.target=images:.*photos: train: .*none of 2 images can be decoded; .*a\.jpg: 10 bytes"
     with pytest.raises(ValueError, match=message):
-        session.train(config, workdir, show=False)
+        trainer.train(config, workdir, show=False)
     assert not workdir.exists()
 
 
@@ -48,5 +48,5 @@ def test_a_metric_that_cannot_be_measured_is_named_before_training(metric: str, 
     )
     workdir = tmp_path / "run"
     with pytest.raises(ValueError, match=message):
-        session.train(config, workdir, show=False)
+        trainer.train(config, workdir, show=False)
     assert not workdir.exists()

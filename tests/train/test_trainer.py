@@ -15,11 +15,15 @@ import pytest
 from jaxpose.config import Config, Data, Mesh
 from jaxpose.data import domains
 from jaxpose.metrics import PCK
-from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, initial_state, reads
-from jaxpose.train import loop
+from jaxpose.recipes.stage import Batch, Metrics, Read, Stage, State, Task, Update, initial_state, reads
 from jaxpose.train import mesh as meshes
+from jaxpose.train import modes
 from jaxpose.train.checkpoint import Checkpoints
+from jaxpose.train.log import NonFiniteError
+from jaxpose.train.record import Record
+from jaxpose.train.results import fingerprint
 from jaxpose.train.run import Run
+from jaxpose.train.trainer import train_stages
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -76,8 +80,21 @@ def make_run(workdir: Path, *, devices: int = 1, **changes: Any) -> Run:
     )
 
 
+def with_two_updates(run: Run) -> Run:
+    """The last stage with a second update in turn, which reads the target and computes a product."""
+
+    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+        rows = batch["target"]["image"].reshape(2, -1).astype(jnp.float32)
+        return state, {"loss/target": jnp.mean(rows @ rows.T)}
+
+    target = {"target": Read(domain="target", fields=("image",), rows=2)}
+    *others, last = run.stages
+    last = dataclasses.replace(last, updates=(*last.updates, Update(reads=target, step=step)))
+    return dataclasses.replace(run, stages=(*others, last))
+
+
 def test_stages_hand_on_their_state_and_checkpoints_are_kept_by_total_step(tmp_path: Path) -> None:
-    state, record = loop.train(make_run(tmp_path))
+    state, record = train_stages(make_run(tmp_path))
     assert int(state.step) == 4
     assert record.stage == 1
     assert set(record.step_s) == {"first", "second"}
@@ -100,14 +117,14 @@ def test_checkpoints_of_other_versions_are_read() -> None:
         def meta(self, step: int) -> dict[str, Any]:
             return {"stage": 1, "wall_s": 3.0, "images": 72}
 
-    record = loop.Record.read(Older(), 9)
+    record = Record.read(Older(), 9)
     assert (record.stage, record.wall_s, record.loop_s) == (1, 3.0, 0.0)
 
 
 def test_a_stage_without_a_detector_cannot_be_evaluated(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with pytest.raises(ValueError, match="found stage 'second', expected one with a detector"):
-        loop.evaluate_all(run, 1, run.initial_state(0, None))
+        modes.rows_of(run, 1, run.initial_state(0, None))
 
 
 def test_nothing_is_compiled_after_the_first_update(tmp_path: Path) -> None:
@@ -121,7 +138,7 @@ def test_nothing_is_compiled_after_the_first_update(tmp_path: Path) -> None:
         run = make_run(tmp_path / name)
         stages = tuple(dataclasses.replace(stage, steps=steps) for stage in run.stages)
         compiled.clear()
-        loop.train(dataclasses.replace(run, stages=stages))
+        train_stages(dataclasses.replace(run, stages=stages))
         return len(compiled)
 
     compilations("warm", 1)  # compiles what jax itself needs
@@ -135,17 +152,17 @@ def test_nothing_is_compiled_after_the_first_update(tmp_path: Path) -> None:
 
 
 def test_two_devices_read_the_same_batches(tmp_path: Path) -> None:
-    one, _ = loop.train(make_run(tmp_path / "one"))
-    two, _ = loop.train(make_run(tmp_path / "two", devices=2))
+    one, _ = train_stages(make_run(tmp_path / "one"))
+    two, _ = train_stages(make_run(tmp_path / "two", devices=2))
     np.testing.assert_allclose(two.params["sum"]["value"], one.params["sum"]["value"], rtol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_state_before_it(tmp_path: Path) -> None:
-    whole, _ = loop.train(make_run(tmp_path / "whole"))
+    whole, _ = train_stages(make_run(tmp_path / "whole"))
     run = make_run(tmp_path / "broken")
     stages = (run.stages[0], make_run(tmp_path / "broken", breaks_at=2).stages[1])
-    with pytest.raises(loop.NonFiniteError, match=r"second step 3: found loss/source = nan, expected a finite loss"):
-        loop.train(dataclasses.replace(run, stages=stages))
+    with pytest.raises(NonFiniteError, match=r"second step 3: found loss/source = nan, expected a finite loss"):
+        train_stages(dataclasses.replace(run, stages=stages))
     dump = Checkpoints(tmp_path / "broken" / "nonfinite")
     step = dump.latest()
     assert step == 2
@@ -178,7 +195,7 @@ def with_a_broken_image(run: Run, folder: Path) -> Run:
 
 def test_broken_images_are_skipped_counted_and_listed(tmp_path: Path) -> None:
     run = with_a_broken_image(make_run(tmp_path / "run"), tmp_path)
-    state, record = loop.train(run)
+    state, record = train_stages(run)
     assert (record.stage, int(state.step)) == (1, 4)
     (name,) = record.broken
     assert name.startswith("source: ")
@@ -197,10 +214,10 @@ def test_fingerprints_see_names_and_values() -> None:
     def state(**params: float) -> State:
         return initial_state(params={k: jnp.asarray(v) for k, v in params.items()}, stats={}, optimizers={})
 
-    same = loop.fingerprint(state(a=1.0, b=2.0))
-    assert same == loop.fingerprint(state(b=2.0, a=1.0))
-    assert same != loop.fingerprint(state(a=1.0, b=2.0000002))
-    assert same != loop.fingerprint(state(a=1.0, c=2.0))
+    same = fingerprint(state(a=1.0, b=2.0))
+    assert same == fingerprint(state(b=2.0, a=1.0))
+    assert same != fingerprint(state(a=1.0, b=2.0000002))
+    assert same != fingerprint(state(a=1.0, c=2.0))
 
 
 class Stopped(Exception):
@@ -227,11 +244,11 @@ def test_the_log_is_the_same_after_a_resume(tmp_path: Path, log_every: int) -> N
         run = make_run(workdir)
         return dataclasses.replace(run, config=dataclasses.replace(run.config, log_every=log_every))
 
-    loop.train(configured(tmp_path / "whole"))
+    train_stages(configured(tmp_path / "whole"))
     run = configured(tmp_path / "parts")
     with pytest.raises(Stopped):
-        loop.train(StoppedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)}))
+        train_stages(StoppedRun(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run)}))
     assert Checkpoints(tmp_path / "parts" / "checkpoints").latest() == 7
-    loop.train(run)
+    train_stages(run)
     whole, parts = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts"))
     assert parts == whole

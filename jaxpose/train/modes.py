@@ -1,0 +1,150 @@
+"""What else is done with a configuration than training it: modes of the command line."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxpose.config import Config
+from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.recipes.stage import State
+from jaxpose.report import benchmark as benchmark_table
+from jaxpose.report import compilation
+from jaxpose.report.browse import Browsed, Joined, write_page
+from jaxpose.train import benchmark, build, measurable, topologies
+from jaxpose.train import compile as compiling
+from jaxpose.train import mesh as meshes
+from jaxpose.train.checkpoint import Checkpoints, newest_whole, write_json
+from jaxpose.train.record import restored
+from jaxpose.train.results import circumstances
+from jaxpose.train.run import Run
+
+_SOME_RECORDS = 10_000  # of a domain whose data are not there
+
+
+def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
+    """Evaluates the newest whole checkpoint of a work directory and prints what it finds.
+
+    Raises:
+      ValueError: if there is no checkpoint, or all are damaged.
+    """
+    build.check_same_run(config, workdir)
+    run = build.build(config, workdir)
+    measurable.check(run)
+    folder = workdir / "checkpoints"
+    step, damaged = meshes.by_first(lambda: newest_whole(folder))
+    if step is None:
+        raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
+    if jax.process_index() == 0:
+        for number, wrong in damaged.items():
+            print(f"{folder / str(number)}: {wrong}, so {step} is evaluated")
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        state, record = restored(run, checkpoints, step)
+    rows = rows_of(run, record.stage, state)
+    if jax.process_index() == 0:
+        for row in rows:
+            print(json.dumps(row))
+    return rows
+
+
+def rows_of(run: Run, number: int, state: State) -> list[dict[str, Any]]:
+    """What a stage finds on every labelled split that is not for training, as rows of `results.json`.
+
+    Raises:
+      ValueError: if the stage finds nothing.
+    """
+    stage = run.stages[number]
+    if not stage.evaluations:
+        raise ValueError(f"{run.workdir}: found stage {stage.name!r}, expected one with a detector")
+    return [
+        {"stage": stage.name, "step": int(state.step), "domain": domain, "split": split} | row
+        for (domain, split), scores in run.evaluate(run.evaluators(stage), state).items()
+        for row in scores.rows
+    ]
+
+
+def measure(config: Config, workdir: Path, *, steps: int, baseline: Path | None) -> dict[str, Any]:
+    """Measures the speed of a configuration's last stage, writes `benchmark.json` and prints a table.
+
+    Raises:
+      ValueError: if the baseline is no earlier result.
+    """
+    before = benchmark_table.read(baseline) if baseline else None
+    run = build.build(config, workdir)
+    found = benchmark.measure(run, steps=steps) | circumstances(run)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "benchmark.json", found)
+        print(f"{benchmark_table.table(found, before)}\n\n{workdir / 'benchmark.json'}")
+    return found
+
+
+def compile_for(
+    config: Config, topology: str, *, joints: int | None, stage: str | None, arguments: Sequence[str]
+) -> None:
+    """Compiles every update of a configuration, or one, for devices that need not be here, and prints a table.
+
+    Args:
+      config: the recipe; its data are opened for their joints and sizes.
+      topology: see `topologies.find`.
+      joints: with it, no data are opened.
+      stage: only this stage, or this one of its updates (`STAGE/1`), in this process; printed as JSON.
+      arguments: of this command line, for the processes of the single updates.
+
+    Raises:
+      ValueError: if the topology or the data are not there.
+    """
+    found, notes = topologies.find(topology), []
+    if joints is None:
+        try:
+            pair = build.open_data(config)
+        except ValueError as error:
+            raise ValueError(f"{error}; --joints=21 (or as many as there are) compiles without the data") from None
+        task = build.task_of(config, pair)
+        notes = [f"{name}: {note}" for name, domain in pair.domains.items() for note in domain.notes]
+    else:
+        skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
+        task = build.described(config, skeleton, sizes=dict.fromkeys(("source", "target"), _SOME_RECORDS))
+    program = build.program_of(config, task, found.mesh)
+    names = list(compiling.names_of(program))
+    if stage is not None:
+        if stage not in names:
+            raise ValueError(f"--stage: found {stage!r}, expected one of {', '.join(names)}")
+        print(json.dumps(compiling.compiled(program, stage, found)))
+        return
+    title = (
+        f"{config.method.name}, {config.pair}: {config.data.batch_size} rows of every domain, {task.image_size} px, "
+        f"{len(task.skeleton)} joints; {found.mesh.size} x {found.mesh.devices.flat[0].device_kind}"
+    )
+    print("\n".join([*notes, title]), flush=True)
+    if found.speed is None:  # what is here can belong to one process only
+        results = (compiling.compiled(program, name, found) for name in names)
+    else:
+        results = compiling.in_turn(names, arguments)
+    rows = []
+    for result in results:
+        print(f"  {result['stage']}", flush=True)
+        rows.append(compilation.row(result))
+    print(f"\n{compilation.table(rows)}\n\n{compilation.MEANING}")
+
+
+def browse(config: Config, workdir: Path) -> Path:
+    """Writes a page that shows the data of a pair and how its joints were matched."""
+    pair = build.open_data(config)
+    print(build.describe(pair))
+    browsed = {
+        name: Browsed(
+            spec=domain.spec,
+            splits={split: crops.source for split, crops in domain.splits.items()},
+            notes=domain.notes,
+        )
+        for name, domain in pair.domains.items()
+    }
+    joined = Joined(
+        rows=[(found.source, found.target, found.how) for found in pair.match.pairs],
+        left_out={"source": pair.match.unmatched_source, "target": pair.match.unmatched_target},
+    )
+    return write_page(workdir, config.pair, browsed, joined)
