@@ -49,6 +49,7 @@ class Task:
       sigma: of the label heatmaps, in heatmap pixels.
       augmentation: of training images.
       sizes: training records by domain; `index` among a stage's fields says which of them a row of single frames is.
+      skeletons: the joints of each domain: motions, and poses that are motions, have their own.
       area: first and last heatmap pixel where the keypoint of a one-joint skeleton can lie, for its ground-false
         maps.
     """
@@ -59,6 +60,7 @@ class Task:
     sigma: float
     augmentation: Augmentation
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    skeletons: Mapping[str, Skeleton] = dataclasses.field(default_factory=dict)
     area: tuple[float, float] | None = None
 
     @property
@@ -73,7 +75,7 @@ class Read:
 
     Attributes:
       domain: `source`, `target`, `labelled`, `motions` or `poses`.
-      fields: of each row, see `data.host.elements`.
+      fields: of each row, see `data.host.elements.Crops` and `data.motion.source.MotionSource`.
       rows: of a global batch; None: `config.data.batch_size`.
       window: frames that are one row; None: one.
     """

@@ -31,7 +31,6 @@ from jaxpose.train.evaluate import Evaluator, Scores
 from jaxpose.train.log import LateMetrics, MetricLog, Window
 from jaxpose.train.run import Run, next_batch
 
-_EVALUATED_SPLITS = ("validation", "test")
 _PICTURED = 512  # training images of a target without a test split that are predicted for the report
 
 
@@ -292,21 +291,18 @@ def _compiled(run: Run, stage: Stage, step: int, *arguments: Any) -> Any:
 def _evaluate(run: Run, evaluators: Sequence[Evaluator], state: State) -> dict[tuple[str, str], Scores]:
     found: dict[tuple[str, str], Scores] = {}
     for evaluator in evaluators:
-        for name, domain in run.pair.domains.items():
-            for split, crops in domain.splits.items():
-                if name in evaluator.evaluation.domains and split in _EVALUATED_SPLITS and crops.labelled:
-                    elements = run.evaluated(evaluator, name, split)
-                    scores = evaluator(state, elements, clips=name == "target")
-                    found[name, split] = scores.beside(found.get((name, split)))
+        for name, split in run.measured(evaluator.evaluation):
+            elements, skeleton = run.evaluated(evaluator.evaluation, name, split), run.task.skeletons[name]
+            scores = evaluator(state, elements, skeleton=skeleton, clips=name != "source")
+            found[name, split] = scores.beside(found.get((name, split)))
     return found
 
 
 def pictured(pair: Pair) -> tuple[str, Crops]:
     """The split of the target that a report shows; of training images, which may be many, some."""
-    splits = pair.domains["target"].splits
-    if "test" in splits:
-        return "test", splits["test"]
-    crops = splits["train"]
+    if "test" in pair.domains["target"].splits:
+        return "test", pair.crops("target", "test")
+    crops = pair.crops("target", "train")
     some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), _PICTURED)).astype(int))
     return "train", dataclasses.replace(crops, source=Subset(source=crops.source, index=some), memory=0)
 

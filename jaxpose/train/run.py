@@ -15,15 +15,16 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
-from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.elements import Elements
 from jaxpose.data.host.pipeline import Rows, training_batches
 from jaxpose.data.host.windows import Window
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
-from jaxpose.recipes.stage import Read, Stage, State, Step, Task
+from jaxpose.recipes.stage import Evaluation, Read, Stage, State, Step, Task
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, mean_pose
+from jaxpose.train.evaluate import Evaluator, fields_of, mean_pose
 
+_EVALUATED_SPLITS = ("validation", "test")
 _LONGEST = 4096  # last axis of an array whose update is merged with others
 
 
@@ -66,6 +67,7 @@ class Program:
             "scale": ((), jnp.float32),
             "crop": ((2, 3), jnp.float32),
             "keypoints3d": ((joints, 3), jnp.float32),
+            "pelvis": ((3,), jnp.float32),
             "intrinsics": ((3, 3), jnp.float32),
             "area": ((), jnp.float32),
             "head_size": ((), jnp.float32),
@@ -76,7 +78,9 @@ class Program:
 
         def fields(read: Read) -> dict[str, jax.ShapeDtypeStruct]:
             frames = () if read.window is None else (read.window.frames,)
-            of_frames = {name: ((*frames, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+            own = len(self.task.skeletons.get(read.domain, self.task.skeleton))
+            of_joints = shapes | dict.fromkeys(("keypoints3d", "positions"), ((own, 3), jnp.float32))
+            of_frames = {name: ((*frames, *shape), dtype) for name, (shape, dtype) in of_joints.items()}
             known = of_frames | dict.fromkeys(("index", "position"), ((), jnp.int32))
             return {
                 name: jax.ShapeDtypeStruct((self.rows(read), *known[name][0]), known[name][1], sharding=sharding)
@@ -151,17 +155,28 @@ class Run(Program):
     @functools.cached_property
     def mean_pose(self) -> np.ndarray:
         """The mean of the source's labels in crop pixels (K, 2), which needs no image to be predicted."""
-        return mean_pose(self.pair.domains["source"].splits["train"])
+        return mean_pose(self.pair.crops("source", "train"))
 
     def evaluators(self, stage: Stage) -> list[Evaluator]:
         """What evaluates a stage."""
         return [
-            Evaluator(evaluation, self.task, self.metrics, self.mesh, self.evaluation_rows, self.mean_pose)
+            Evaluator(
+                evaluation,
+                self.task,
+                self.metrics,
+                self.mesh,
+                self.evaluation_rows,
+                self.mean_pose if any(map(self._of_images, evaluation.domains)) else None,
+            )
             for evaluation in stage.evaluations
         ]
 
+    def _of_images(self, domain: str) -> bool:
+        """Whether the elements of a domain have the joints that are to be found in images."""
+        return self.task.skeletons.get(domain) == self.task.skeleton
+
     @functools.cached_property
-    def training(self) -> dict[tuple[str, Window | None], Crops]:
+    def training(self) -> dict[tuple[str, Window | None], Elements]:
         """The elements of each domain and window that any stage reads, with all fields that are ever asked for."""
         fields: dict[tuple[str, Window | None], dict[str, None]] = {}
         words: dict[tuple[str, Window | None], str] = {}
@@ -177,14 +192,29 @@ class Run(Program):
             for domain, window in fields
         }
 
-    def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
-        """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
-        place = domain, split, evaluator.fields, evaluator.evaluation.window
+    def measured(self, evaluation: Evaluation) -> list[tuple[str, str]]:
+        """Domains and splits on which something is evaluated: those with labels that are not for training."""
+        return [
+            (name, split)
+            for name, domain in self.pair.domains.items()
+            if name in evaluation.domains
+            for split, part in domain.splits.items()
+            if split in _EVALUATED_SPLITS and part.labelled
+        ]
+
+    def all_evaluated(self) -> list[tuple[str, str, Elements]]:
+        """What is read to evaluate all stages, by domain and split."""
+        evaluations = [evaluation for stage in self.stages for evaluation in stage.evaluations]
+        return [(*place, self.evaluated(e, *place)) for e in evaluations for place in self.measured(e)]
+
+    def evaluated(self, evaluation: Evaluation, domain: str, split: str) -> Elements:
+        """The elements of a split to evaluate; those in memory stay there from one evaluation to the next."""
+        place = domain, split, fields_of(evaluation, self.metrics), evaluation.window
         if place not in self._evaluated:
             self._evaluated[place] = self._elements(*place, domain)
         return self._evaluated[place]
 
-    def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Crops:
+    def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Elements:
         domain = self.pair.domains[name]
         try:
             return domain.elements(split, fields, window, word=word)
@@ -192,7 +222,7 @@ class Run(Program):
             raise ValueError(f"data.{name}={domain.spec}: {error}") from None
 
     @functools.cached_property
-    def _evaluated(self) -> dict[tuple[str, str, tuple[str, ...], Window | None], Crops]:
+    def _evaluated(self) -> dict[tuple[str, str, tuple[str, ...], Window | None], Elements]:
         return {}
 
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from jaxpose.ops import heatmaps
 from jaxpose.recipes.stage import State, Task
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation, html, notes, text
-from jaxpose.report.browse import Browsed, Joined, write_page
+from jaxpose.report.browse import Browsed, Joined, shown, write_page
 from jaxpose.train import benchmark, earlier, loop, machine, topologies, written
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
@@ -31,6 +31,7 @@ from jaxpose.train.workdir import data_changes, held
 
 _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _SOME_RECORDS = 10_000  # of a domain whose data are not there
+_DOMAINS = ("source", "target", "labelled", "motions", "poses")
 _GALLERY = 2000  # test images whose predictions the report may choose from
 
 
@@ -157,6 +158,7 @@ def compile_for(
     else:
         skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
         task = _described(config, skeleton, sizes=dict.fromkeys(("source", "target"), _SOME_RECORDS))
+        task = dataclasses.replace(task, skeletons=dict.fromkeys(_DOMAINS, skeleton))
     program = _program(config, task, found.mesh)
     names = [part.name for part in program.stages]
     if stage is not None:
@@ -187,7 +189,7 @@ def browse(config: Config, workdir: Path) -> Path:
     browsed = {
         name: Browsed(
             spec=domain.spec,
-            splits={split: crops.source for split, crops in domain.splits.items()},
+            splits={split: shown(part.source) for split, part in domain.splits.items()},
             notes=domain.notes,
         )
         for name, domain in pair.domains.items()
@@ -210,6 +212,8 @@ def open_data(config: Config) -> Pair:
         source=data.source,
         target=data.target,
         labelled=data.labelled,
+        motions=data.motions,
+        poses=data.poses,
         root=data.root,
         image_size=data.image_size,
         margin=data.margin,
@@ -252,6 +256,7 @@ def _check_reads(program: Program, pair: Pair) -> None:
     And every domain that is there besides source and target is read.
     """
     read_by_any = {read.domain for stage in program.stages for read in stage.reads.values()}
+    read_by_any |= {name for stage in program.stages for found in stage.evaluations for name in found.domains}
     for name in pair.domains.keys() - read_by_any - {"source", "target"}:
         raise ValueError(
             f"config.data.{name}: found {pair.domains[name].spec}, expected none: no stage of "
@@ -273,7 +278,8 @@ def _check_reads(program: Program, pair: Pair) -> None:
 def _check_images(run: Run) -> None:
     """What cannot be read, or has not the fields that are asked for, is not found out after hours on something else."""
     splits = [(name, split, e) for name, of in run.pair.domains.items() for split, e in of.splits.items()]
-    for name, split, elements in [*splits, *((domain, "train", e) for (domain, _), e in run.training.items())]:
+    training = [(name, "train", e) for (name, _), e in run.training.items()]
+    for name, split, elements in [*splits, *training, *run.all_evaluated()]:
         try:
             if len(elements):
                 elements[0]
@@ -284,6 +290,7 @@ def _check_images(run: Run) -> None:
 def _task(config: Config, pair: Pair) -> Task:
     sizes = {name: len(domain.splits["train"]) for name, domain in pair.domains.items()}
     task = _described(config, pair.skeleton, sizes)
+    task = dataclasses.replace(task, skeletons={name: domain.skeleton for name, domain in pair.domains.items()})
     if pair.area is None:
         return task
     edges = heatmaps.image_to_heatmap(jnp.asarray(pair.area), task.stride)
@@ -329,8 +336,10 @@ def describe(pair: Pair) -> str:
     else:
         lines = match.table()
     for name, domain in pair.domains.items():
-        sizes = ", ".join(f"{len(crops)} {split}" for split, crops in domain.splits.items())
+        sizes = ", ".join(f"{len(part.source)} {split}" for split, part in domain.splits.items())
         lines.append(f"{name.capitalize()}: {domain.spec} ({sizes})")
+        if domain.skeleton != pair.skeleton:
+            lines.append(f"  Joints ({len(domain.skeleton)}): {', '.join(domain.skeleton.joints)}")
         lines += [f"  {note}" for note in domain.notes]
     return "\n".join(lines)
 
