@@ -42,10 +42,10 @@ class Domain:
           ValueError: in words that go on after the domain's, if there are no such fields or windows.
         """
         part = self.splits[split]
-        known = [field for field in part.known if field not in self.hidden]
-        if missing := [field for field in fields if field not in known]:
-            raise ValueError(f"{split}: found no {missing[0]}, expected some of {', '.join(known)}")
         try:
+            known = [field for field in part.known if field not in self.hidden]
+            if missing := [field for field in fields if field not in known]:
+                raise ValueError(f"found no {missing[0]}, expected some of {', '.join(known)}")
             return part.read_as(fields, window, f"{word}_{split}")
         except ValueError as error:
             raise ValueError(f"{split}: {error}") from None
