@@ -79,6 +79,8 @@ class Data:
     Attributes:
       source, target: `SCHEME:PATH?OPTION=VALUE&...`, see `jaxpose.data.schemes`.
       labelled: the same, images of the target's kind with labels, for recipes that read some; None for none.
+      motions: the same, recorded motions without images.
+      poses: the same, labelled images of which no pixel is read, or motions.
       root: folder that relative paths start from.
       image_size: side of the network's input in pixels.
       batch_size: rows of each domain in a global batch, over all devices and processes.
@@ -92,6 +94,8 @@ class Data:
     source: str = limited("bodies:studio", *_SCHEME)
     target: str = limited("bodies:street", *_SCHEME)
     labelled: str | None = limited(None, "SCHEME:PATH, or None", MinLen(1))
+    motions: str | None = limited(None, "SCHEME:PATH, or None", MinLen(1))
+    poses: str | None = limited(None, "SCHEME:PATH, or None", MinLen(1))
     root: str = "."
     image_size: int = limited(256, "a positive multiple of 32", Interval(gt=0), MultipleOf(32))
     batch_size: int = limited(32, *AT_LEAST_1)

@@ -151,7 +151,8 @@ def _browse() -> None:
         spec = _DATASET.value if ":" in _DATASET.value else f"tfds:{_DATASET.value}"
         opened = schemes.open_data(spec, root=str(_DATA_DIR.value or "."))
         print("\n".join([spec, *(f"  {note}" for note in opened.notes)]))
-        shown = browse.Browsed(spec=spec, splits=opened.splits, notes=opened.notes)
+        splits = {split: browse.shown(part) for split, part in (opened.splits | opened.motions).items()}
+        shown = browse.Browsed(spec=spec, splits=splits, notes=opened.notes)
         path = browse.write_page(_workdir(), spec, {"data set": shown})
     print(f"Look at {path}")
 

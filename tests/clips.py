@@ -14,10 +14,12 @@ from jaxpose.data.views import View
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Clips(View):
-    """A source that knows its clips and frames."""
+    """A source that knows its clips and frames, and their rates and times unless they are None."""
 
     sequences: tuple[str, ...]
     frames: np.ndarray
+    rates: np.ndarray | None = None
+    times: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

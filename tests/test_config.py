@@ -339,3 +339,13 @@ def get_config(recipe: str, words: str) -> configs.Config:
     config = module["get_config"](words)
     configs.validate(config)
     return config
+
+
+def test_a_configuration_without_motions_and_poses_is_still_read() -> None:
+    config = configs.Config(method=None)
+    old = configs.to_json(config)
+    del old["data"]["motions"], old["data"]["poses"]
+    assert configs.completed(old, config) == configs.to_json(config)
+    config.data.motions = ""
+    with pytest.raises(ValueError, match=r"config\.data\.motions: found '', expected SCHEME:PATH, or None"):
+        configs.validate(config)

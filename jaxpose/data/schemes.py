@@ -14,8 +14,11 @@
 - `video:PATH`: a video or a folder of them without labels. Options `every` (seconds) or `frames` (per video),
   `method` (`time` or `kmeans`).
 - `lsp:PATH`: Leeds Sports Pose, original or extended, a folder or a tar.
+- `bvh:PATH`: recorded motions without images, a folder of BVH files or a tar of them, which may be compressed. Options
+  `rig` (`cmu` or `bandai`), `unit` (metres), `up` (`y` or `z`), where the files do not show them (`bvh_files`), and
+  `train`, `validation`, `test`: patterns of subjects or files. `tfds:NAME` may be of motions, too.
 
-What is read from files also takes
+What is read from files of images also takes
 
 - `train`, `validation`, `test`: patterns of clips, folders or files, separated by commas; see `splits.divide`, also for
   what stands without them.
@@ -25,6 +28,7 @@ What is read from files also takes
 - `joints`: a joint set, `common12`, `mpii16`, `union21`, `flexpose15`, `face68` or `animal14`, with `head`: what stands
   for the head there.
 - `shoulder`: `collar` or `glenohumeral` where a skeleton has both.
+- `fps`: frames per second of the clips, where their files do not say it.
 """
 
 import dataclasses
@@ -42,14 +46,17 @@ from jaxpose.data import views
 from jaxpose.data.generators import embedded, sprites
 from jaxpose.data.joints import joint_sets, skeleton_file
 from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.data.motion import bvh_files
+from jaxpose.data.motion.source import Motions, Prepared, canonical_skeleton, holds_motions, listed
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
 from jaxpose.data.readers.given_boxes import boxes_of
-from jaxpose.data.readers.tfds_source import TfdsSource, open_preset, split_lengths
+from jaxpose.data.readers.tfds_source import TfdsSource, left_out, open_preset, split_lengths
 from jaxpose.data.records import Note, Source
-from jaxpose.data.splits import divide
+from jaxpose.data.splits import divide, divide_motions
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, Source]
+_Found = Mapping[str, Source | Motions]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,14 +64,21 @@ class Opened:
     """A data set.
 
     Attributes:
-      splits: sources by split, none empty; `train` is always there.
+      splits: sources by split, none empty; `train` is always there, except where the data are motions.
+      motions: by split, as the sources.
       aliases: joint -> its name in the other domain, from a skeleton file.
       notes: what was left out, and what to be careful with.
     """
 
     splits: Splits
+    motions: dict[str, Motions] = dataclasses.field(default_factory=dict)
     aliases: Mapping[str, str]
     notes: tuple[Note, ...]
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Names the joints."""
+        return (self.splits or self.motions)["train"].skeleton
 
 
 _EMBEDDED_SIZES = {"train": 4096, "validation": 512, "test": 1024}
@@ -92,21 +106,26 @@ def open_data(
         if scheme not in _SCHEMES:
             raise ValueError(f"found scheme {scheme!r}, expected one of {', '.join(_SCHEMES)}")
         found = _SCHEMES[scheme](place, options)
+        motions = {split: part for split, part in found.items() if isinstance(part, Motions)}
+        splits = {split: part for split, part in found.items() if not isinstance(part, Motions)}
         file = None
-        if scheme not in _GENERATORS:
+        if splits and scheme not in _GENERATORS:
             file = options.skeleton_file(place.root)
-            found = {split: _seen(part, place, options, file) for split, part in found.items()}
+            splits = {split: _seen(part, place, options, file) for split, part in splits.items()}
         options.reject_rest()
+        found = motions or splits
         if not len(found.get("train", ())):
             raise ValueError("found 0 training records, expected at least 1")
         notes = views.notes_of(*found.values())
         if found["train"].labelled and not len(found.get("test", ())):
-            what = "labelled images, none of which is for testing; name some with ?test="
+            kind = "motions" if motions else "labelled images"
+            what = f"{kind}, none of which is for testing; name some with ?test="
             notes += (Note(what=what, count=len(found["train"])),)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(f"{spec}: {untrusted.one_line(error)}") from error  # a file's name may hold a line's end
     return Opened(
-        splits={split: part for split, part in found.items() if len(part)},
+        splits={split: part for split, part in splits.items() if len(part)},
+        motions={split: part for split, part in motions.items() if len(part)},
         aliases=file.aliases if file else {},
         notes=notes,
     )
@@ -201,18 +220,22 @@ def _sizes(options: _Options) -> Iterator[tuple[str, int]]:
             yield split, int(text)
 
 
-def _prepared(place: _Place, options: _Options) -> Splits:
+def _prepared(place: _Place, options: _Options) -> _Found:
     folder = _prepared_folder(place)
     lengths = split_lengths(folder)
-    preset, chosen = options.take("preset"), options.splits()
+    motions = holds_motions(folder)
+    preset, chosen = None if motions else options.take("preset"), options.splits()
     if preset is not None:
-        return open_preset(folder, preset)
+        return {**open_preset(folder, preset)}
     if not chosen:
         chosen = {split: split for split in SPLITS if split in lengths}
         if "test" not in chosen and "validation" in chosen:
             chosen["test"] = chosen.pop("validation")
         if "train" not in chosen:
             raise ValueError(f"found splits {', '.join(lengths)}; choose with ?train=SPLIT&test=SPLIT")
+    if motions:
+        opened = {split: Prepared(folder=folder, split=text) for split, text in chosen.items()}
+        return {split: listed(part, part.skeleton, left_out(folder)) for split, part in opened.items()}
     return {split: TfdsSource(folder=folder, split=text) for split, text in chosen.items()}
 
 
@@ -268,7 +291,15 @@ def _lsp(place: _Place, options: _Options) -> Splits:
     return divide(lsp.read(place.full), options.splits())
 
 
-_SCHEMES: dict[str, Callable[[_Place, _Options], Splits]] = {
+def _bvh(place: _Place, options: _Options) -> _Found:
+    rig, up = options.take("rig"), options.take("up")
+    motions, notes = bvh_files.read(place.full, rig=rig, unit=options.number("unit", float), up=up)
+    skeleton = canonical_skeleton("bvh", motions[0].joints)
+    parts, more = divide_motions(motions, options.splits())
+    return {split: listed(part, skeleton, notes + more) for split, part in parts.items()}
+
+
+_SCHEMES: dict[str, Callable[[_Place, _Options], _Found]] = {
     "bodies": functools.partial(_embedded, "body"),
     "hands": functools.partial(_embedded, "hand"),
     "sprites": _sprites,
@@ -280,6 +311,7 @@ _SCHEMES: dict[str, Callable[[_Place, _Options], Splits]] = {
     "images": _images,
     "video": _video,
     "lsp": _lsp,
+    "bvh": _bvh,
 }
 
 
@@ -293,6 +325,10 @@ def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.
         source = views.Renamed(source=source, renamed=skeleton_file.apply(source.skeleton, file))
     if (shoulder := options.take("shoulder")) is not None:
         source = _with_shoulders(source, shoulder)
+    if (fps := options.number("fps", float)) is not None:
+        if not _SLOWEST <= fps <= _FASTEST:
+            raise ValueError(f"found fps={fps:g}, expected {_SLOWEST} to {_FASTEST} frames per second")
+        source = views.Timed(source=source, fps=fps)
     joints, head = options.take("joints"), options.take("head")
     if joints is not None:
         if joints not in _JOINT_SETS:
@@ -306,6 +342,7 @@ def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.
     return source
 
 
+_SLOWEST, _FASTEST = 0.01, 10_000
 _JOINT_SETS: dict[str, Callable[..., Source]] = {
     "common12": joint_sets.common12,
     "mpii16": joint_sets.mpii16,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxpose.data import views
-from jaxpose.data.records import Note, Source
+from jaxpose.data.records import Motion, Note, Source
 
 _EVERY = 5  # clip or image is for testing
 
@@ -34,15 +34,45 @@ def divide(whole: Source, patterns: Mapping[str, str]) -> dict[str, Source]:
     names = [views.name_of(whole, i) for i in range(len(whole))]
     clips = views.sequences_of(whole)
     if patterns:
-        parts = {split: _matching(names, clips, text) for split, text in patterns.items()}
-        named = np.concatenate(list(parts.values()))
-        parts = {"train": np.setdiff1d(np.arange(len(whole)), named)} | parts
+        parts = _chosen(names, clips, patterns)
     elif whole.labelled:
         parts = _default(names, clips)
     else:
         parts = {"train": np.arange(len(whole))}
     notes = _notes(names, clips, parts, labelled=whole.labelled, chosen=bool(patterns))
     return {split: views.Subset(source=whole, index=index, notes=notes) for split, index in parts.items()}
+
+
+def divide_motions(
+    motions: Sequence[Motion], patterns: Mapping[str, str]
+) -> tuple[dict[str, list[Motion]], tuple[Note, ...]]:
+    """The splits of recorded motions, by the patterns and the rule of `divide`, and notes.
+
+    A pattern names subjects, else motions; without any, every fifth motion in the order of names is for testing.
+
+    Raises:
+      ValueError: if a pattern matches nothing.
+    """
+    names, subjects = [motion.name for motion in motions], [motion.subject for motion in motions]
+    if patterns:
+        parts = _chosen(names, subjects if any(subjects) else None, patterns)
+    else:
+        parts = _default(names, names)
+    notes = []
+    trained = {subjects[i] for i in parts["train"]} - {""}
+    for split in (split for split in parts if split != "train"):
+        near = [i for i in parts[split] if subjects[i] in trained]
+        if near:
+            what = f"{split} motions of a subject that train motions are of too; name others with ?{split}=PATTERN"
+            notes.append(Note(what=what, count=len(near), example=names[int(near[0])]))
+    return {split: [motions[i] for i in index] for split, index in parts.items()}, tuple(notes)
+
+
+def _chosen(names: Sequence[str], clips: Sequence[str] | None, patterns: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """What patterns name; without one for training, all else is."""
+    parts = {split: _matching(names, clips, text) for split, text in patterns.items()}
+    named = np.concatenate(list(parts.values()))
+    return {"train": np.setdiff1d(np.arange(len(names)), named)} | parts
 
 
 def _matching(names: Sequence[str], clips: Sequence[str] | None, patterns: str) -> np.ndarray:

@@ -58,6 +58,18 @@ class Subset(View):
         numbers = frames_of(self.source)
         return None if numbers is None else numbers[self.index]
 
+    @property
+    def times(self) -> np.ndarray | None:
+        """When each record is shown, if that is known."""
+        seconds = times_of(self.source)
+        return None if seconds is None else seconds[self.index]
+
+    @property
+    def rates(self) -> np.ndarray | None:
+        """The frames per second of each record's clip, if they are known."""
+        known = rates_of(self.source)
+        return None if known is None else known[self.index]
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -112,6 +124,24 @@ class Boxed(View):
         return Record(**fields)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Timed(View):
+    """Clips whose frames per second are stated."""
+
+    fps: float
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """When each record is shown, by its number."""
+        numbers = frames_of(self.source)
+        return None if numbers is None else numbers / self.fps
+
+    @property
+    def rates(self) -> np.ndarray:
+        """The same for all."""
+        return np.full(len(self.source), self.fps)
+
+
 def sequences_of(source: Source) -> tuple[str, ...] | None:
     """The clip of each record, if the source knows it without reading images."""
     found = _known(source, "sequences")
@@ -122,6 +152,24 @@ def frames_of(source: Source) -> np.ndarray | None:
     """The number of each record in its clip, int64 (N,), if the source knows it without reading images."""
     found = _known(source, "frames")
     return None if found is None else np.asarray(found, np.int64)
+
+
+def rates_of(source: Source) -> np.ndarray | None:
+    """The frames per second of each record's clip, float64 (N,), NaN where unknown; None if the source knows none."""
+    found = _known(source, "rates")
+    return None if found is None else np.asarray(found, np.float64)
+
+
+def times_of(source: Source) -> np.ndarray | None:
+    """When each record is shown, in seconds of its clip, float64 (N,), if the source knows it without reading images.
+
+    Where it only knows how many frames per second there are, their numbers say when.
+    """
+    found = _known(source, "times")
+    if found is not None:
+        return np.asarray(found, np.float64)
+    numbers, rates = frames_of(source), rates_of(source)
+    return None if numbers is None or rates is None else numbers / rates
 
 
 def _known(source: Any, what: str) -> Any:
@@ -137,8 +185,8 @@ def name_of(source: Source, index: int) -> str:
     return source[index]["name"] if known is None else known(index)
 
 
-def notes_of(*sources: Source) -> tuple[Note, ...]:
-    """The notes on sources and, before them, on those that they show, each once."""
+def notes_of(*sources: Any) -> tuple[Note, ...]:
+    """The notes on sources or motions and, before them, on those that they show, each once."""
     found: dict[Note, None] = {}
     for source in sources:
         below = getattr(source, "source", None)

@@ -47,6 +47,7 @@ class Task:
       image_size: side of the input images in pixels.
       augmentation: of training images.
       sizes: training records by domain; `index` among a stage's fields says which of them a row of single frames is.
+      skeletons: the joints of each domain: motions, and poses that are motions, have their own.
       area: first and last image pixel, on both axes, where keypoints can lie, if that is known.
     """
 
@@ -54,6 +55,7 @@ class Task:
     image_size: int
     augmentation: Augmentation
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    skeletons: Mapping[str, Skeleton] = dataclasses.field(default_factory=dict)
     area: tuple[float, float] | None = None
 
 
@@ -63,7 +65,7 @@ class Read:
 
     Attributes:
       domain: `source`, `target`, `labelled`, `motions` or `poses`.
-      fields: of each row, see `data.host.elements`.
+      fields: of each row, see `data.host.elements.Crops` and `data.motion.source.MotionSource`.
       rows: of a global batch; None: `config.data.batch_size`.
       window: frames that are one row; None: one.
     """

@@ -10,13 +10,15 @@ import numpy as np
 from jaxpose.data.formats import files
 from jaxpose.data.host.elements import crop
 from jaxpose.data.joints.skeletons import Skeleton
-from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Source, printable
+from jaxpose.data.motion.source import Motions
+from jaxpose.data.records import OCCLUDED, VISIBLE, BrokenImageError, Note, Record, Source, printable
 from jaxpose.report import draw, pages
 
 _PICTURES = 24
 _COUNTED = 1000  # records whose labels are counted
 _SIZE = 256
 _MARGIN = 1.25
+_PAPER = 72  # grey behind stick figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,41 @@ def write_page(folder: Path, title: str, browsed: Mapping[str, Browsed], joined:
     path = folder / "browse.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def shown(found: Source | Motions) -> Source:
+    """What pictures can be made of: motions as stick figures."""
+    return _StickFigures(motions=found) if isinstance(found, Motions) else found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _StickFigures:
+    """The middle frame of each motion, seen from the front of the world, as a source (`records.Source`)."""
+
+    motions: Motions
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return self.motions.skeleton
+
+    @property
+    def labelled(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self.motions)
+
+    def __getitem__(self, index: int) -> Record:
+        places = self.motions.recorded[index].positions
+        flat = places[len(places) // 2][:, [0, 2]] * (1, -1)  # x to the right, z up
+        middle, extent = (flat.max(axis=0) + flat.min(axis=0)) / 2, max(float(np.ptp(flat, axis=0).max()), 1e-3)
+        points = (flat - middle) * (_SIZE / _MARGIN / extent) + (_SIZE - 1) / 2
+        return Record(
+            image=np.full((_SIZE, _SIZE, 3), _PAPER, np.uint8),
+            keypoints=points.astype(np.float32),
+            visible=np.full(len(points), VISIBLE, np.uint8),
+            name=self.motions.names[index],
+        )
 
 
 def contact_sheet(source: Source, indices: Sequence[int], *, columns: int, size: int = _SIZE) -> np.ndarray:

@@ -32,7 +32,11 @@ def of_run(results: Mapping[str, Any]) -> list[str]:
         more = ", ..." if len(skipped) > 1 else ""
         notes.append(f"Left out as their images cannot be decoded: {len(skipped):,} ({skipped[0]}{more}).")
     if place is None:
-        return [*notes, NOTHING_ON_THE_TARGET if rows else NOTHING_AT_ALL]
+        if not rows:
+            return [*notes, NOTHING_AT_ALL]
+        where = sorted({row["domain"] for row in rows})
+        others = f"{NOT_ON_THE_TARGET} {' and '.join(where)}."
+        return [*notes, NOTHING_ON_THE_TARGET if where == ["source"] else others]
     if place == ("target", "train"):
         notes.append("The target has no split for testing: its numbers are of training images.")
     columns = {name: _at(rows, place, stage) for stage, name in names.items()}
@@ -58,6 +62,7 @@ NOTHING_ON_THE_TARGET = (
     "Nothing is measured on the target, which has no labels for testing: the numbers are the source's, and none says "
     "how well adaptation worked."
 )
+NOT_ON_THE_TARGET = "Nothing is measured on the target: the numbers are of"
 NOTHING_AT_ALL = "Nothing is measured: neither the source nor the target has labels for testing."
 
 

@@ -87,9 +87,10 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def clip_table(results: Mapping[str, Any]) -> Table | None:
-    """The first metric on the target by clip, those first that lost most, then those of the lowest value."""
+    """The first metric by clip, on the target if there is one: those first that lost most, then by value."""
     rows = results.get("evaluations", ())
     places = [_place(row)[:3] for row in rows if row["group"].startswith(CLIP)]
+    places.sort(key=lambda place: place[0] != "target")
     if not places:
         return None
     sign = -1 if lower_is_better(places[0][2]) else 1

@@ -173,8 +173,8 @@ def _data(run: Run, stage: Stage, batches: Batches, *, seconds: float = 2.0) -> 
     """Images per second of the host pipeline: its stages in one thread, and as a whole."""
     rates: dict[str, list[float]] = {}
     for read in stage.reads.values():
-        crops = run.training[read.domain, read.window]
-        found = measure_stages(crops, fields=read.fields, batch_size=run.rows(read), seconds=0.3)
+        elements = run.training[read.domain, read.window]
+        found = measure_stages(elements, fields=read.fields, batch_size=run.rows(read), seconds=0.3)
         for name, rate in found.items():
             rates.setdefault(name, []).append(rate)
     # Domains take turns image by image, so their seconds per image are averaged.
@@ -185,7 +185,9 @@ def _data(run: Run, stage: Stage, batches: Batches, *, seconds: float = 2.0) -> 
     first = _rate(batches, run.images_per_step(stage), seconds)
     if not run.config.data.workers:
         for read in stage.reads.values():
-            _fill_memory(run.training[read.domain, read.window])
+            elements = run.training[read.domain, read.window]
+            if isinstance(elements, Crops):
+                _fill_memory(elements)
     whole = _rate(batches, run.images_per_step(stage), seconds)
     return {"host_images_per_s": host, "data_first_images_per_s": first, "data_images_per_s": whole}
 

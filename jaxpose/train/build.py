@@ -26,6 +26,8 @@ def open_data(config: Config) -> Pair:
         source=data.source,
         target=data.target,
         labelled=data.labelled,
+        motions=data.motions,
+        poses=data.poses,
         root=data.root,
         image_size=data.image_size,
         margin=data.margin,
@@ -51,7 +53,8 @@ def build(config: Config, workdir: Path) -> Run:
 def task_of(config: Config, pair: Pair) -> Task:
     """The problem of a pair."""
     sizes = {name: len(domain.splits["train"]) for name, domain in pair.domains.items()}
-    return dataclasses.replace(described(config, pair.skeleton, sizes), area=pair.area)
+    skeletons = {name: domain.skeleton for name, domain in pair.domains.items()}
+    return dataclasses.replace(described(config, pair.skeleton, sizes), skeletons=skeletons, area=pair.area)
 
 
 def described(config: Config, skeleton: Skeleton, sizes: Mapping[str, int]) -> Task:
@@ -106,6 +109,7 @@ def check_images(run: Run) -> None:
     """
     splits = [(name, split, e) for name, of in run.pair.domains.items() for split, e in of.splits.items()]
     splits += [(domain, "train", elements) for (domain, _), elements in run.training.items()]
+    splits += run.all_evaluated()
     splits += [found for stage in run.stages for found in run.shown(stage).values()]
     for name, split, elements in splits:
         try:
@@ -125,8 +129,10 @@ def describe(pair: Pair) -> str:
     else:
         lines = match.table()
     for name, domain in pair.domains.items():
-        sizes = ", ".join(f"{len(crops)} {split}" for split, crops in domain.splits.items())
+        sizes = ", ".join(f"{len(part.source)} {split}" for split, part in domain.splits.items())
         lines.append(f"{name.capitalize()}: {domain.spec} ({sizes})")
+        if domain.skeleton != pair.skeleton:
+            lines.append(f"  Joints ({len(domain.skeleton)}): {', '.join(domain.skeleton.joints)}")
         lines += [f"  {note}" for note in domain.notes]
     return "\n".join(lines)
 
@@ -137,6 +143,7 @@ def _check_reads(program: Program, pair: Pair) -> None:
     And every domain that is there besides source and target is read.
     """
     read_by_any = {read.domain for stage in program.stages for read in stage.reads.values()}
+    read_by_any |= {name for stage in program.stages for found in stage.evaluations for name in found.domains}
     for name in pair.domains.keys() - read_by_any - {"source", "target"}:
         raise ValueError(
             f"config.data.{name}: found {pair.domains[name].spec}, expected none: no stage of "

@@ -28,7 +28,7 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     """
     pair = build.open_data(config.base)
     print(build.describe(pair))
-    labelled = pair.domains["target"].splits["train"].source.labelled
+    labelled = pair.domains["target"].splits["train"].labelled
     found: dict[str, list[report.Run]] = {}
     for seed in range(seeds):
         folder = workdir / f"seed{seed}"

@@ -1,6 +1,5 @@
 """Evaluation: every record of a split once, exact over batches, padded rows and processes."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.elements import Crops, Elements
 from jaxpose.data.host.pipeline import evaluation_batches
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import BrokenImageError
-from jaxpose.data.views import sequences_of
 from jaxpose.metrics.metric import JOINT, Metric, Predictions
 from jaxpose.recipes.stage import Evaluation, State, Task
 from jaxpose.train import mesh as meshes
@@ -52,11 +51,12 @@ class Scores:
 
 
 class Evaluator:
-    """Evaluates what a stage finds, and the mean pose (K, 2) in crop pixels beside its points; compiled once.
+    """Evaluates what a stage finds, and the mean pose (K, 2) in crop pixels beside its points, if there is one.
+
+    Compiled once.
 
     Attributes:
       evaluation: what is evaluated.
-      fields: that the elements have where everything is measured.
 
     Raises:
       ValueError: when called, if a metric that the evaluation names has nothing to measure.
@@ -69,60 +69,66 @@ class Evaluator:
         metrics: Sequence[Metric],
         mesh: Mesh,
         batch_size: int,
-        mean_pose: np.ndarray,
+        mean_pose: np.ndarray | None,
     ):
         self.evaluation, self._mesh, self._batch_size = evaluation, mesh, batch_size
         self._metrics = tuple(metrics if evaluation.metrics is None else evaluation.metrics)
-        self.fields = tuple(dict.fromkeys((*evaluation.fields, *(f for m in self._metrics for f in m.fields))))
-        self._groups = task.skeleton.group_indices
-        self._groups |= {JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(task.skeleton.joints)}
-        self._mean_pose = jax.device_put(mean_pose, meshes.replicated(mesh))
+        self._skeleton = task.skeleton
+        self._mean_pose = None if mean_pose is None else jax.device_put(mean_pose, meshes.replicated(mesh))
         everywhere, split = meshes.replicated(mesh), meshes.by_row(mesh)
         self._step = jax.jit(
             meshes.made_for(mesh, lambda state, batch, pose: self._evaluate(state, batch, pose)),
             out_shardings=(everywhere, split),
         )
 
-    def measurable(self, crops: Crops) -> Crops:
-        """The elements with the fields of the evaluation and of those metrics whose fields their records have."""
-        fields = dict.fromkeys(self.evaluation.fields)
-        for metric in self._metrics:
-            with contextlib.suppress(ValueError):
-                dataclasses.replace(crops, fields=metric.fields)[0]
-                fields |= dict.fromkeys(metric.fields)
-        return dataclasses.replace(crops, fields=tuple(fields))
+    def __call__(
+        self, state: State, elements: Elements, *, skeleton: Skeleton | None = None, clips: bool = False
+    ) -> Scores:
+        """Evaluates elements.
 
-    def __call__(self, state: State, crops: Crops, *, clips: bool = False) -> Scores:
-        """Measures what elements have the fields for; with `clips`, every clip too, where the records name theirs."""
+        Args:
+          state: of the stage.
+          elements: of the fields.
+          skeleton: of their joints; None: the task's. The mean pose is only of that.
+          clips: whether every clip is evaluated, too, where the elements say which they belong to.
+        """
+        skeleton = skeleton or self._skeleton
+        pose = self._mean_pose if skeleton == self._skeleton else None
         total, parts, broken = None, [], []
         batches = evaluation_batches(
-            crops, crops.fields, batch_size=self._batch_size, process=jax.process_index(), processes=jax.process_count()
+            elements,
+            elements.fields,
+            batch_size=self._batch_size,
+            process=jax.process_index(),
+            processes=jax.process_count(),
         )
         for batch in batches:
-            broken += [crops.name(int(i)) for i in batch.pop("broken") if i >= 0]
+            broken += [elements.name(int(i)) for i in batch.pop("broken") if i >= 0]
             batch.pop("index")
-            sums, per_row = self._step(state, meshes.to_devices(self._mesh, batch), self._mean_pose)
+            sums, per_row = self._step(state, meshes.to_devices(self._mesh, batch), pose)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
             parts.append(per_row)
         assert total is not None
         on_host = [meshes.to_host(part) for part in parts]
-        count = len(crops) * (1 if self.evaluation.window is None else self.evaluation.window.frames)
-        points, per_row = jax.tree.map(lambda *rows: np.concatenate(rows)[:count], *on_host)
+        frames = 1 if self.evaluation.window is None else self.evaluation.window.frames
+        points, per_row = jax.tree.map(lambda *rows: np.concatenate(rows)[: len(elements) * frames], *on_host)
         if self.evaluation.window is not None:
-            points = {f"{name}_of_windows": x.reshape(len(crops), -1, *x.shape[1:]) for name, x in points.items()}
-        names = (sequences_of(crops.source) or ()) if clips and crops.windows is None else ()
+            points = {f"{name}_of_windows": x.reshape(len(elements), -1, *x.shape[1:]) for name, x in points.items()}
+        names = [name for name in (elements.clips() if clips else None) or () for _ in range(frames)]
+        groups = skeleton.group_indices
+        groups |= {JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(skeleton.joints)}
         rows, floor = (
             [
                 dict(row)
                 for number, sums in total[who].items()
-                for row in self._metrics[number].rows(sums, per_row[who][number], self._groups, names)
+                for row in self._metrics[number].rows(sums, per_row[who][number], groups, names)
             ]
             for who in ("found", "floor")
         )
         return Scores(rows=rows, floor=floor, points=points, broken=broken)
 
     def _evaluate(
-        self, state: State, batch: dict[str, jax.Array], pose: jax.Array
+        self, state: State, batch: dict[str, jax.Array], pose: jax.Array | None
     ) -> tuple[dict[str, Any], tuple[dict[str, jax.Array], dict[str, Any]]]:
         """Sums of the detector and of the mean pose, points, and what is known of each row."""
         found = self.evaluation.predict(state, batch)
@@ -133,19 +139,32 @@ class Evaluator:
             batch["row"] = jnp.repeat(row, frames)
         points = {name: x for name in ("points", "points3d") if (x := getattr(found, name)) is not None}
         predicted = {"found": found, "floor": Predictions()}
-        if found.points is not None:
+        if found.points is not None and pose is not None:
             constant = jnp.broadcast_to(pose, found.points.shape)
             predicted["floor"] = Predictions(points=constant, peaks=None if found.peaks is None else constant)
         known = {n: m for n, m in enumerate(self._metrics) if batch.keys() >= set(m.fields)}
         measured = {
-            who: {n: m.update(p, batch) for n, m in known.items() if getattr(p, m.needs) is not None}
-            for who, p in predicted.items()
+            who: {n: m.update(p, batch) for n, m in known.items() if _there(p, m)} for who, p in predicted.items()
         }
         for metric in self.evaluation.metrics or ():
-            if getattr(found, metric.needs) is None:
+            if not _there(found, metric):
                 raise ValueError(f"{type(metric).__name__}: found no {metric.needs} in the predictions")
         sums, per_row = ({who: {n: m[i] for n, m in of.items()} for who, of in measured.items()} for i in (0, 1))
         return sums, (points, per_row)
+
+
+def fields_of(evaluation: Evaluation, metrics: Sequence[Metric], known: Sequence[str]) -> tuple[str, ...]:
+    """The fields that `predict` and the evaluation's metrics read, or those others for which there are labels."""
+    chosen = evaluation.metrics
+    if chosen is None:
+        chosen = [metric for metric in metrics if set(known).issuperset(metric.fields)]
+    return tuple(dict.fromkeys((*evaluation.fields, *(field for metric in chosen for field in metric.fields))))
+
+
+def _there(found: Predictions, metric: Metric) -> bool:
+    """Whether there is something that a metric measures; scalars are several by name, or none."""
+    part = getattr(found, metric.needs)
+    return part is not None and (not isinstance(part, dict) or bool(part))
 
 
 def mean_pose(crops: Crops) -> np.ndarray:

@@ -13,7 +13,7 @@ _FOUND_BY_ALL = ("points", "peaks")  # parts of `Predictions`
 def check(run: Run) -> None:
     """Some stage finds what the metrics measure, and the target has what they read, wherever it is measured.
 
-    Another domain is measured by what it has, see `Evaluator.measurable`.
+    Another domain is measured by what it has, see `evaluate.fields_of`.
 
     Raises:
       ValueError: naming the metric.

@@ -13,7 +13,7 @@ from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.recipes.stage import State
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation
-from jaxpose.report.browse import Browsed, Joined, write_page
+from jaxpose.report.browse import Browsed, Joined, shown, write_page
 from jaxpose.train import benchmark, build, measurable, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
@@ -138,7 +138,7 @@ def browse(config: Config, workdir: Path) -> Path:
     browsed = {
         name: Browsed(
             spec=domain.spec,
-            splits={split: crops.source for split, crops in domain.splits.items()},
+            splits={split: shown(part.source) for split, part in domain.splits.items()},
             notes=domain.notes,
         )
         for name, domain in pair.domains.items()

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxpose.config import Config
 from jaxpose.data import seeds
 from jaxpose.data.domains import Pair
-from jaxpose.data.host.elements import Crops, shapes
+from jaxpose.data.host.elements import Crops, Elements, shapes
 from jaxpose.data.host.pipeline import Rows, training_batches
 from jaxpose.data.host.windows import Window
 from jaxpose.data.views import Subset
@@ -23,7 +23,7 @@ from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Evaluation, Read, Stage, State, Step, Task, Update
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, Scores, mean_pose
+from jaxpose.train.evaluate import Evaluator, Scores, fields_of, mean_pose
 
 _EVALUATED_SPLITS = ("validation", "test")
 _PICTURED = 512  # training images of a target without a test split that are predicted for the report
@@ -61,10 +61,11 @@ class Program:
 
     def abstract_batch(self, update: Update) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
         """The shapes and shardings of an update's batches."""
-        size, joints = self.task.image_size, len(self.task.skeleton)
+        size = self.task.image_size
         batch = {}
         for word, read in update.reads.items():
             frames, fields = None if read.window is None else read.window.frames, (*read.fields, "position")
+            joints = len(self.task.skeletons.get(read.domain, self.task.skeleton))
             batch[word] = {
                 name: jax.ShapeDtypeStruct((self.rows(read), *shape), kind, sharding=meshes.by_row(self.mesh))
                 for name, (shape, kind) in shapes(fields, size=size, joints=joints, frames=frames).items()
@@ -130,18 +131,29 @@ class Run(Program):
     @functools.cached_property
     def mean_pose(self) -> np.ndarray:
         """The mean of the source's labels in crop pixels (K, 2), which needs no image to be predicted."""
-        return mean_pose(self.pair.domains["source"].splits["train"])
+        return mean_pose(self.pair.crops("source", "train"))
 
     def evaluators(self, stage: Stage) -> list[Evaluator]:
         """What evaluates a stage."""
         rows = -(-self.config.data.eval_batch_size // self.mesh.size) * self.mesh.size  # devices have as many each
         return [
-            Evaluator(evaluation, self.task, self.metrics, self.mesh, rows, self.mean_pose)
+            Evaluator(
+                evaluation,
+                self.task,
+                self.metrics,
+                self.mesh,
+                rows,
+                self.mean_pose if any(map(self._of_images, evaluation.domains)) else None,
+            )
             for evaluation in stage.evaluations
         ]
 
+    def _of_images(self, domain: str) -> bool:
+        """Whether the elements of a domain have the joints that are to be found in images."""
+        return self.task.skeletons.get(domain) == self.task.skeleton
+
     @functools.cached_property
-    def training(self) -> dict[tuple[str, Window | None], Crops]:
+    def training(self) -> dict[tuple[str, Window | None], Elements]:
         """The elements of each domain and window that any stage reads, with all fields that are ever asked for."""
         fields: dict[tuple[str, Window | None], dict[str, None]] = {}
         words: dict[tuple[str, Window | None], str] = {}
@@ -177,7 +189,8 @@ class Run(Program):
         found: dict[tuple[str, str], Scores] = {}
         for evaluator in evaluators:
             for name, split in self.measured(evaluator.evaluation):
-                scores = evaluator(state, self.evaluated(evaluator, name, split), clips=name == "target")
+                elements, skeleton = self.evaluated(evaluator.evaluation, name, split), self.task.skeletons[name]
+                scores = evaluator(state, elements, skeleton=skeleton, clips=name != "source")
                 found[name, split] = scores.beside(found.get((name, split)))
         if not pictured:
             return found
@@ -185,20 +198,20 @@ class Run(Program):
         for evaluator in evaluators:
             single = evaluator.evaluation.window is None
             if single and "target" in evaluator.evaluation.domains and ("target", split) not in found:
-                found["target", split] = evaluator(state, evaluator.measurable(crops))
+                fields = fields_of(evaluator.evaluation, self.metrics, crops.known)
+                found["target", split] = evaluator(state, dataclasses.replace(crops, fields=fields))
         return found
 
     @property
     def pictured(self) -> tuple[str, Crops]:
         """The split of the target that a report shows; of training images, which may be many, some."""
-        splits = self.pair.domains["target"].splits
-        if "test" in splits:
-            return "test", splits["test"]
-        crops = splits["train"]
+        if "test" in self.pair.domains["target"].splits:
+            return "test", self.pair.crops("target", "test")
+        crops = self.pair.crops("target", "train")
         some = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), _PICTURED)).astype(int))
         return "train", dataclasses.replace(crops, source=Subset(source=crops.source, index=some), memory=0)
 
-    def shown(self, stage: Stage) -> dict[str, tuple[str, str, Crops]]:
+    def shown(self, stage: Stage) -> dict[str, tuple[str, str, Elements]]:
         """Domain, split and elements that a stage's pictures are made of, by the recipe's words."""
         found = {}
         for word, read in (stage.pictures.reads if stage.pictures else {}).items():
@@ -207,14 +220,20 @@ class Run(Program):
             found[word] = read.domain, split, self._elements(read.domain, split, fields, read.window, word)
         return found
 
-    def evaluated(self, evaluator: Evaluator, domain: str, split: str) -> Crops:
-        """The elements of a split for an evaluator; those in memory stay there from one evaluation to the next."""
-        place = domain, split, evaluator.fields, evaluator.evaluation.window
+    def all_evaluated(self) -> list[tuple[str, str, Elements]]:
+        """What is read to evaluate all stages, by domain and split."""
+        evaluations = [evaluation for stage in self.stages for evaluation in stage.evaluations]
+        return [(*place, self.evaluated(e, *place)) for e in evaluations for place in self.measured(e)]
+
+    def evaluated(self, evaluation: Evaluation, domain: str, split: str) -> Elements:
+        """The elements of a split to evaluate; those in memory stay there from one evaluation to the next."""
+        known = self.pair.domains[domain].splits[split].known
+        place = domain, split, fields_of(evaluation, self.metrics, known), evaluation.window
         if place not in self._evaluated:
-            self._evaluated[place] = evaluator.measurable(self._elements(*place, domain))
+            self._evaluated[place] = self._elements(*place, domain)
         return self._evaluated[place]
 
-    def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Crops:
+    def _elements(self, name: str, split: str, fields: tuple[str, ...], window: Window | None, word: str) -> Elements:
         domain = self.pair.domains[name]
         try:
             return domain.elements(split, fields, window, word=word)
@@ -222,7 +241,7 @@ class Run(Program):
             raise ValueError(f"data.{name}={domain.spec}: {error}") from None
 
     @functools.cached_property
-    def _evaluated(self) -> dict[tuple[str, str, tuple[str, ...], Window | None], Crops]:
+    def _evaluated(self) -> dict[tuple[str, str, tuple[str, ...], Window | None], Elements]:
         return {}
 
     def batches(self, stage: Stage, *, start: int, broken: Callable[[str, str], None], **options: Any) -> Iterator[Any]:

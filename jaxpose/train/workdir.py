@@ -61,14 +61,13 @@ def data_changes(workdir: Path, pair: Pair, *, root: str, cache: str | None) -> 
     """
     ignored = [str(workdir)] if cache is None else [str(workdir), cache]
     found = {}
-    for name in ("source", "target"):
-        domain = pair.domains[name]
+    for name, domain in pair.domains.items():
         source = domain.splits["train"].source
         found[name] = {
             "files": files_of(domain.spec, root=root, source=source, leave_out=ignored, times=False),
             "splits": {
-                split: {"records": len(crops.source), "labels": labels_of(crops.source)}
-                for split, crops in domain.splits.items()
+                split: {"records": len(part.source), "labels": labels_of(part.source)}
+                for split, part in domain.splits.items()
             },
         }
     path, changes = workdir / "data.json", []

@@ -4,6 +4,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import small
 
 from jaxpose.data import domains
 from jaxpose.data.host.windows import Window, consecutive
@@ -144,3 +145,92 @@ def test_windows_are_of_one_clip_and_say_what_is_missing(tmp_path: Path) -> None
     assert pair.domains["target"].splits["train"][0]["image"].shape == (32, 32, 3)
     with pytest.raises(ValueError, match=r"train: found no frames of one clip at distances 0, 99, expected some"):
         pair.domains["target"].elements("train", ("image",), Window(((0, 99),)), word="clips")
+
+
+def write_motions(root: Path, *names: str) -> None:
+    for name in names:
+        (root / f"{name}.bvh").write_text(small.bvh([(t, 17, 0) for t in range(12)], seconds=0.1))
+
+
+BODIES = {"source": "bodies:studio?train=2", "target": "bodies:street?train=4"}
+
+
+def test_motions_have_joints_of_their_own(tmp_path: Path) -> None:
+    write_motions(tmp_path, *"abcdef")
+    pair = open_pair(**BODIES, root=tmp_path, motions="bvh:.")
+    motions = pair.domains["motions"]
+    assert {split: len(part.source) for split, part in motions.splits.items()} == {"train": 5, "test": 1}
+    assert (len(pair.skeleton), len(motions.skeleton)) == (16, 18)
+    found = motions.elements("train", ("positions", "pelvis"), consecutive(5, rate=10.0), word="walks")
+    assert (len(found), found[0]["positions"].shape) == (5 * 8, (5, 18, 3))
+    for fields, message in (
+        (("image",), r"train: found no image, expected some of positions, pelvis, keypoints3d"),
+        (("positions", "visible"), r"found no visible, expected some of positions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            motions.elements("train", fields, word="walks")
+    with pytest.raises(ValueError, match=r"test: none of 1 motions has frames at distances 0, 1, 2, 3, \.\.\."):
+        motions.elements("test", ("positions",), consecutive(13), word="walks")
+
+
+def test_poses_are_labels_of_images_or_frames_of_motions(tmp_path: Path) -> None:
+    write_motions(tmp_path, "a", "b")
+    write_project(tmp_path / "labels", {"v": 5}, ("tail", "ear", "nose"))
+    write_project(tmp_path / "target", {"v": 5}, ("nose", "tail"), labels=False)
+    for path in (tmp_path / "labels").rglob("*.png"):
+        path.write_bytes(b"no image at all")
+    write_project(tmp_path / "source", {"v": 5}, ("nose", "tail"))
+    pair = open_pair("deeplabcut:source", "deeplabcut:target", tmp_path, poses="deeplabcut:labels?boxes=labels")
+    poses = pair.domains["poses"]
+    assert poses.skeleton == pair.skeleton
+    found = poses.elements("train", ("keypoints", "visible"), word="poses")[0]
+    order = np.argsort(found["keypoints"][:, 0])
+    assert [pair.skeleton.joints[i] for i in order] == ["tail", "nose"]  # by name: written from the left
+    with pytest.raises(ValueError, match="train: found no image, expected some of keypoints, visible, scale, crop"):
+        poses.elements("train", ("image",), word="poses")
+    pair = open_pair(**BODIES, root=tmp_path, poses="bvh:.")
+    assert pair.domains["poses"].elements("train", ("positions",), word="poses")[0]["positions"].shape == (18, 3)
+
+
+@pytest.mark.parametrize(
+    ("domain", "spec", "message"),
+    [
+        ("source", "bvh:.", "data.source=bvh:.: found motions without images, expected images"),
+        ("labelled", "bvh:.", "data.labelled=bvh:.: found motions without images, expected images"),
+        ("motions", "bodies:street?train=2", "data.motions=bodies:street?train=2: found images, expected motions"),
+        ("motions", "bvh:nowhere", "data.motions=bvh:nowhere: "),
+        ("poses", "hands:street?train=2", "found no joint right_ankle, expected those of source or target"),
+        ("poses", "images:.", "data.poses=images:.: found data without labels, expected them as the target"),
+    ],
+)
+def test_domains_of_another_kind_are_refused(domain: str, spec: str, message: str, tmp_path: Path) -> None:
+    write_motions(tmp_path, "a", "b")
+    (tmp_path / "x.png").write_bytes(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    with pytest.raises(ValueError, match=rf"^data\.{domain}=") as caught:
+        open_pair(**(BODIES | {domain: spec}), root=tmp_path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_that_records_do_not_have_are_named(tmp_path: Path) -> None:
+    write_project(tmp_path / "a", {"v": 6})
+    write_project(tmp_path / "b", {"v": 4}, labels=False)
+    pair = open_pair("deeplabcut:a", "deeplabcut:b", tmp_path)
+    with pytest.raises(ValueError, match="train: found no keypoints3d, expected some of image, keypoints, visible, sc"):
+        pair.domains["source"].elements("train", ("image", "keypoints3d"), word="source")
+    with pytest.raises(ValueError, match="train: found no keypoints, expected some of image, scale, crop"):
+        pair.domains["target"].elements("train", ("keypoints",), word="target")
+
+
+def test_windows_by_time_need_frames_per_second(tmp_path: Path) -> None:
+    write_project(tmp_path / "a", {"v": 12})
+    for fps, known in (("", False), ("&fps=30", True)):
+        pair = open_pair(f"deeplabcut:a?train=*{fps}", "deeplabcut:a?train=*", tmp_path)
+        if known:
+            found = pair.domains["source"].elements("train", ("image",), consecutive(5, rate=15.0), word="clips")
+            assert [int(i) for i in found.windows[0]] == [0, 2, 4, 6, 8]
+        else:
+            with pytest.raises(ValueError, match=r"frames per second are not known, expected \?fps=NUMBER for them"):
+                pair.domains["source"].elements("train", ("image",), consecutive(5, rate=15.0), word="clips")
+    with pytest.raises(ValueError, match=r"found fps=nan, expected 0\.01 to 10000 frames per second"):
+        open_pair("deeplabcut:a?fps=nan", "deeplabcut:a", tmp_path)

@@ -8,7 +8,9 @@ import pytest
 import small
 import tensorflow_datasets as tfds
 
+from jaxpose.data import schemes
 from jaxpose.data.formats.shards import Skipped
+from jaxpose.data.host.windows import consecutive
 from jaxpose.data.motion import source
 from jaxpose.datasets import motions, prepare
 
@@ -82,11 +84,17 @@ def test_cmu_bvh(tmp_path):
         x, y, z = place
         np.testing.assert_allclose(joint[name], np.multiply(INCHES, (x, -z, y)), atol=1e-5, err_msg=name)
     folder = check_prepared(motions.CmuBvh, tmp_path / "owners", tmp_path, train[0])
-    windows = source.from_prepared(folder, split="train", frames=2, rate=60.0)
-    assert (len(windows), windows.skeleton) == (2, motions.CmuBvh.SKELETON)
-    pelvis = windows.skeleton.joints.index("pelvis")
+    opened = schemes.open_data(f"tfds:{folder}", root=".")
+    windows = source.MotionSource(source=opened.motions["train"], window=consecutive(2, rate=60.0))
+    assert (len(windows), opened.skeleton) == (2, motions.CmuBvh.SKELETON)
+    assert {split: part.names for split, part in opened.motions.items()} == {
+        "train": ("07_02", "07_10"),
+        "test": ("05_01", "05_02", "115_01"),
+    }
+    assert "left out when it was prepared, as the rig is another one's: 1 (120_01)" in map(str, opened.notes)
+    pelvis = opened.skeleton.joints.index("pelvis")
     with pytest.raises(ValueError, match=r"1\.0\.0: found split 'nothing', expected one of train, test$"):
-        source.from_prepared(folder, split="nothing", frames=2, rate=60.0)
+        schemes.open_data(f"tfds:{folder}?train=nothing", root=".")
     again = pickle.loads(pickle.dumps(windows))
     np.testing.assert_array_equal(again[1]["positions"][:, pelvis], np.zeros((2, 3)))
     np.testing.assert_allclose(again[1]["pelvis"][1], INCHES * np.array([1, -4, 0]), atol=1e-5)

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import safetensors.numpy
+import small
 import test_animals
 import test_coco
 import test_coco_keypoints
@@ -42,6 +43,7 @@ from jaxpose.data import schemes, views
 from jaxpose.data.formats import files
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.windows import consecutive
 from jaxpose.data.joints import skeletons
 from jaxpose.data.motion import source as motion_source
 from jaxpose.data.records import BrokenImageError
@@ -110,10 +112,27 @@ def read_workdir(root: Path) -> None:
     written.read_predictions(root / "p.npy", records=5, joints=3)
 
 
-def read_motions(root: Path) -> None:
-    windows = motion_source.from_prepared(root / "07", frames=2, rate=120.0)
-    for index in range(len(windows)):
-        assert np.isfinite(windows[index]["positions"]).all()
+def read_motions_of(spec: str, root: Path) -> None:
+    """Opens motions and makes all their windows of two frames."""
+    for part in schemes.open_data(spec, root=str(root)).motions.values():
+        windows = motion_source.MotionSource(source=part, window=consecutive(2, rate=120.0))
+        for index in range(len(windows)):
+            assert np.isfinite(windows[index]["positions"]).all()
+
+
+def motions_of(found: str) -> Callable[[Path], None]:
+    return functools.partial(read_motions_of, found)
+
+
+def write_bvh(root: Path) -> None:
+    for name in ("07_01", "07_02"):
+        (root / f"{name}.bvh").write_text(small.bvh([(0, 17, 0), (1, 17, 0), (2, 17, 0)]))
+
+
+def write_tar_of_bvh(root: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(root / "d.tar", "w") as archive:
+        write_bvh(Path(folder))
+        archive.add(folder, "x")
 
 
 def write_simplified(root: Path) -> None:
@@ -226,7 +245,9 @@ TARGETS: dict[str, Target] = {
     "videos in another order": Target(write_videos, spec("video:.?frames=9")),
     "tfds": Target(write_prepared, spec("tfds:set")),
     "tfds preset": Target(write_prepared, spec("tfds:set?preset=some")),
-    "tfds motions": Target(write_prepared_motions, read_motions),
+    "tfds motions": Target(write_prepared_motions, motions_of("tfds:07?train=train")),
+    "bvh": Target(write_bvh, motions_of("bvh:.?train=*")),
+    "tar of bvh": Target(write_tar_of_bvh, motions_of("bvh:d.tar?train=*")),
     "torch": Target(lambda root: shutil.copy(test_torch_import.GOLDENS / "tiny.pth", root / "w.pth"), read_weights),
     "tllib": Target(write_tllib, read_weights),
     "safetensors": Target(write_safetensors, read_weights),

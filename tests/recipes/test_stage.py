@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -11,12 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import small
+import test_deeplabcut
+from absl import flags
 from tiny import make_networks
 
 from jaxpose.config import Config, Data
 from jaxpose.data.host.windows import Windows, consecutive, pairs
+from jaxpose.data.motion import rigs
 from jaxpose.metrics import MPJPE, PCK
-from jaxpose.metrics.metric import Predictions
+from jaxpose.metrics.metric import Predictions, Row, Scale
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.recipes.stage import (
     Batch,
@@ -292,3 +298,251 @@ def test_networks_are_carried_unless_they_are_named() -> None:
     jax.tree.map(np.testing.assert_array_equal, after.params["head_adv"], moved.params["head"])
     assert not np.array_equal(after.params["head"]["conv2"]["kernel"], moved.params["head"]["conv2"]["kernel"])
     assert set(after.optimizers) == {"head"}
+
+
+JOINTS = tuple(joint for joint in rigs.CANONICAL if joint in rigs.CMU_BVH)
+WALKS = Read(domain="motions", fields=("positions", "pelvis"), rows=4, window=consecutive(30, rate=30.0))
+
+
+@dataclasses.dataclass(kw_only=True)
+class Priors:
+    """Motions without images: five updates in turn, each of which learns the mean positions of one frame in five."""
+
+    name: str = "priors"
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        joints, rule = len(task.skeletons["motions"]), optax.sgd(0.5)
+
+        def init(key: jax.Array, previous: State | None) -> State:
+            params = {f"part{part}": jnp.zeros((6, joints, 3)) for part in range(5)}
+            return initial_state(params=params, stats={}, optimizers={n: rule.init(p) for n, p in params.items()})
+
+        def reconstruct(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
+            whole = jnp.stack([state.params[f"part{part}"] for part in range(5)], axis=1).reshape(1, 30, joints, 3)
+            return Predictions(points3d=jnp.broadcast_to(whole, fields["positions"].shape))
+
+        def learn(part: int) -> Step:
+            name = f"part{part}"
+
+            def error(mean: jax.Array, seen: jax.Array) -> jax.Array:
+                return jnp.mean(jnp.sum((mean[None] - seen) ** 2, axis=(1, 2, 3)))
+
+            def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+                assert set(batch["walks"]) == {"positions", "pelvis", "position"}
+                seen = batch["walks"]["positions"][:, part::5]
+                loss, grad = jax.value_and_grad(error)(state.params[name], seen)
+                moved, optimizer = rule.update(grad, state.optimizers[name])
+                params = state.params | {name: optax.apply_updates(state.params[name], moved)}
+                optimizers = state.optimizers | {name: optimizer}
+                return dataclasses.replace(state, params=params, optimizers=optimizers), {f"loss/{part}": loss}
+
+            return step
+
+        pelvis = task.skeletons["motions"].joints.index("pelvis")
+        measured = Evaluation(
+            predict=reconstruct,
+            domains=("motions",),
+            fields=("positions",),
+            window=WALKS.window,
+            metrics=tuple(MPJPE(align=align, root=pelvis) for align in ("root", "similarity")),
+        )
+        updates = tuple(Update(reads={"walks": WALKS}, step=learn(part)) for part in range(5))
+        steps = config.steps["prior"]
+        return (Stage(name="prior", steps=steps, init=init, updates=updates, evaluations=(measured,)),)
+
+
+def write_walks(root: Path, count: int = 6) -> None:
+    """Bodies that stand, each at another height over its hips, and one file that is none."""
+    for number in range(count):
+        places = [(t, 17 + number, 0) for t in range(60)]
+        (root / f"walk{number}.bvh").write_text(small.bvh(places, seconds=1 / 60))
+    (root / "broken.bvh").write_text("HIERARCHY")
+
+
+def motions_config(root: Path, spec: str = "bvh:.", steps: int = 17, **data: object) -> Config:
+    config = make_config(Toy())
+    return dataclasses.replace(
+        config,
+        method=Priors(),
+        steps={"prior": steps},
+        eval_every=10,
+        checkpoint_every=4,
+        data=dataclasses.replace(config.data, motions=spec, root=str(root), **data),
+    )
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:
+    root, workdir = tmp_path_factory.mktemp("walks"), tmp_path_factory.mktemp("priors")
+    write_walks(root)
+    return root, workdir, trainer.train(motions_config(root), workdir, show=False)
+
+
+def test_motions_are_learnt_in_windows_and_measured_by_motion(walked: tuple[Path, Path, dict]) -> None:
+    _, workdir, results = walked
+    rows = {(row["metric"], row["group"]): row for row in results["evaluations"]}
+    assert {(row["stage"], row["domain"], row["split"]) for row in results["evaluations"]} == {
+        ("prior", "motions", "test")
+    }
+    windows = (60 - 59) // 2 + 1  # of 30 frames at 30 per second in 60 at 60
+    assert rows["mpjpe", "all"]["count"] == windows * 30 * len(JOINTS)
+    assert rows["mpjpe", "all"]["value"] < 1.0  # all stand alike
+    assert rows["pa_mpjpe", "all"]["value"] < 1.0
+    assert ("mpjpe", "joint:left_collar") in rows
+    assert results["references"]["mean pose"] == []
+    points = np.load(workdir / "predictions" / "prior_motions_test_points3d_of_windows.npy")
+    assert points.shape == (windows, 30, len(JOINTS), 3)
+    notes = [note for note in results["data_notes"] if note["domain"] == "motions"]
+    assert notes[0]["what"] == "left out motions that cannot be read"
+    page = (workdir / "report.html").read_text()
+    assert "left out motions that cannot be read: 1 (broken: " in page
+    assert "Nothing is measured on the target: the numbers are of motions." in page
+
+
+def test_motions_are_the_same_after_a_stop_and_with_reading_processes(
+    walked: tuple[Path, Path, dict], tmp_path: Path
+) -> None:
+    root, _, results = walked
+    flags.FLAGS(sys.argv[:1])  # Grain's reading processes ask absl for its flags
+    workdir = tmp_path / "run"
+    trainer.train(motions_config(root, workers=2), workdir, show=False)
+    kept = sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*"))
+    assert kept == [16, 17]  # 16 is in the middle of a turn
+    shutil.rmtree(workdir / "checkpoints" / "17")
+    for name in ("results.json", "report.html"):
+        (workdir / name).unlink()
+    again = trainer.train(motions_config(root), workdir, show=False)
+    assert again["fingerprint"] == results["fingerprint"]
+    assert again["evaluations"] == results["evaluations"]
+    assert again["data_changes"] == []
+
+
+def test_real_motions_are_learnt(pack: Callable[[str], Path], tmp_path: Path) -> None:
+    spec = f"bvh:{pack('cmu_walk_bvh.tar.xz')}?train=02,08,10,12&test=07"
+    results = trainer.train(motions_config(Path(), spec, steps=10), tmp_path / "run", show=False)
+    rows = {(row["metric"], row["group"]): row["value"] for row in results["evaluations"]}
+    assert 20 < rows["pa_mpjpe", "all"] < rows["mpjpe", "all"] < 600
+    clips = {group for _, group in rows if group.startswith("clip:")}
+    assert len(clips) > 5
+    assert all("07_" in clip for clip in clips)
+    assert all(("mpjpe", clip) in rows for clip in clips)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How far apart generated points lie, and how far known ones."""
+
+    scale = Scale(unit="pixels", lower_is_better=False)
+    needs = "scalars"
+    fields = ("keypoints",)
+
+    def update(self, found: Predictions, fields: Mapping[str, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
+        return None, {"found": found.scalars["spread"], "known": jnp.std(fields["keypoints"], axis=(1, 2))}
+
+    def rows(self, sums: None, per_row: dict, groups: object, clips: object) -> Iterator[Row]:
+        for group in ("found", "known"):
+            yield Row(metric="spread", group=group, value=float(per_row[group].mean()), count=len(per_row[group]))
+
+
+@dataclasses.dataclass(kw_only=True)
+class Generator:
+    """Poses without images, and no detector."""
+
+    name: str = "generator"
+
+    def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+        def init(key: jax.Array, previous: State | None) -> State:
+            return initial_state(params={"pose": jnp.zeros((len(task.skeleton), 2))}, stats={}, optimizers={})
+
+        def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
+            assert set(batch["poses"]) == {"keypoints", "visible", "position"}
+            pose = jnp.mean(batch["poses"]["keypoints"], axis=0)
+            loss = jnp.mean((state.params["pose"] - pose) ** 2)
+            return dataclasses.replace(state, params={"pose": pose}), {"loss": loss}
+
+        def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
+            rows = fields["visible"].shape[0]
+            spread = jnp.broadcast_to(jnp.std(state.params["pose"]), (rows,))
+            return Predictions(scalars={"spread": spread}, maps=jnp.zeros((rows, 8, 8, len(task.skeleton))))
+
+        measured = Evaluation(predict=predict, domains=("poses",), fields=("visible",), metrics=(Spread(),))
+        update = Update(reads=reads(poses=("keypoints", "visible")), step=step)
+        return (Stage(name="generate", steps=2, init=init, updates=(update,), evaluations=(measured,)),)
+
+
+def project(root: Path, frames: int) -> None:
+    """Labels of three joints in numbered frames of one clip."""
+    rng = np.random.default_rng(0)
+    rows = {f"img{i:03d}.png": rng.uniform(5, 50, 6).tolist() for i in range(frames)}
+    test_deeplabcut.write(root, test_deeplabcut.project(test_deeplabcut.table(rows), tuple(rows)))
+
+
+def test_a_stage_that_generates_reads_poses_and_no_pixel(tmp_path: Path) -> None:
+    project(tmp_path / "images", 6)
+    project(tmp_path / "poses", 30)
+    for path in (tmp_path / "poses").rglob("*.png"):
+        path.write_bytes(b"no image")
+    config = make_config(Toy())
+    data = dataclasses.replace(
+        config.data,
+        source="deeplabcut:images",
+        target="deeplabcut:images",
+        poses="deeplabcut:poses?boxes=labels",
+        root=str(tmp_path),
+    )
+    config = dataclasses.replace(config, method=Generator(), steps={"generate": 2}, data=data)
+    results = trainer.train(config, tmp_path / "run", show=False)
+    rows = {(row["domain"], row["split"], row["group"]): row for row in results["evaluations"]}
+    assert set(rows) == {("poses", "test", "found"), ("poses", "test", "known")}
+    assert rows["poses", "test", "found"]["count"] == 6
+    assert 0 < rows["poses", "test", "found"]["value"] < 32
+    assert results["skipped_records"] == []
+
+
+def test_pairs_of_frames_are_found_by_time(tmp_path: Path) -> None:
+    class Apart(Toy):
+        def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+            first, second = super().stages(task, config)
+            apart = {"pairs": Read(domain="target", fields=("image",), rows=4, window=pairs(5, 15, rate=30.0))}
+            only = (Update(reads=apart, step=noting("pairs", "pairs", "image")),)
+            return dataclasses.replace(first, updates=only), dataclasses.replace(second, evaluations=())
+
+    config = make_config(Apart())
+    config.steps["first"] = 2
+    trainer.train(config, tmp_path / "run", show=False)  # the embedded clips state their rate
+    project(tmp_path / "clips", 20)
+    config.data.source = config.data.target = "deeplabcut:clips"
+    config.data.root = str(tmp_path)
+    message = r"^data\.target=deeplabcut:clips: train: found clips whose frames per second are not known"
+    with pytest.raises(ValueError, match=message):
+        trainer.train(config, tmp_path / "other", show=False)
+    assert not (tmp_path / "other").exists()
+
+
+def test_fields_that_a_domain_lacks_are_said_before_the_first_step(tmp_path: Path) -> None:
+    write_walks(tmp_path, 2)
+
+    class Wrong(Priors):
+        def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+            (first,) = super().stages(task, config)
+            asked = tuple(
+                dataclasses.replace(u, reads={"walks": dataclasses.replace(WALKS, fields=("image",))})
+                for u in first.updates
+            )
+            return (dataclasses.replace(first, updates=asked),)
+
+    config = dataclasses.replace(motions_config(tmp_path), method=Wrong())
+    message = r"^data\.motions=bvh:\.: train: found no image, expected some of positions, pelvis, keypoints3d$"
+    with pytest.raises(ValueError, match=message):
+        trainer.train(config, tmp_path / "run", show=False)
+
+    class Measured(Priors):
+        def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
+            (first,) = super().stages(task, config)
+            (evaluation,) = first.evaluations
+            return (dataclasses.replace(first, evaluations=(dataclasses.replace(evaluation, metrics=None),)),)
+
+    config = dataclasses.replace(motions_config(tmp_path), method=Measured())
+    with pytest.raises(ValueError, match=r"^data\.motions=bvh:\.: test: found no keypoints, expected some of pos"):
+        trainer.train(config, tmp_path / "run", show=False)
+    assert not (tmp_path / "run").exists()

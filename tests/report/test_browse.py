@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import small
 
+from jaxpose.data import schemes
 from jaxpose.data.generators.embedded import EmbeddedSource
-from jaxpose.data.records import Note, Record
+from jaxpose.data.records import Note, Record, Source
 from jaxpose.report import browse
 
 
@@ -48,3 +50,21 @@ def test_only_what_is_shown_is_read_where_there_are_no_labels(tmp_path: Path) ->
     page = browse.write_page(tmp_path, "photographs", {"target": shown}).read_text()
     assert len(source.read) == 24
     assert "left out &lt;some&gt;: 2 (a.png, ...)" in page
+
+
+def test_motions_are_shown_as_stick_figures(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.bvh").write_text(small.bvh([(0, 17, 0)] * 3))
+    (tmp_path / "broken.bvh").write_text("HIERARCHY")
+    opened = schemes.open_data("bvh:.", root=str(tmp_path))
+    figures = browse.shown(opened.motions["train"])
+    assert isinstance(figures, Source)
+    joint = dict(zip(figures.skeleton.joints, figures[0]["keypoints"], strict=True))
+    assert joint["head_top"][1] < joint["pelvis"][1] < joint["left_ankle"][1]  # upright
+    assert joint["left_wrist"][0] > joint["right_wrist"][0]
+    assert all(0 < x < 255 for point in joint.values() for x in point)
+    found = browse.Browsed(spec="bvh:.", splits={"train": figures}, notes=opened.notes)
+    page = browse.write_page(tmp_path, "motions", {"motions": found}).read_text()
+    assert "bvh:.: 1 train" in page
+    assert "left out motions that cannot be read: 1 (broken: " in page
+    assert "left_collar" in page

@@ -83,6 +83,27 @@ class Files:
             weakref.finalize(self, os.close, self._descriptor)
 
 
+def packed_files(path: str | os.PathLike, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the files in a tar, compressed or not, whose names end so, in the order of the archive.
+
+    Hidden files, links and devices are left out.
+
+    Raises:
+      ValueError: if it is no tar, is damaged, or expands to much more than data do.
+    """
+    packed = os.path.getsize(path)
+    with untrusted.reading(path, "a .tar, .tar.gz or .tar.xz"), tarfile.open(path, "r:*", tarinfo=_Member) as archive:
+        for member in archive:
+            _check_size(member)
+            untrusted.check_expansion(member.offset_data + member.size, packed)
+            name = pathlib.PurePosixPath(member.name)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if member.isreg() and not member.issparse() and not hidden and name.suffix.lower() == suffix:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                yield name.as_posix(), stream.read()
+
+
 def decode_image(data: bytes | np.ndarray, name: str, *, upright: bool = False) -> np.ndarray:
     """The pixels of an encoded image, uint8 (H, W, 3) RGB; an array is checked and returned as it is.
 

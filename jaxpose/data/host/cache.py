@@ -28,7 +28,6 @@ import tqdm
 from array_record.python.array_record_module import ArrayRecordWriter  # pyright: ignore[reportMissingImports]
 
 from jaxpose import interruption, untrusted
-from jaxpose.data.records import Source
 
 Element = dict[str, np.ndarray]
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]  # name, type and shape of each field, in the order of the bytes
@@ -103,7 +102,7 @@ def cached(elements: Indexed, cache: Cache, *, workers: int = 0, show: bool = Tr
 
 
 def files_of(
-    spec: str, *, root: str, source: Source, leave_out: Sequence[str], times: bool = True
+    spec: str, *, root: str, source: Any, leave_out: Sequence[str], times: bool = True
 ) -> dict[str, list[Any]]:
     """The files and folders behind a source: relative path -> number of files, bytes, and digest of names and sizes.
 
@@ -113,7 +112,7 @@ def files_of(
     Args:
       spec: of the domain, `SCHEME:PATH?OPTION=VALUE&...`.
       root: where its relative paths start.
-      source: opened.
+      source: records or motions, opened.
       leave_out: folders that do not count, such as the cache itself.
       times: whether the digest is also one of when the files were changed.
     """
@@ -129,7 +128,7 @@ def files_of(
     return {name: _summary(path, ignored, times) for name, path in found.items() if os.path.exists(path)}
 
 
-def labels_of(source: Source) -> str:
+def labels_of(source: Any) -> str:
     """A digest of what a source holds in memory: labels, boxes, and which records in which order it chooses."""
     digest = hashlib.sha256()
     for part in _chain(source):

@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxpose.data.formats import files
 from jaxpose.data.host.cache import Cache, Element, labels_of
-from jaxpose.data.host.windows import Windows
+from jaxpose.data.host.windows import Window, Windows
 from jaxpose.data.records import BrokenImageError, Record, Source, printable
-from jaxpose.data.views import name_of
+from jaxpose.data.views import name_of, sequences_of
 
 
 @runtime_checkable
@@ -26,6 +26,11 @@ class Elements(Protocol):
     """
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """Those of its elements."""
+        ...
+
+    @property
     def labelled(self) -> bool:
         """Whether there are labels."""
         ...
@@ -33,6 +38,10 @@ class Elements(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes of an element's images, or about that of all of it."""
+        ...
+
+    def clips(self) -> Sequence[str] | None:
+        """The clip or motion that each element is of, if that is known."""
         ...
 
     def __len__(self) -> int: ...
@@ -104,6 +113,41 @@ class Crops:
         frames = 1 if self.windows is None else self.windows.offsets.shape[1]
         return 3 * self.size**2 * frames if "image" in self.fields else 4 * 2 * len(self.joints) * frames
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The fields there are, as far as the first record that can be read shows them."""
+        for index in range(len(self.source)):
+            try:
+                record = self.source[index]
+            except BrokenImageError:
+                continue
+            there = {*record, "scale", "crop", "box_size", "image_id"} - (
+                set() if self.labelled else {"keypoints", "visible"}
+            )
+            return tuple(field for field in _FIELDS if _MADE_OF.get(field, field) in there)
+        return tuple(_FIELDS)
+
+    def clips(self) -> tuple[str, ...] | None:
+        """The clip of each element, if that is known."""
+        names = sequences_of(self.source)
+        if names is None or self.windows is None:
+            return names
+        return tuple(names[self.windows[index][0]] for index in range(len(self)))
+
+    def read_as(self, fields: tuple[str, ...], window: Window | None, name: str) -> "Crops":
+        """The same records with other fields, or windows of them; `name` is that of a cache of windows.
+
+        Raises:
+          ValueError: if there are no such windows.
+        """
+        if window is None:
+            return dataclasses.replace(self, fields=fields)
+        windows = Windows(self.source, window)
+        if not len(windows):
+            raise ValueError(f"found no frames of one clip at distances {window}, expected some")
+        cache = None if self.cache is None else dataclasses.replace(self.cache, name=name)
+        return dataclasses.replace(self, fields=fields, windows=windows, cache=cache)
+
     def __getitem__(self, index: int) -> Element:
         kept: dict[int, Element] = self.__dict__["_kept"]
         element = kept.get(index)
@@ -151,6 +195,8 @@ class Crops:
         }
         if self.windows is not None:
             asked["windows"] = self.windows.offsets.tolist()
+            if self.windows.rate is not None:
+                asked["rate"] = self.windows.rate
         found = {"labels": labels_of(self.source)}
         return dataclasses.replace(self.cache, asked={**self.cache.asked, **asked}, found={**self.cache.found, **found})
 
@@ -304,6 +350,8 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "hand": lambda cut: np.array({"left": -1, "right": 1}[cut.known("hand")], np.int32),
     "mask": _Cut.mask,
 }
+_OF_ALL = ("scale", "crop", "box_size", "image_id")  # which every record has
+_MADE_OF = {"mask": "segmentation"}  # what of a record a field of another name is made of
 
 
 def shapes(
@@ -340,6 +388,8 @@ _SHAPES: dict[str, tuple[tuple[Any, ...], type]] = {
     "image_id": ((2,), np.int32),
     "hand": ((), np.int32),
     "mask": (("S", "S"), np.uint8),
+    "positions": (("K", 3), np.float32),
+    "pelvis": ((3,), np.float32),
     **dict.fromkeys(_OF_ELEMENTS, ((), np.int32)),
 }
 

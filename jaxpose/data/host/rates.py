@@ -9,20 +9,22 @@ import cv2
 import numpy as np
 
 from jaxpose.data.formats import files
-from jaxpose.data.host.elements import Crops
+from jaxpose.data.host.elements import Crops, Elements
 from jaxpose.data.host.pipeline import Element, stack
 from jaxpose.data.records import BrokenImageError, Record
 
 
-def measure_stages(crops: Crops, *, fields: Sequence[str], batch_size: int, seconds: float = 1.0) -> dict[str, float]:
+def measure_stages(
+    elements: Elements, *, fields: Sequence[str], batch_size: int, seconds: float = 1.0
+) -> dict[str, float]:
     """Images per second of one thread in each stage alone, on the same records, which are a batch from all over.
 
     `read` is the source: encoded bytes from a file, or the rendering; `decode` their pixels; `crop` the crop with its
     labels; `batch` the stacking. Neither what the crops keep in memory nor their cache is used. A frame of a clip is
-    an image.
+    an image. Of what has no images only `read` is measured, which makes all of an element.
 
     Args:
-      crops: what is read.
+      elements: what is read.
       fields: of the batch.
       batch_size: elements of the batch; there may be fewer in all.
       seconds: how long each stage is measured.
@@ -30,11 +32,14 @@ def measure_stages(crops: Crops, *, fields: Sequence[str], batch_size: int, seco
     Raises:
       ValueError: if no image can be decoded.
     """
+    if not isinstance(elements, Crops):
+        indices = _spread(elements, batch_size)
+        return {"read": _calls_per_second(lambda i: elements[indices[i]], len(indices), seconds)}
     # The crop's filters would use all cores.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        return _measure(crops, fields, batch_size, seconds)
+        return _measure(elements, fields, batch_size, seconds)
     finally:
         cv2.setNumThreads(threads)
 
@@ -62,7 +67,7 @@ def _measure(crops: Crops, fields: Sequence[str], batch_size: int, seconds: floa
 def _good(crops: Crops, count: int) -> tuple[list[int], list[list[Record]], list[list[np.ndarray]]]:
     """Elements spread over the data whose images can be decoded: indices, records and images."""
     indices, records, images = [], [], []
-    for index in np.unique(np.linspace(0, len(crops) - 1, min(count, len(crops))).astype(int)).tolist():
+    for index in _spread(crops, count):
         try:
             read = crops.read(index)
             decoded = _decode(read)
@@ -74,6 +79,11 @@ def _good(crops: Crops, count: int) -> tuple[list[int], list[list[Record]], list
     if not indices:
         raise ValueError(f"{crops.source.skeleton.name}: none of {min(count, len(crops))} images can be decoded")
     return indices, records, images
+
+
+def _spread(elements: Elements, count: int) -> list[int]:
+    """Up to so many of them, from all over."""
+    return np.unique(np.linspace(0, len(elements) - 1, min(count, len(elements))).astype(int)).tolist()
 
 
 def _decode(records: Sequence[Record]) -> list[np.ndarray]:

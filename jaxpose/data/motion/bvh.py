@@ -24,13 +24,13 @@ def read(
     drop_first: bool | None = False,
     name: str = "",
     subject: str = "",
+    up: str = "y",
 ) -> Motion:
     """The joints of a BVH over time, in metres with z up.
 
     A joint's rotation is the product of its channels in their order. Position channels replace the joint's offset,
-    axis by axis, as they do in files that repeat the offset there; they may be on any joint. The file's y axis
-    is up and becomes z; x stays, so a figure that faces +z faces -y. The end site of a joint is named
-    `<joint>_end`.
+    axis by axis, as they do in files that repeat the offset there; they may be on any joint. Where the file's y axis
+    is up it becomes z; x stays, so a figure that faces +z faces -y. The end site of a joint is named `<joint>_end`.
 
     Args:
       file: a path, or the bytes of a file.
@@ -40,6 +40,7 @@ def read(
         (`kinematics.jumps_first`).
       name: for messages; empty: the file's.
       subject: who moves.
+      up: which of the file's axes is.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -47,7 +48,7 @@ def read(
     """
     data, name = kinematics.content(file, name)
     with untrusted.reading(name, "a BVH"):
-        return _motion(data, name, unit=unit, names=names or {}, drop_first=drop_first, subject=subject)
+        return _motion(data, name, unit=unit, names=names or {}, drop_first=drop_first, subject=subject, up=up)
 
 
 def read_cmu(file: str | os.PathLike | bytes, *, name: str = "") -> Motion:
@@ -67,7 +68,7 @@ def read_bandai(file: str | os.PathLike | bytes, *, name: str = "") -> Motion:
 
 
 def _motion(
-    data: bytes, name: str, *, unit: float, names: Mapping[str, str], drop_first: bool | None, subject: str
+    data: bytes, name: str, *, unit: float, names: Mapping[str, str], drop_first: bool | None, subject: str, up: str
 ) -> Motion:
     head, found, motion = data.decode("utf-8", errors="replace").partition("MOTION")
     if not found or "HIERARCHY" not in head:
@@ -81,7 +82,9 @@ def _motion(
     offsets, rotations = _local(nodes, values)
     with np.errstate(all="ignore"):  # checked in the end
         positions = kinematics.forward([node.parent for node in nodes], offsets, rotations)
-        positions = kinematics.in_metres(unit * positions @ kinematics.Y_UP_TO_Z_UP.T, name)
+        if up == "y":
+            positions = positions @ kinematics.Y_UP_TO_Z_UP.T
+        positions = kinematics.in_metres(unit * positions, name)
     if drop_first is None:
         drop_first = kinematics.jumps_first(positions)
     return Motion(

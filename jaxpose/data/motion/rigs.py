@@ -76,11 +76,24 @@ def resample(motion: Motion, rate: float) -> Motion:
         raise ValueError(f"{motion.name}: {motion.rate} to {rate} frames per second, expected more than 0")
     last = len(motion.positions) - 1
     count = int(last * rate / motion.rate + 1e-6) + 1
-    moments = np.minimum(np.arange(count) * (motion.rate / rate), last)  # in frames of the recording
+    return dataclasses.replace(
+        motion, positions=at(motion.positions, np.arange(count) * (motion.rate / rate)), rate=float(rate)
+    )
+
+
+def at(positions: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Where joints are at some moments, float32 (N, K, 3), by linear interpolation between the frames around each.
+
+    Args:
+      positions: recorded, (T, K, 3).
+      moments: in frames of the recording, (N,); those after its end are its end.
+    """
+    last = len(positions) - 1
+    moments = np.minimum(moments, last)
     before = np.minimum(moments.astype(np.int64), max(last - 1, 0))
     weight = (moments - before)[:, None, None]
-    positions = (1 - weight) * motion.positions[before] + weight * motion.positions[np.minimum(before + 1, last)]
-    return dataclasses.replace(motion, positions=positions.astype(np.float32), rate=float(rate))
+    found = (1 - weight) * positions[before] + weight * positions[np.minimum(before + 1, last)]
+    return found.astype(np.float32)
 
 
 def _sides(left: Mapping[str, str], right: Mapping[str, str], **trunk: str) -> Rig:

@@ -1,126 +1,128 @@
-"""Windows of recorded motions at one frame rate, with random access: what pose and motion priors learn from."""
+"""Recorded motions with random access, one by one and in windows: what pose and motion priors learn from."""
 
 import dataclasses
 import functools
-import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from absl import logging
 
+from jaxpose.data.host.windows import Window
 from jaxpose.data.joints.skeletons import MPII16, Skeleton
 from jaxpose.data.motion import rigs
 from jaxpose.data.readers import tfds_source
-from jaxpose.data.records import Motion
-
-Window = dict[str, np.ndarray]
+from jaxpose.data.records import Motion, Note, printable
 
 
-def from_prepared(
-    folder: str | os.PathLike, *, split: str = "train", frames: int, rate: float, step: int = 1
-) -> "MotionSource":
-    """The windows of a prepared data set of motions, which are read when they are asked for.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Motions:
+    """The motions of a split of a data set.
 
-    Args:
-      folder: with `dataset_info.json`.
-      split: a split's name or a slice of it such as `train[:90%]`.
-      frames, rate, step: see `MotionSource`.
+    Attributes:
+      skeleton: names their K joints, of which one is the pelvis.
+      recorded: the M motions.
+      names: of each.
+      lengths: frames of each, int64 (M,).
+      rates: frames per second of each, float64 (M,).
+      notes: on what was left out.
+    """
+
+    skeleton: Skeleton
+    recorded: Sequence[Motion]
+    names: tuple[str, ...]
+    lengths: np.ndarray
+    rates: np.ndarray
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Motions are joints."""
+        return True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def listed(recorded: Sequence[Motion], skeleton: Skeleton, notes: tuple[Note, ...] = ()) -> Motions:
+    """Motions with what is known of each, for which every one is read once.
 
     Raises:
-      FileNotFoundError: if there is no prepared data.
-      ValueError: if the folder holds no motions, no such split, or no motion that is long enough.
+      ValueError: as `checked`, or if there is no pelvis.
     """
-    motions = Prepared(folder=Path(folder), split=split)
-    return MotionSource(motions=motions, skeleton=motions.skeleton, frames=frames, rate=rate, step=step)
+    if "pelvis" not in skeleton.joints:
+        raise ValueError(f"found joints {', '.join(skeleton.joints)}, expected a pelvis among them")
+    known = [(printable(motion.name), len(motion.positions), motion.rate) for motion in map(checked, recorded)]
+    return Motions(
+        skeleton=skeleton,
+        recorded=recorded,
+        names=tuple(name for name, _, _ in known),
+        lengths=np.array([length for _, length, _ in known], np.int64),
+        rates=np.array([rate for _, _, rate in known], np.float64),
+        notes=notes,
+    )
 
 
-def from_bvh(
-    folder: str | os.PathLike,
-    *,
-    read: Callable[[Path], Motion],
-    rig: rigs.Rig | None = None,
-    frames: int,
-    rate: float,
-    step: int = 1,
-) -> "MotionSource":
-    """The windows of all `.bvh` files below a folder, which are read now and kept in memory.
-
-    Files that cannot be read are left out with a warning.
-
-    Args:
-      folder: searched with its subfolders.
-      read: reads one file, such as `bvh.read_cmu` or `functools.partial(bvh.read, unit=0.01)`.
-      rig: see `rigs.to_canonical`.
-      frames, rate, step: see `MotionSource`.
+def checked(motion: Motion) -> Motion:
+    """The motion.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
-      ValueError: if it holds no motion that can be read or is long enough, or motions of different joints.
+      ValueError: if it has no frames, joints at no place, or a rate that nothing is recorded at.
     """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{folder}: no such folder, expected one with .bvh files")
-    motions, broken = [], []
-    for path in sorted(Path(folder).rglob("*.bvh")):
-        try:
-            motions.append(rigs.to_canonical(read(path), rig))
-        except ValueError as error:
-            broken.append(str(error))
-    if broken:
-        logging.warning("%s: left out %d motions: %s", folder, len(broken), broken[0])
-    if not motions:
-        raise ValueError(f"{folder}: found {len(broken)} broken .bvh files and no others, expected motions")
-    for motion in motions:
-        if motion.joints != motions[0].joints:
-            raise ValueError(
-                f"{folder}: {motion.name} has joints {', '.join(motion.joints)}; expected those of {motions[0].name}, "
-                f"{', '.join(motions[0].joints)}"
-            )
-    skeleton = canonical_skeleton("bvh", motions[0].joints)
-    return MotionSource(motions=tuple(motions), skeleton=skeleton, frames=frames, rate=rate, step=step)
+    if not len(motion.positions) or not _SLOWEST <= motion.rate <= _FASTEST:
+        found = f"{len(motion.positions)} frames at {motion.rate:g} per second"
+        raise ValueError(f"{motion.name}: found {found}, expected some at {_SLOWEST} to {_FASTEST}")
+    if not np.isfinite(motion.positions).all():
+        raise ValueError(f"{motion.name}: found joints at places that are not finite, expected metres")
+    return motion
+
+
+_SLOWEST, _FASTEST = 0.1, 10_000  # frames per second
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class MotionSource:
-    """All windows of T frames of some motions (`elements.Elements`).
+    """All frames of some motions, or windows of T of them (`elements.Elements`).
 
-    A window has `positions` float32 (T, K, 3): the joints relative to the pelvis of the same frame, metres;
-    `pelvis` float32 (T, 3): where that is relative to the first frame's; `index` int32: the window; and `broken`
-    int32: -1, as in `elements.Crops`. Motions that are too short have no window.
+    Fields, which have a leading axis of T frames in windows:
+
+    - `positions` float32 (K, 3): the joints relative to the pelvis of the same frame, metres, z up;
+    - `pelvis` float32 (3,): where that is relative to the window's first frame;
+    - `keypoints3d`: the positions, by the name by which metrics read labels.
+
+    Between two recorded frames positions are interpolated, so that windows have any rate. They start about as far
+    apart as their frames are, at recorded frames. Motions that are too short have none.
 
     Attributes:
-      motions: with the joints of `skeleton`.
-      skeleton: one of its K joints is the pelvis.
-      frames: T.
-      rate: frames per second of the windows; motions are resampled to it (`rigs.resample`).
-      step: frames at `rate` from one window to the next.
+      source: where the motions come from.
+      window: which frames are an element; None: each one.
+      fields: of the elements.
 
     Raises:
-      ValueError: if there is no pelvis, no window, or T, `rate` or `step` is not above 0.
+      ValueError: if there is no window.
     """
 
-    motions: Sequence[Motion]
-    skeleton: Skeleton
-    frames: int
-    rate: float
-    step: int = 1
-    _ends: np.ndarray = dataclasses.field(init=False, repr=False)  # windows up to and including each motion
+    source: Motions
+    window: Window | None = None
+    fields: tuple[str, ...] = ("positions", "pelvis")
+    _rows: np.ndarray = dataclasses.field(init=False, repr=False)  # offsets (R, T), none below 0
+    _steps: np.ndarray = dataclasses.field(init=False, repr=False)  # recorded frames in one of the window's (M,)
+    _strides: np.ndarray = dataclasses.field(init=False, repr=False)  # recorded frames between two windows (M,)
+    _ends: np.ndarray = dataclasses.field(init=False, repr=False)  # windows up to and including each motion and row
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.step < 1 or not self.rate > 0:
-            found = f"{self.frames} frames at {self.rate} per second in steps of {self.step}"
-            raise ValueError(f"{self.skeleton.name}: found {found}, expected more than 0")
-        if "pelvis" not in self.skeleton.joints:
-            raise ValueError(f"{self.skeleton.name}: found no joint pelvis, expected one")
-        counts = [self._windows(motion) for motion in self.motions]
-        if not sum(counts):
-            raise ValueError(
-                f"{self.skeleton.name}: none of {len(counts)} motions has {self.frames} frames at {self.rate} per "
-                "second, expected at least one"
-            )
-        object.__setattr__(self, "_ends", np.cumsum(counts))
+        rows = np.zeros((1, 1), np.int64) if self.window is None else np.asarray(self.window.offsets, np.int64)
+        rows = rows - rows.min(axis=1, keepdims=True)
+        rate = None if self.window is None else self.window.rate
+        steps = np.ones(len(self.source)) if rate is None else self.source.rates / rate
+        strides = np.maximum(1, np.rint(steps).astype(np.int64))
+        spans = np.ceil(steps[:, None] * rows.max(axis=1) - _EXACT).astype(np.int64) + 1
+        counts = np.maximum(0, (self.source.lengths[:, None] - spans) // strides[:, None] + 1)
+        if not counts.sum():
+            raise ValueError(f"none of {len(self.source)} motions has frames at distances {self.window}, expected some")
+        known = {"_rows": rows, "_steps": steps, "_strides": strides, "_ends": np.cumsum(counts)}
+        for name, value in known.items():
+            object.__setattr__(self, name, value)
 
     @property
     def labelled(self) -> bool:
@@ -128,43 +130,52 @@ class MotionSource:
         return True
 
     @property
+    def known(self) -> tuple[str, ...]:
+        """The fields there are."""
+        return ("positions", "pelvis", "keypoints3d")
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of a window's positions."""
-        return 4 * 3 * len(self.skeleton) * self.frames
+        """Bytes of an element's positions."""
+        return 4 * 3 * len(self.source.skeleton) * (1 if self.window is None else self.window.frames)
+
+    def clips(self) -> tuple[str, ...]:
+        """The name of each element's motion."""
+        counts = np.diff(self._ends, prepend=0).reshape(len(self.source), -1).sum(axis=1)
+        return tuple(name for name, count in zip(self.source.names, counts, strict=True) for _ in range(count))
+
+    def read_as(self, fields: tuple[str, ...], window: Window | None, name: str) -> "MotionSource":
+        """The same motions with other fields and in windows; they are not cached."""
+        return dataclasses.replace(self, fields=fields, window=window)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> Window:
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        motion = self.motions[which]
-        first = (index - int(self._ends[which - 1] if which else 0)) * self._stride(motion)
-        recorded = dataclasses.replace(motion, positions=motion.positions[first : first + self._span(motion)])
-        positions = rigs.resample(recorded, self.rate).positions[: self.frames]
-        pelvis = positions[:, self.skeleton.joints.index("pelvis")]
-        return {
-            "positions": positions - pelvis[:, None],
-            "pelvis": pelvis - pelvis[:1],
+        which, row, number = self._place(index)
+        moments = number * self._strides[which] + self._rows[row] * self._steps[which]
+        places = rigs.at(self.source.recorded[which].positions, moments)
+        pelvis = places[:, self.source.skeleton.joints.index("pelvis")]
+        positions = places - pelvis[:, None]
+        found = {"positions": positions, "pelvis": pelvis - pelvis[:1], "keypoints3d": positions}
+        return {name: found[name] if self.window is not None else found[name][0] for name in self.fields} | {
             "index": np.array(index, np.int32),
             "broken": np.array(-1, np.int32),
         }
 
     def name(self, index: int) -> str:
-        """The name of the motion that a window is from, for messages."""
-        return self.motions[int(np.searchsorted(self._ends, index, side="right"))].name
+        """The name of the motion that an element is from, for messages."""
+        return self.source.names[self._place(index)[0]]
 
-    def _windows(self, motion: Motion) -> int:
-        return max(0, (len(motion.positions) - self._span(motion)) // self._stride(motion) + 1)
+    def _place(self, index: int) -> tuple[int, int, int]:
+        """An element's motion, row of offsets, and number among those of both."""
+        place = int(np.searchsorted(self._ends, index, side="right"))
+        return *divmod(place, len(self._rows)), index - int(self._ends[place - 1] if place else 0)
 
-    def _span(self, motion: Motion) -> int:
-        """How many recorded frames a window reaches over."""
-        return math.ceil((self.frames - 1) * motion.rate / self.rate - 1e-6) + 1
 
-    def _stride(self, motion: Motion) -> int:
-        """Recorded frames from one window to the next: windows start at recorded frames."""
-        return max(1, round(self.step * motion.rate / self.rate))
+_EXACT = 1e-6  # frames: what lies so near to a recorded one is there
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,16 +184,22 @@ class Prepared(Sequence[Motion]):
 
     Attributes:
       folder: with `dataset_info.json`.
-      split: a split's name or a slice of it.
+      split: a split's name or a slice of it such as `train[:90%]`.
+      memory: bytes of motions that are kept once they are read, in each process.
+
+    Raises:
+      FileNotFoundError: if there is no prepared data.
+      ValueError: if the folder holds no motions, or no such split.
     """
 
     folder: Path
     split: str
+    memory: int = 2**28
 
     def __post_init__(self) -> None:
         if not (self.folder / "dataset_info.json").is_file():
             raise FileNotFoundError(f"{self.folder}: found no dataset_info.json, expected prepared motions")
-        if "positions" not in tfds_source.open_folder(self.folder)[0].info.features:
+        if not holds_motions(self.folder):
             raise ValueError(f"{self.folder}: holds records of images, expected motions")
         len(self)
 
@@ -199,6 +216,10 @@ class Prepared(Sequence[Motion]):
     def _joints(self) -> tuple[str, ...]:
         return self.skeleton.joints
 
+    @functools.cached_property
+    def _kept(self) -> dict[int, Motion]:
+        return {}
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -213,6 +234,14 @@ class Prepared(Sequence[Motion]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"motion {index} of {len(self)}")
+        motion = self._kept.get(index)
+        if motion is None:
+            motion = self._read(index)
+            if sum(other.positions.nbytes for other in list(self._kept.values())) < self.memory:
+                self._kept[index] = motion
+        return motion
+
+    def _read(self, index: int) -> Motion:
         found = tfds_source.read_record(self._records, self.folder, index)
         return Motion(
             name=found["name"].decode(errors="replace"),
@@ -223,7 +252,12 @@ class Prepared(Sequence[Motion]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "split": self.split}
+        return {"folder": self.folder, "split": self.split, "memory": self.memory}
+
+
+def holds_motions(folder: Path) -> bool:
+    """Whether a prepared folder holds motions, not records of images."""
+    return "positions" in tfds_source.open_folder(folder)[0].info.features
 
 
 def canonical_skeleton(name: str, joints: Sequence[str]) -> Skeleton:

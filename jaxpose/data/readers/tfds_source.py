@@ -72,15 +72,7 @@ class TfdsSource:
     @property
     def notes(self) -> tuple[Note, ...]:
         """What was left out of all splits when the data were prepared."""
-        path = self.folder / "skipped.json"
-        if not path.exists():
-            return ()
-        found = untrusted.read_json(path, dict, "what was left out")
-        with untrusted.reading(path, "what was left out"):
-            return tuple(
-                Note(what=f"left out when it was prepared, as {reason}", count=int(count), example=str(names[0]))
-                for reason, (count, names) in found.items()
-            )
+        return left_out(self.folder)
 
     def __len__(self) -> int:
         return len(self._records) if self.index is None else len(self.index)
@@ -105,6 +97,23 @@ def open_folder(folder: Path) -> tuple[Any, Skeleton]:
       ValueError: naming the file that is not as `shards.finish` writes it.
     """
     return _open(folder)
+
+
+def left_out(folder: Path) -> tuple[Note, ...]:
+    """What was left out of a prepared folder.
+
+    Raises:
+      ValueError: if what says so is damaged.
+    """
+    path = folder / "skipped.json"
+    if not path.exists():
+        return ()
+    found = untrusted.read_json(path, dict, "what was left out")
+    with untrusted.reading(path, "what was left out"):
+        return tuple(
+            Note(what=f"left out when it was prepared, as {reason}", count=int(count), example=str(names[0]))
+            for reason, (count, names) in found.items()
+        )
 
 
 def records_of(folder: Path, split: str, *, decoders: frozenset[str] | set[str] = frozenset()) -> Any:

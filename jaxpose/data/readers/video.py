@@ -121,6 +121,20 @@ class VideoSource:
         """The video of each record."""
         return tuple(self.names[video] for video in self.video)
 
+    @property
+    def times(self) -> np.ndarray:
+        """When each record is shown, in seconds since the first frame of its video."""
+        found = np.zeros(len(self))
+        for number, video in enumerate(self.videos):
+            chosen = self.video == number
+            found[chosen] = video.times[self.frames[chosen]]
+        return found
+
+    @property
+    def rates(self) -> np.ndarray:
+        """The frames per second of each record's video, on average."""
+        return np.array([video.rate for video in self.videos])[self.video]
+
     def __len__(self) -> int:
         return len(self.frames)
 

@@ -1,9 +1,14 @@
 """Windows by the numbers of frames, whatever the order of the records."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from clips import Nothing, clips_of, windows
 
+from jaxpose.data import views
+from jaxpose.data.generators.embedded import EmbeddedSource
 from jaxpose.data.host.windows import Window, Windows, consecutive, pairs
 
 
@@ -61,3 +66,79 @@ def test_windows_have_their_length() -> None:
 def test_a_source_without_numbers_has_none() -> None:
     with pytest.raises(ValueError, match="found no clips with numbered frames"):
         Windows(Nothing(), consecutive(2))
+
+
+def timed(names: str, frames: Sequence[int], rates: float | Sequence[float], times: Sequence[float] | None = None):
+    rates = np.broadcast_to(np.asarray(rates, np.float64), len(names))
+    source = clips_of(Nothing(), names, frames)
+    return dataclasses.replace(source, rates=rates, times=None if times is None else np.array(times))
+
+
+@pytest.mark.parametrize("rate", [25.0, 30.0, 50.0, 29.97, 120.0])
+def test_windows_by_time_have_the_nearest_frames_of_any_recording(rate: float) -> None:
+    count = 150
+    source = timed("a" * count, range(count), rate)
+    found = Windows(source, consecutive(30, rate=30.0))
+    moments = np.arange(30) / 30
+    for index in range(len(found)):
+        window = found[index]
+        assert window[0] == index
+        assert np.abs((window - index) / rate - moments).max() <= 0.5 / rate + 1e-6
+        assert (np.diff(window) >= 0).all()
+    assert abs(len(found) - (count - 29 / 30 * rate)) <= 1
+    if rate == 50.0:
+        assert found[0][:4].tolist() == [0, 2, 3, 5]
+    if rate == 25.0:
+        assert found[0][:5].tolist() == [0, 1, 2, 2, 3]  # the earlier of two that are as near
+
+
+def test_frames_that_are_missing_are_no_neighbours() -> None:
+    frames = [0, 1, 2, 4, 5, 6, 7, 9]
+    found = Windows(timed("a" * 8, frames, 30.0), consecutive(3, rate=30.0))
+    assert listed(found) == [[0, 1, 2], [3, 4, 5], [4, 5, 6]]
+    assert len(Windows(timed("a" * 5, range(0, 300, 60), 30.0), consecutive(2, rate=30.0))) == 0
+
+
+def test_clips_have_rates_of_their_own_and_any_order() -> None:
+    names, frames = "ab" * 10, [i // 2 for i in range(20)]
+    found = listed(Windows(timed(names, frames, [10.0, 20.0] * 10), Window(((0, 2),), 10.0)))
+    assert found == sorted(
+        [[2 * i, 2 * (i + 2)] for i in range(8)] + [[2 * i + 1, 2 * (i + 4) + 1] for i in range(6)]
+    )  # fmt: skip
+
+
+def test_stated_times_are_more_than_numbers() -> None:
+    """Of a variable rate: the third frame comes late."""
+    found = Windows(timed("aaaa", range(4), 10.0, [0.0, 0.1, 0.24, 0.3]), Window(((0, 1),), 10.0))
+    assert listed(found) == [[0, 1], [1, 2], [2, 3]]
+    found = Windows(timed("aaaa", range(4), 10.0, [0.0, 0.1, 0.26, 0.4]), Window(((0, 1),), 10.0))
+    assert listed(found) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("rates", [None, [30.0, 30.0, float("nan")]])
+def test_times_have_to_be_known(rates: list[float] | None) -> None:
+    source = clips_of(Nothing(), "aab") if rates is None else timed("aab", [0, 1, 0], rates)
+    with pytest.raises(ValueError, match=r"found clips whose frames per second are not known, expected \?fps=NUMBER"):
+        Windows(source, consecutive(2, rate=30.0))
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_is_a_number_above_0(rate: float) -> None:
+    with pytest.raises(ValueError, match="expected more than 0"):
+        consecutive(2, rate=rate)
+
+
+def test_times_and_rates_go_through_views() -> None:
+    source = timed("aabb", [0, 1, 0, 1], [10.0, 10.0, 20.0, 20.0])
+    part = views.Subset(source=source, index=np.array([3, 0]))
+    np.testing.assert_allclose(views.times_of(part), [0.05, 0.0])
+    np.testing.assert_allclose(views.rates_of(part), [20, 10])
+    stated = views.Timed(source=views.Subset(source=clips_of(Nothing(), "aab"), index=np.array([1, 2])), fps=4.0)
+    np.testing.assert_allclose(views.times_of(stated), [0.25, 0.0])
+    assert views.times_of(clips_of(Nothing(), "aab")) is None
+
+
+def test_clips_that_are_embedded_state_their_rate() -> None:
+    source = EmbeddedSource(kind="body", style="studio", split="train", size=24, image_size=32)
+    assert len(Windows(source, consecutive(8, rate=10.0))) == 3
+    assert len(Windows(source, pairs(5, 15, rate=20.0))) > 0

@@ -1,16 +1,13 @@
-import functools
+import collections
+import dataclasses
 import pickle
-import tarfile
-from collections.abc import Callable
-from pathlib import Path
 
-import grain
 import numpy as np
 import pytest
-import small
 
 from jaxpose.data.host.elements import Elements
-from jaxpose.data.motion import bvh, rigs, source
+from jaxpose.data.host.windows import consecutive, pairs
+from jaxpose.data.motion import rigs, source
 from jaxpose.data.records import Motion
 
 JOINTS = ("left_hip", "pelvis", "left_wrist")
@@ -28,9 +25,9 @@ def motion(frames, rate, name="walk"):
     return Motion(name=name, joints=JOINTS, positions=np.stack(joints, axis=1).astype(np.float32), rate=rate)
 
 
-def windows(motions, **options):
-    skeleton = source.canonical_skeleton("test", JOINTS)
-    return source.MotionSource(motions=tuple(motions), skeleton=skeleton, **options)
+def windows(motions, frames=None, **options):
+    listed = source.listed(tuple(motions), source.canonical_skeleton("test", JOINTS))
+    return source.MotionSource(source=listed, window=None if frames is None else consecutive(frames, **options))
 
 
 @pytest.mark.parametrize("rate", [120.0, 50.0, 30.0])
@@ -50,10 +47,10 @@ def test_windows_at_another_rate(rate):
 
 def test_the_same_as_resampling_everything():
     recorded = motion(200, 100.0)
-    found = windows([recorded], frames=10, rate=25.0, step=2)
+    found = windows([recorded], frames=10, rate=25.0)
     whole = rigs.resample(recorded, 25.0).positions
     for i in range(len(found)):
-        expected = whole[2 * i : 2 * i + 10]
+        expected = whole[i : i + 10]
         np.testing.assert_allclose(found[i]["positions"], expected - expected[:, 1:2], atol=1e-5)
 
 
@@ -67,31 +64,66 @@ def test_windows_do_not_cross_motions():
     assert {int(found[i]["broken"]) for i in range(7)} == {-1}
     with pytest.raises(IndexError):
         found[7]
-    assert len(windows([motion(20, 30.0)], frames=5, rate=30.0, step=5)) == 4
+    assert found.clips() == ("a",) * 2 + ("b",) * 5
+    assert isinstance(found, Elements)
+    assert found.nbytes == found[0]["positions"].nbytes
+    again = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(again[4]["positions"], found[4]["positions"])
+
+
+def test_windows_without_a_rate_are_of_recorded_frames():
+    found = windows([motion(9, 120.0)], frames=3, every=2)
+    assert len(found) == 5
+    np.testing.assert_allclose(found[4]["pelvis"][:, 0], np.array([0, 2, 4]) / 120, atol=1e-6)
+    np.testing.assert_allclose(found[4]["positions"][:, 2, 2], 2 * np.array([4, 6, 8]) / 120, atol=1e-6)
+
+
+def test_pairs_of_frames_at_several_distances():
+    listed = source.listed((motion(61, 60.0), motion(10, 60.0, "short")), source.canonical_skeleton("test", JOINTS))
+    found = source.MotionSource(source=listed, window=pairs(5, 15, rate=30.0), fields=("pelvis",))
+    apart = [round(30 * float(found[i]["pelvis"][1, 0])) for i in range(len(found))]
+    # Of a second at 60 per second; the other one is too short for any pair.
+    assert collections.Counter(apart) == {d: (61 - 2 * d - 1) // 2 + 1 for d in range(5, 16)}
+    assert set(found[0]) == {"pelvis", "index", "broken"}
+
+
+def test_single_frames():
+    found = windows([motion(4, 120.0, "a"), motion(2, 30.0, "b")])
+    assert len(found) == 6
+    shapes = {name: x.shape for name, x in found[5].items()}
+    assert shapes == {"positions": (3, 3), "pelvis": (3,), "index": (), "broken": ()}
+    np.testing.assert_allclose(found[5]["positions"][2], [0, 0, 2 / 30], atol=1e-6)
+    np.testing.assert_array_equal(found[5]["pelvis"], np.zeros(3))
+    assert found.clips() == ("a",) * 4 + ("b",) * 2
+    labels = found.read_as(("keypoints3d",), None, "unused")
+    np.testing.assert_array_equal(labels[5]["keypoints3d"], found[5]["positions"])
+
+
+def test_motions_that_are_too_short():
+    with pytest.raises(ValueError, match=r"none of 1 motions has frames at distances 0, 1, 2, 3, \.\.\. of 1/30 s"):
+        windows([motion(30, 30.0)], frames=31, rate=30.0)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("frames", "rate", "message"),
     [
-        ({"frames": 0, "rate": 30.0}, "test: found 0 frames at 30.0 per second in steps of 1, expected more than 0"),
-        ({"frames": 5, "rate": 0.0}, "found 5 frames at 0.0 per second"),
-        ({"frames": 5, "rate": 30.0, "step": 0}, "in steps of 0"),
-        ({"frames": 31, "rate": 30.0}, "none of 1 motions has 31 frames at 30.0 per second, expected at least one"),
+        (0, 30.0, "walk: found 0 frames at 30 per second, expected some at 0.1 to 10000"),
+        (5, 1e30, r"found 5 frames at 1e\+30 per second"),
+        (5, float("nan"), "found 5 frames at nan per second"),
     ],
 )
-def test_errors(options, message):
+def test_motions_that_are_none(frames, rate, message):
+    recorded = dataclasses.replace(motion(frames, 30.0), rate=rate)
     with pytest.raises(ValueError, match=message):
-        windows([motion(30, 30.0)], **options)
+        windows([recorded])
+    broken = np.full((5, 3, 3), np.nan, np.float32)
+    with pytest.raises(ValueError, match="places that are not finite"):
+        windows([dataclasses.replace(recorded, positions=broken, rate=30.0)])
 
 
 def test_a_pelvis_is_needed():
-    with pytest.raises(ValueError, match="found no joint pelvis"):
-        source.MotionSource(
-            motions=(motion(30, 30.0),),
-            skeleton=source.canonical_skeleton("test", ("left_hip",)),
-            frames=5,
-            rate=30.0,
-        )
+    with pytest.raises(ValueError, match="found joints left_hip, expected a pelvis among them"):
+        source.listed((motion(30, 30.0),), source.canonical_skeleton("test", ("left_hip",)))
 
 
 def test_skeletons():
@@ -104,58 +136,3 @@ def test_skeletons():
     assert ("left_collar", "right_collar") in found.flips
     with pytest.raises(ValueError, match="all: found joints tail; expected some of right_ankle"):
         source.canonical_skeleton("all", ("pelvis", "tail"))
-
-
-def test_a_folder_of_bvh(tmp_path):
-    (tmp_path / "a").mkdir()
-    places = [(t, 17, 0) for t in range(9)]
-    (tmp_path / "a" / "one.bvh").write_text(small.bvh(places, seconds=0.05))
-    (tmp_path / "two.bvh").write_text(small.bvh(places, seconds=0.1))
-    (tmp_path / "broken.bvh").write_text("HIERARCHY")
-    read = functools.partial(bvh.read, unit=0.1)
-    found = source.from_bvh(tmp_path, read=read, frames=3, rate=10.0)
-    assert isinstance(found, Elements)
-    assert found.nbytes == found[0]["positions"].nbytes
-    assert found.skeleton.joints == tuple(j for j in rigs.CANONICAL if j in rigs.CMU_BVH)
-    assert [found.name(i) for i in range(len(found))] == ["one"] * 3 + ["two"] * 7
-    window = found[0]
-    joint = dict(zip(found.skeleton.joints, window["positions"][0], strict=True))
-    np.testing.assert_allclose(joint["left_wrist"], [1.2, 0, 0.9], atol=1e-6)  # the pelvis is between the hips
-    np.testing.assert_allclose(joint["right_ankle"], [-0.2, 0, -1.5], atol=1e-6)
-    np.testing.assert_allclose(window["pelvis"][:, 0], [0, 0.2, 0.4], atol=1e-6)
-    again = pickle.loads(pickle.dumps(found))
-    np.testing.assert_array_equal(again[4]["positions"], found[4]["positions"])
-
-
-def test_folders_that_do_not_fit(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"a: no such folder, expected one with \.bvh files"):
-        source.from_bvh(tmp_path / "a", read=bvh.read_cmu, frames=3, rate=10.0)
-    (tmp_path / "one.bvh").write_text("nothing")
-    with pytest.raises(ValueError, match=r"found 1 broken \.bvh files and no others, expected motions"):
-        source.from_bvh(tmp_path, read=bvh.read_cmu, frames=3, rate=10.0)
-    places = [(t, 17, 0) for t in range(9)]
-    (tmp_path / "one.bvh").write_text(small.bvh(places))
-    (tmp_path / "two.bvh").write_text(small.bvh(places, name=small.bandai_name))
-    with pytest.raises(ValueError, match=r"two has joints right_ankle, .*expected those of one, right_ankle"):
-        source.from_bvh(tmp_path, read=bvh.read_cmu, frames=3, rate=10.0)
-    with pytest.raises(FileNotFoundError, match=r"found no dataset_info\.json, expected prepared motions"):
-        source.from_prepared(tmp_path, frames=3, rate=10.0)
-
-
-def test_real_walks(pack: Callable[[str], Path], tmp_path: Path) -> None:
-    with tarfile.open(pack("cmu_walk_bvh.tar.xz")) as archive:
-        members = [member for member in archive if "/07_0" in member.name]
-        archive.extractall(tmp_path, members, filter="data")
-    found = source.from_bvh(tmp_path, read=bvh.read_cmu, frames=30, rate=30.0, step=10)
-    dataset = grain.MapDataset.source(found).seed(1).shuffle().batch(4)
-    batch = dataset[0]
-    assert batch["positions"].shape == (4, 30, 18, 3)
-    every = np.stack([found[i]["positions"] for i in range(len(found))])
-    joint = {name: every[:, :, i] for i, name in enumerate(found.skeleton.joints)}
-    assert (joint["head_top"][..., 2] > 0.4).all()
-    assert (joint["left_ankle"][..., 2] < -0.5).all()
-    # One walks about 1.3 m per second, and the left side is on the left of where one goes.
-    going = np.stack([found[i]["pelvis"][-1] for i in range(len(found))])
-    assert 0.8 < np.median(np.linalg.norm(going, axis=-1)) < 1.8
-    left = (joint["left_hip"] - joint["right_hip"]).mean(axis=1)
-    assert (going[:, 0] * left[:, 1] - going[:, 1] * left[:, 0] > 0).all()

@@ -68,6 +68,11 @@ class EmbeddedSource:
         """The number of each image in its clip."""
         return np.arange(self.size) % self.clip_length
 
+    @property
+    def rates(self) -> np.ndarray:
+        """The frames per second of each image's clip: between two key poses pass a third to half a second."""
+        return np.full(self.size, _RATE)
+
     def _sequence(self, number: int) -> str:
         return f"{self.kind}-{self.style}-{self.split}-{self.seed}-{number:06d}"
 
@@ -110,6 +115,7 @@ class EmbeddedSource:
         )
 
 
+_RATE = 10.0  # frames per second: key poses are three to five frames apart
 _KINDS, _STYLES, _SPLITS = ("body", "hand"), ("studio", "street"), ("train", "validation", "test")
 _SKELETONS = {"body": skeletons.MPII16, "hand": skeletons.HAND21}
 _JOINT_NODES = {
