@@ -154,10 +154,13 @@ class Evaluator:
 
 
 def fields_of(evaluation: Evaluation, metrics: Sequence[Metric], known: Sequence[str]) -> tuple[str, ...]:
-    """The fields that `predict` and the evaluation's metrics read, or those others for which there are labels."""
+    """The fields that `predict` and the evaluation's metrics read; of others, those for which there are labels.
+
+    If there are labels for none of them, all are asked for, so that what is missing is said.
+    """
     chosen = evaluation.metrics
     if chosen is None:
-        chosen = [metric for metric in metrics if set(known).issuperset(metric.fields)]
+        chosen = [metric for metric in metrics if set(known).issuperset(metric.fields)] or metrics
     return tuple(dict.fromkeys((*evaluation.fields, *(field for metric in chosen for field in metric.fields))))
 
 

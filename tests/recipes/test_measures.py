@@ -16,7 +16,7 @@ from jaxpose.recipes.stage import Task
 
 
 def task_of(skeleton: Skeleton) -> Task:
-    return Task(skeleton=skeleton, image_size=64, heatmap_size=16, sigma=1.0, augmentation=Augmentation())
+    return Task(skeleton=skeleton, image_size=64, augmentation=Augmentation())
 
 
 def metrics_of(skeleton: Skeleton, *names: str, **settings: object) -> tuple[Metric, ...]:

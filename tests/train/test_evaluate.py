@@ -1,5 +1,6 @@
 """Evaluation beside NumPy: the mean pose, pixels of the stored images, clips, and images that cannot be decoded."""
 
+import dataclasses
 import json
 import tarfile
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.measures import metrics_of
 from jaxpose.recipes.stage import Evaluation, State, Task, initial_state
 from jaxpose.train import mesh as meshes
-from jaxpose.train.evaluate import Evaluator, Scores, mean_pose
+from jaxpose.train.evaluate import Evaluator, Scores, fields_of, mean_pose
 
 SIZE = 32
 CENTRE = np.array([(SIZE - 1) / 2] * 2)
@@ -128,7 +129,7 @@ def test_clips_are_only_told_apart_where_asked(pair: domains.Pair) -> None:
 
 
 def test_what_records_have_no_fields_for_is_not_measured(pair: domains.Pair) -> None:
-    task = Task(skeleton=pair.skeleton, image_size=SIZE, heatmap_size=8, sigma=1.0, augmentation=Augmentation())
+    task = Task(skeleton=pair.skeleton, image_size=SIZE, augmentation=Augmentation())
 
     def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
         return Predictions(points=fields["keypoints"])
@@ -136,8 +137,8 @@ def test_what_records_have_no_fields_for_is_not_measured(pair: domains.Pair) -> 
     found = metrics_of(Config(method=None, metrics=("pckh", "pck", "ap", "mpjpe", "nme")), task)
     evaluation = Evaluation(predict=predict, fields=("keypoints",))
     evaluator = Evaluator(evaluation, task, found, meshes.make_mesh(1), 4, np.zeros((2, 2), np.float32))
-    assert {"head_size", "area", "keypoints3d"} < set(evaluator.fields)
-    crops = evaluator.measurable(pair.domains["target"].splits["test"])
+    crops = pair.domains["target"].splits["test"]
+    crops = dataclasses.replace(crops, fields=fields_of(evaluation, found, crops.known))
     assert set(crops.fields) == {"keypoints", "visible", "scale", "box_size"}
     scores = evaluator(initial_state(params={}, stats={}, optimizers={}), crops)
     assert {row["metric"] for row in scores.rows} == {"pck@0.05", "pck@0.1", "nme", "error_px"}
@@ -147,7 +148,7 @@ def test_precision_of_real_people_is_that_of_cocos_own_file(pack: Callable[[str]
     path = pack("coco_mini_and_munch.tar")
     source = coco.read(path, annotations="person_keypoints_val2017")
     crops = Crops(source=source, joints=np.arange(17), size=64, margin=1.25)
-    task = Task(skeleton=source.skeleton, image_size=64, heatmap_size=16, sigma=1.0, augmentation=Augmentation())
+    task = Task(skeleton=source.skeleton, image_size=64, augmentation=Augmentation())
 
     def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
         points = fields["keypoints"] + 4 * jnp.sin(7 * fields["keypoints"])
@@ -155,7 +156,8 @@ def test_precision_of_real_people_is_that_of_cocos_own_file(pack: Callable[[str]
 
     evaluation = Evaluation(predict=predict, fields=("keypoints",), metrics=(OKSAP(sigmas=source.skeleton.sigmas),))
     evaluator = Evaluator(evaluation, task, (), meshes.make_mesh(1), 16, np.zeros((17, 2), np.float32))
-    scores = evaluator(initial_state(params={}, stats={}, optimizers={}), evaluator.measurable(crops))
+    crops = dataclasses.replace(crops, fields=fields_of(evaluation, (), crops.known))
+    scores = evaluator(initial_state(params={}, stats={}, optimizers={}), crops)
     with tarfile.open(path) as archive:
         (name,) = (n for n in archive.getnames() if n.endswith("person_keypoints_val2017.json"))
         member = archive.extractfile(name)
