@@ -204,10 +204,10 @@ def validate(config: Config) -> None:
         ("adam", "learning_rate", "adam_learning_rate"),
         ("sgd", "adam_learning_rate", "learning_rate"),
     ):
-        found, usual = getattr(config.optim, unread), getattr(Optim(), unread)
-        if rules == {rule} and found != usual:
+        value, usual = getattr(config.optim, unread), getattr(Optim(), unread)
+        if rules == {rule} and value != usual:
             raise ValueError(
-                f"config.optim.{unread}: found {found}, expected {usual} as it is by default: both rules are {rule}, "
+                f"config.optim.{unread}: found {value}, expected {usual} as it is by default: both rules are {rule}, "
                 f"which reads config.optim.{read}"
             )
 
@@ -225,17 +225,17 @@ def fixed_part(config: dict[str, Any]) -> dict[str, Any]:
 
 def completed(config: dict[str, Any], like: Any) -> dict[str, Any]:
     """A JSON configuration that an earlier version wrote, with the defaults of the fields that it did not have."""
-    found = dict(config)
+    filled = dict(config)
     for field in dataclasses.fields(like):
         value = getattr(like, field.name)
-        if field.name in found:
-            if dataclasses.is_dataclass(value) and isinstance(found[field.name], dict):
-                found[field.name] = completed(found[field.name], value)
+        if field.name in filled:
+            if dataclasses.is_dataclass(value) and isinstance(filled[field.name], dict):
+                filled[field.name] = completed(filled[field.name], value)
         elif field.default is not dataclasses.MISSING:
-            found[field.name] = _plain(field.default)
+            filled[field.name] = _plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = _plain(field.default_factory())
-    return found
+            filled[field.name] = _plain(field.default_factory())
+    return filled
 
 
 def _plain(value: Any) -> Any:

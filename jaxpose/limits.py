@@ -43,9 +43,9 @@ def check(settings: Any, name: str) -> None:
     """
     hints = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
-        found, path = getattr(settings, field.name), f"{name}.{field.name}"
+        given, path = getattr(settings, field.name), f"{name}.{field.name}"
         # Names of files need not be text, which pydantic's strings are.
-        value = found.encode(errors="backslashreplace").decode() if isinstance(found, str) else found
+        value = given.encode(errors="backslashreplace").decode() if isinstance(given, str) else given
         kinds = [_plain(hints[field.name])]
         if field.metadata:
             kinds += [(Annotated[hints[field.name], *field.metadata["constraints"]], field.metadata["expected"])]
@@ -55,9 +55,9 @@ def check(settings: Any, name: str) -> None:
                 TypeAdapter(one, config=_STRICT).validate_python((value,))
             except ValidationError as error:
                 expected = "a finite number" if error.errors()[0]["type"] == "finite_number" else expected
-                raise ValueError(f"{path}: found {found!r}, expected {expected}") from None
-        if dataclasses.is_dataclass(found) and not isinstance(found, type):
-            check(found, path)
+                raise ValueError(f"{path}: found {given!r}, expected {expected}") from None
+        if dataclasses.is_dataclass(given) and not isinstance(given, type):
+            check(given, path)
 
 
 def _plain(hint: Any) -> tuple[Any, str]:

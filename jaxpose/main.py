@@ -158,8 +158,8 @@ def _browse() -> None:
 
 
 def _config() -> configs.Config:
-    found = "no --config" if _CONFIG.value is None else f"a {type(_CONFIG.value).__name__} in --config"
-    message = f"--mode={_MODE.value}: found {found}, expected a recipe, for instance --config=configs/regda.py"
+    given = "no --config" if _CONFIG.value is None else f"a {type(_CONFIG.value).__name__} in --config"
+    message = f"--mode={_MODE.value}: found {given}, expected a recipe, for instance --config=configs/regda.py"
     config = _config_of(configs.Config, message)
     configs.validate(config)
     return config

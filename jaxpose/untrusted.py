@@ -90,10 +90,10 @@ def read_json(path: str | os.PathLike, kind: type[_Kind], expected: str) -> _Kin
     """
     data = read_file(path, expected)
     with reading(path, expected):
-        found = json.loads(data)
-    if not isinstance(found, kind):
-        raise ValueError(f"{path}: found a {type(found).__name__}, expected {expected}")
-    return found
+        content = json.loads(data)
+    if not isinstance(content, kind):
+        raise ValueError(f"{path}: found a {type(content).__name__}, expected {expected}")
+    return content
 
 
 def walk(folder: pathlib.Path) -> Iterator[tuple[pathlib.PurePath, list[str], list[str]]]:
@@ -152,11 +152,11 @@ def inflate(data: bytes) -> bytes:
     """
     limit = max(_SMALL, _LARGEST_RATIO * len(data))
     unpacker = zlib.decompressobj()
-    found = unpacker.decompress(data, limit + 1)
-    check_expansion(len(found), len(data))
+    unpacked = unpacker.decompress(data, limit + 1)
+    check_expansion(len(unpacked), len(data))
     if not unpacker.eof:
         raise zlib.error("incomplete or truncated stream")
-    return found
+    return unpacked
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -9,11 +9,11 @@ import numpy as np
 from jaxpose.data.host.windows import Window, Windows
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Record
-from jaxpose.data.views import View
+from jaxpose.data.wrappers import Wrapper
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Clips(View):
+class Clips(Wrapper):
     """A source that knows its clips and frames, and their rates and times unless they are None."""
 
     sequences: tuple[str, ...]

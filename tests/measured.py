@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpose.metrics.metric import Groups, Metric, Predictions, Row
+from jaxpose.metrics.metric import Groups, Measurement, Metric, Predictions
 
 
 def rows_of(
     metric: Metric, found: Mapping[str, Any], fields: Mapping[str, Any], groups: Groups, clips: Sequence[str] = ()
-) -> dict[tuple[str, str], Row]:
+) -> dict[tuple[str, str], Measurement]:
     """By metric and group; all rows of the batch count unless `fields` says which."""
     size = len(next(iter(found.values())))
     fields = {"row": np.ones(size, bool), **fields}

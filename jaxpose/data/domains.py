@@ -52,7 +52,7 @@ class Domain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
+class OpenedPair:
     """Source and target domain, joined by joint name, and what else a recipe reads.
 
     Attributes:
@@ -89,7 +89,7 @@ def open_pair(
     memory: int,
     seed: int,
     cache: str | None = None,
-) -> Pair:
+) -> OpenedPair:
     """Opens all domains and finds the joints that source and target share.
 
     Args:
@@ -156,7 +156,7 @@ def open_pair(
         )
         for name, found in opened.items()
     }
-    pair = Pair(skeleton=shared, match=match, domains=domains)
+    pair = OpenedPair(skeleton=shared, match=match, domains=domains)
     if not isinstance(opened["target"].splits["train"], sprites.SpriteSource):
         return pair
     scale = image_size / sprites.SIZE

@@ -77,11 +77,11 @@ class Note:
 
 def merged(notes: Iterable[Note]) -> tuple[Note, ...]:
     """The notes of one kind as one."""
-    found: dict[str, Note] = {}
+    by_kind: dict[str, Note] = {}
     for note in notes:
-        first = found.setdefault(note.what, dataclasses.replace(note, count=0))
-        found[note.what] = dataclasses.replace(first, count=first.count + note.count)
-    return tuple(found.values())
+        first = by_kind.setdefault(note.what, dataclasses.replace(note, count=0))
+        by_kind[note.what] = dataclasses.replace(first, count=first.count + note.count)
+    return tuple(by_kind.values())
 
 
 @runtime_checkable

@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from jaxpose import untrusted
-from jaxpose.data import views
+from jaxpose.data import wrappers
 from jaxpose.data.generators import embedded, sprites
 from jaxpose.data.joints import joint_sets, skeleton_file
 from jaxpose.data.joints.skeletons import Skeleton
@@ -105,22 +105,22 @@ def open_data(
     try:
         if scheme not in _SCHEMES:
             raise ValueError(f"found scheme {scheme!r}, expected one of {', '.join(_SCHEMES)}")
-        found = _SCHEMES[scheme](place, options)
-        motions = {split: part for split, part in found.items() if isinstance(part, Motions)}
-        splits = {split: part for split, part in found.items() if not isinstance(part, Motions)}
+        parts = _SCHEMES[scheme](place, options)
+        motions = {split: part for split, part in parts.items() if isinstance(part, Motions)}
+        splits = {split: part for split, part in parts.items() if not isinstance(part, Motions)}
         file = None
         if splits and scheme not in _GENERATORS:
             file = options.skeleton_file(place.root)
             splits = {split: _seen(part, place, options, file) for split, part in splits.items()}
         options.reject_rest()
-        found = motions or splits
-        if not len(found.get("train", ())):
+        parts = motions or splits
+        if not len(parts.get("train", ())):
             raise ValueError("found 0 training records, expected at least 1")
-        notes = views.notes_of(*found.values())
-        if found["train"].labelled and not len(found.get("test", ())):
+        notes = wrappers.notes_of(*parts.values())
+        if parts["train"].labelled and not len(parts.get("test", ())):
             kind = "motions" if motions else "labelled images"
             what = f"{kind}, none of which is for testing; name some with ?test="
-            notes += (Note(what=what, count=len(found["train"])),)
+            notes += (Note(what=what, count=len(parts["train"])),)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(f"{spec}: {untrusted.one_line(error)}") from error  # a file's name may hold a line's end
     return Opened(
@@ -322,13 +322,13 @@ def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.
     """The source as the options that every data set of files has want it."""
     whole = source
     if file is not None:
-        source = views.Renamed(source=source, renamed=skeleton_file.apply(source.skeleton, file))
+        source = wrappers.Renamed(source=source, renamed=skeleton_file.apply(source.skeleton, file))
     if (shoulder := options.take("shoulder")) is not None:
         source = _with_shoulders(source, shoulder)
     if (fps := options.number("fps", float)) is not None:
         if not _SLOWEST <= fps <= _FASTEST:
             raise ValueError(f"found fps={fps:g}, expected {_SLOWEST} to {_FASTEST} frames per second")
-        source = views.Timed(source=source, fps=fps)
+        source = wrappers.Timed(source=source, fps=fps)
     joints, head = options.take("joints"), options.take("head")
     if joints is not None:
         if joints not in _JOINT_SETS:
@@ -336,9 +336,9 @@ def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.
         source = _JOINT_SETS[joints](source) if head is None else _JOINT_SETS[joints](source, head_mode=head)
     if (boxes := options.take("boxes")) is not None:
         if boxes in ("labels", "whole"):
-            return views.Boxed(source=source, boxes=boxes)
+            return wrappers.Boxed(source=source, boxes=boxes)
         given, notes = boxes_of(whole, _read_boxes(place.root / boxes), boxes)
-        source = views.Boxed(source=source, boxes=given, notes=notes)
+        source = wrappers.Boxed(source=source, boxes=given, notes=notes)
     return source
 
 
@@ -365,7 +365,7 @@ def _with_shoulders(source: Source, wanted: str) -> Source:
         for side in ("left", "right")
         for a, b in (("collar", "shoulder"), ("shoulder", "collar"))
     }
-    return views.Renamed(source=source, renamed=source.skeleton.rename(swapped))
+    return wrappers.Renamed(source=source, renamed=source.skeleton.rename(swapped))
 
 
 def _read_boxes(path: Path) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxpose.data import views
+from jaxpose.data import wrappers
 from jaxpose.data.records import Motion, Note, Source
 
 _EVERY = 5  # clip or image is for testing
@@ -31,8 +31,8 @@ def divide(whole: Source, patterns: Mapping[str, str]) -> dict[str, Source]:
     Raises:
       ValueError: if a pattern matches nothing.
     """
-    names = [views.name_of(whole, i) for i in range(len(whole))]
-    clips = views.sequences_of(whole)
+    names = [wrappers.name_of(whole, i) for i in range(len(whole))]
+    clips = wrappers.sequences_of(whole)
     if patterns:
         parts = _chosen(names, clips, patterns)
     elif whole.labelled:
@@ -40,7 +40,7 @@ def divide(whole: Source, patterns: Mapping[str, str]) -> dict[str, Source]:
     else:
         parts = {"train": np.arange(len(whole))}
     notes = _notes(names, clips, parts, labelled=whole.labelled, chosen=bool(patterns))
-    return {split: views.Subset(source=whole, index=index, notes=notes) for split, index in parts.items()}
+    return {split: wrappers.Subset(source=whole, index=index, notes=notes) for split, index in parts.items()}
 
 
 def divide_motions(
@@ -83,9 +83,9 @@ def _matching(names: Sequence[str], clips: Sequence[str] | None, patterns: str) 
     chosen = np.zeros(len(names), bool)
     for pattern in filter(None, patterns.split(",")):
         for texts in levels:
-            found = np.array([fnmatch.fnmatchcase(text, pattern) for text in texts], bool)
-            if found.any():
-                chosen |= found
+            matches = np.array([fnmatch.fnmatchcase(text, pattern) for text in texts], bool)
+            if matches.any():
+                chosen |= matches
                 break
         else:
             some = sorted(set(names if clips is None else clips))
@@ -149,11 +149,11 @@ def _series(names: Sequence[str], clips: Sequence[str] | None) -> Sequence[str |
     without clips one such series of all says nothing.
     """
     places = [posixpath.dirname(name) for name in names] if clips is None else clips
-    found = [f"{place}/{_without_number(name)}" for place, name in zip(places, names, strict=True)]
-    several = len(set(found))
+    series = [f"{place}/{_without_number(name)}" for place, name in zip(places, names, strict=True)]
+    several = len(set(series))
     if 2 * several > len(set(names)) or (clips is None and several == 1):  # names of chance, or all alike
         return [None] * len(names) if clips is None else clips
-    return found
+    return series
 
 
 def _without_number(name: str) -> str:

@@ -17,10 +17,10 @@ from jaxpose.datasets import _reading
 JPEG_QUALITY = 95  # of video frames, which have no files of their own
 
 # The image's file below a folder, and the other fields of its record.
-Row = tuple[str, Mapping[str, Any]]
+FileLabels = tuple[str, Mapping[str, Any]]
 
 
-def in_shards(folder: Path, rows: Sequence[Row | Skipped], size: int = 1000) -> list[Shard]:
+def in_shards(folder: Path, rows: Sequence[FileLabels | Skipped], size: int = 1000) -> list[Shard]:
     """Records whose labels are known, `size` rows to a shard; images are read from `folder` and keep their bytes.
 
     A record without an image, or whose image lies outside of the folder, is skipped.
@@ -52,7 +52,7 @@ def video_frames(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, byte
             yield number, data, (pixels.shape[1], pixels.shape[0])
 
 
-def _read(folder: Path, rows: Sequence[Row | Skipped]) -> Iterator[Record | Skipped]:
+def _read(folder: Path, rows: Sequence[FileLabels | Skipped]) -> Iterator[Record | Skipped]:
     for row in rows:
         if isinstance(row, Skipped):
             yield row

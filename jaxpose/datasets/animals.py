@@ -110,7 +110,9 @@ class AnimalPose(RecordBuilder):
         testing = set(names[_TEST_EVERY - 1 :: _TEST_EVERY])
         if not set(species.values()) <= set(_SPECIES):
             raise ValueError(f"{path}: categories are {', '.join(species.values())}; expected {', '.join(_SPECIES)}")
-        rows: dict[str, list[_flat.Row | Skipped]] = {f"{s}_{t}": [] for s in _SPECIES for t in ("train", "test")}
+        rows: dict[str, list[_flat.FileLabels | Skipped]] = {
+            f"{s}_{t}": [] for s in _SPECIES for t in ("train", "test")
+        }
         for number, animal in enumerate(found["annotations"]):
             where = f"annotation {number}"
             if not isinstance(animal, dict) or not isinstance(animal.get("category_id"), int):
@@ -201,7 +203,7 @@ class SyntheticAnimals(RecordBuilder):
         return found
 
 
-def _animal(animal: Mapping[str, Any], file: Any, number: int) -> _flat.Row | Skipped:
+def _animal(animal: Mapping[str, Any], file: Any, number: int) -> _flat.FileLabels | Skipped:
     """An animal of Animal Pose."""
     if not isinstance(file, str):
         return Skipped(f"annotation {number}", "it names no image")

@@ -44,7 +44,7 @@ class CocoKeypoints(RecordBuilder):
         return {split: _flat.in_shards(root, list(_people(root, part))) for split, part in parts.items()}
 
 
-def _people(root: Path, part: str) -> Iterator[_flat.Row | Skipped]:
+def _people(root: Path, part: str) -> Iterator[_flat.FileLabels | Skipped]:
     path = root / "annotations" / f"person_keypoints_{part}.json"
     found = untrusted.read_json(path, dict, "COCO's annotations of people")
     for field in ("images", "annotations"):
@@ -68,7 +68,7 @@ def _check_joints(categories: Any, path: Path) -> None:
             raise ValueError(f"{path}: keypoints are {joints}, expected {', '.join(COCO17.joints)}")
 
 
-def _person(person: Any, files: Mapping[Any, str], part: str) -> _flat.Row | Skipped:
+def _person(person: Any, files: Mapping[Any, str], part: str) -> _flat.FileLabels | Skipped:
     image = person.get("image_id") if isinstance(person, dict) else None
     if not isinstance(image, int) or image not in files:
         return Skipped(f"{part}: {str(person)[:60]}", "it names no image")

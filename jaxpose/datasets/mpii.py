@@ -89,7 +89,7 @@ class MpiiOriginal(RecordBuilder):
         return {"train": _flat.in_shards(images, rows)}
 
 
-def _from_json(person: Any, number: int) -> _flat.Row | Skipped:
+def _from_json(person: Any, number: int) -> _flat.FileLabels | Skipped:
     """A person of HRNet's lists."""
     if not isinstance(person, dict) or not isinstance(person.get("image"), str):
         return Skipped(f"person {number}", "it names no image")
@@ -102,14 +102,14 @@ def _from_json(person: Any, number: int) -> _flat.Row | Skipped:
     return _row(person["image"], name, points, visible, person.get("center"), person.get("scale"))
 
 
-def _from_mat(image: Any, place: str) -> list[_flat.Row | Skipped]:
+def _from_mat(image: Any, place: str) -> list[_flat.FileLabels | Skipped]:
     """The people of one image who have joints."""
     file = getattr(getattr(image, "image", None), "name", None)
     if not isinstance(file, str):
         return [Skipped(place, "it names no image")]
     video = np.atleast_1d(getattr(image, "vididx", ()))
     sequence = f"video{int(video[0]):05d}" if video.size == 1 and video.dtype.kind in "iuf" else ""
-    rows: list[_flat.Row | Skipped] = []
+    rows: list[_flat.FileLabels | Skipped] = []
     for number, person in enumerate(np.atleast_1d(getattr(image, "annorect", ()))):
         listed = np.atleast_1d(getattr(getattr(person, "annopoints", None), "point", ()))
         if not listed.size:
@@ -136,7 +136,9 @@ def _visible(flag: Any) -> int:
     return OCCLUDED if str(np.squeeze(flag)) == "0" else VISIBLE
 
 
-def _row(file: str, name: str, points: np.ndarray, visible: np.ndarray, centre: Any, scale: Any) -> _flat.Row | Skipped:
+def _row(
+    file: str, name: str, points: np.ndarray, visible: np.ndarray, centre: Any, scale: Any
+) -> _flat.FileLabels | Skipped:
     """From coordinates that count from 1."""
     place, size = _reading.numbers(centre, (2,)), _reading.numbers(scale, ())
     if place is None or size is None or size <= 0:

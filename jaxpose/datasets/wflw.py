@@ -91,7 +91,7 @@ class Wflw(RecordBuilder):
         return {split: _flat.in_shards(images, list(_faces(file))) for split, file in files.items()}
 
 
-def _faces(path: Path) -> Iterator[_flat.Row | Skipped]:
+def _faces(path: Path) -> Iterator[_flat.FileLabels | Skipped]:
     """One face per line: 98 x and y, the rectangle's corners, 6 attributes, the image."""
     text = untrusted.read_file(path, "WFLW's list of faces").decode(errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):

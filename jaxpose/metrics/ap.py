@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from jaxpose.metrics.metric import FRACTION, Fields, Groups, PerRow, Predictions, Row, Scale, labelled
+from jaxpose.metrics.metric import FRACTION, Fields, Groups, Measurement, PerRow, Predictions, Scale, label_mask
 from jaxpose.ops import affine
 
 # Where in COCO's summary of keypoints the results stand.
@@ -46,20 +46,20 @@ class OKSAP:
     needs: ClassVar[str] = "points"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible", "crop", "scale", "area", "image_id")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Points, labels and areas in pixels of the stored images, scores, and which image it is."""
         to_image = affine.invert(fields["crop"])
-        scores = jnp.ones_like(fields["area"]) if found.scores is None else jnp.mean(found.scores, axis=-1)
+        scores = jnp.ones_like(fields["area"]) if predictions.scores is None else jnp.mean(predictions.scores, axis=-1)
         return None, {
-            "points": affine.apply(to_image, found.points),
+            "points": affine.apply(to_image, predictions.points),
             "labels": affine.apply(to_image, fields["keypoints"]),
-            "mask": labelled(fields),
+            "mask": label_mask(fields),
             "score": scores,
             "area": fields["area"] / jnp.square(fields["scale"]),
             "image": fields["image_id"],
         }
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """Of all people, then of those of a size; nothing where there are none."""
         people = per_row["mask"].any(axis=1) & np.isfinite(per_row["area"])
         if not people.any():
@@ -71,7 +71,7 @@ class OKSAP:
         for number, metric, group in _RESULTS:
             low, high = ranges[group]
             if (count := int(np.sum((area >= low) & (area <= high)))) > 0:
-                yield Row(metric=metric, group=group, value=float(evaluation.stats[number]), count=count)
+                yield Measurement(metric=metric, group=group, value=float(evaluation.stats[number]), count=count)
 
 
 def _evaluated(people: PerRow, sigmas: Sequence[float]) -> COCOeval:
@@ -99,13 +99,13 @@ def _evaluated(people: PerRow, sigmas: Sequence[float]) -> COCOeval:
     }
     truth.createIndex()
     points = np.nan_to_num(people["points"], nan=_FAR, posinf=_FAR, neginf=-_FAR)
-    found = truth.loadRes(
+    detections = truth.loadRes(
         [
             {"image_id": image, "category_id": 1, "keypoints": _flat(pose, np.ones(len(pose))), "score": float(score)}
             for image, pose, score in zip(images, points, np.nan_to_num(people["score"]), strict=True)
         ]
     )
-    evaluation = COCOeval(truth, found, "keypoints")
+    evaluation = COCOeval(truth, detections, "keypoints")
     evaluation.params.kpt_oks_sigmas = np.array(sigmas)
     evaluation.evaluate()
     evaluation.accumulate()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpose.metrics.metric import Fields, Groups, PerRow, Predictions, Row, Scale, labelled, means
+from jaxpose.metrics.metric import Fields, Groups, Measurement, PerRow, Predictions, Scale, label_mask, means
 from jaxpose.metrics.pck import distances, relative
 
 
@@ -19,17 +19,17 @@ class PixelError:
     needs: ClassVar[str] = "points"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible", "scale")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Distances in the stored images, which have `1 / scale` pixels for one of the crop."""
-        distance = distances(found.points, fields["keypoints"])
-        return None, {"distance": distance, "scale": fields["scale"], "mask": labelled(fields)}
+        distance = distances(predictions.points, fields["keypoints"])
+        return None, {"distance": distance, "scale": fields["scale"], "mask": label_mask(fields)}
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """Mean and median over all labels."""
         errors = (per_row["distance"] / per_row["scale"][:, None])[per_row["mask"]]
         if len(errors):
             for group, value in (("mean", errors.mean(dtype=np.float64)), ("median", np.median(errors))):
-                yield Row(metric="error_px", group=group, value=float(value), count=len(errors))
+                yield Measurement(metric="error_px", group=group, value=float(value), count=len(errors))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,11 @@ class EPE:
     needs: ClassVar[str] = PixelError.needs
     fields: ClassVar[tuple[str, ...]] = PixelError.fields
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """As of `PixelError`."""
-        return PixelError().update(found, fields)
+        return PixelError().update(predictions, fields)
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups, then all clips."""
         return means("epe", per_row["distance"] / per_row["scale"][:, None], per_row["mask"], groups, clips)
 
@@ -66,16 +66,16 @@ class NME:
     needs: ClassVar[str] = "points"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible", "box_size")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Distances relative to the size."""
         if self.joints is None:
-            return None, relative(found.points, fields, fields["box_size"])
+            return None, relative(predictions.points, fields, fields["box_size"])
         ends = jnp.array(self.joints)
         first, second = jnp.moveaxis(fields["keypoints"][:, ends], 1, 0)
-        per_row = relative(found.points, fields, jnp.linalg.norm(first - second, axis=-1))
-        both = jnp.all(labelled(fields)[:, ends], axis=1, keepdims=True)
+        per_row = relative(predictions.points, fields, jnp.linalg.norm(first - second, axis=-1))
+        both = jnp.all(label_mask(fields)[:, ends], axis=1, keepdims=True)
         return None, per_row | {"mask": per_row["mask"] & both}
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups, then all clips."""
         return means("nme", per_row["distance"], per_row["mask"], groups, clips)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpose.metrics.metric import Fields, Groups, PerRow, Predictions, Row, Scale, labelled
+from jaxpose.metrics.metric import Fields, Groups, Measurement, PerRow, Predictions, Scale, label_mask
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,17 +25,17 @@ class MAE:
     needs: ClassVar[str] = "points"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple["Errors", PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple["Errors", PerRow]:
         """Sums of a batch."""
-        sums = mae(found.points, fields["keypoints"], labelled(fields), pixels_per_unit=self.pixels_per_unit)
+        sums = mae(predictions.points, fields["keypoints"], label_mask(fields), pixels_per_unit=self.pixels_per_unit)
         return sums, {}
 
-    def rows(self, sums: "Errors", per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: "Errors", per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """Over all joints."""
         values, count = sums.group(groups["all"])
         if count:
             for group, value in values.items():
-                yield Row(metric="mae", group=group, value=value, count=count)
+                yield Measurement(metric="mae", group=group, value=value, count=count)
 
 
 @jax.tree_util.register_dataclass

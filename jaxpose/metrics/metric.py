@@ -17,7 +17,7 @@ PerRow = dict[str, Any]  # arrays over rows: of the devices in `update`, of the 
 Groups = Mapping[str, np.ndarray]  # joints by report group and, as `joint:NAME`, one by one
 
 
-class Row(TypedDict):
+class Measurement(TypedDict):
     """One number of `results.json`."""
 
     metric: str
@@ -80,16 +80,16 @@ class Metric(Protocol):
     needs: ClassVar[str]
     fields: ClassVar[tuple[str, ...]]
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[Any, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[Any, PerRow]:
         """The sums of a batch and what is known of each row, on the device; rows that do not count have `row` False."""
         ...
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """The results of a split, on the host; `clips` names each row's clip, or is empty."""
         ...
 
 
-def labelled(fields: Fields) -> Bool[Array, "B K"]:
+def label_mask(fields: Fields) -> Bool[Array, "B K"]:
     """Which labels count."""
     return (fields["visible"] > 0) & fields["row"][:, None]
 
@@ -106,12 +106,12 @@ def means(
     mask: Bool[np.ndarray, "N K"],
     groups: Groups,
     clips: Sequence[str],
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Rows of the mean over the labels of every group of joints that has some, then of every clip, see `by_clip`."""
     for group, indices in groups.items():
         chosen = value[:, indices][mask[:, indices]]
         if len(chosen):
-            yield Row(metric=metric, group=group, value=float(chosen.mean(dtype=np.float64)), count=len(chosen))
+            yield Measurement(metric=metric, group=group, value=float(chosen.mean(dtype=np.float64)), count=len(chosen))
     yield from by_clip(metric, value, mask, clips)
 
 
@@ -120,7 +120,7 @@ def by_clip(
     value: Float[np.ndarray, "N K"] | Bool[np.ndarray, "N K"],
     mask: Bool[np.ndarray, "N K"],
     clips: Sequence[str],
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Rows of the mean over the labels of every clip that has some, in the order in which they come.
 
     Args:
@@ -139,7 +139,7 @@ def by_action(
     mask: Bool[np.ndarray, "N K"],
     clips: Sequence[str],
     pattern: str,
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     """Rows of the mean over the labels of every action that has some, and as `actions` the mean of these means.
 
     Args:
@@ -149,13 +149,13 @@ def by_action(
       clips: the clip of each row.
       pattern: a regular expression: what it finds in a clip's name is the action. Clips of none are left out.
     """
-    found = [re.search(pattern, clip) for clip in clips]
-    index = np.array([i for i, match in enumerate(found) if match], np.int64)
-    rows = list(_by_name(metric, value[index], mask[index], [match[0] for match in found if match], ACTION))
+    matches = [re.search(pattern, clip) for clip in clips]
+    index = np.array([i for i, match in enumerate(matches) if match], np.int64)
+    rows = list(_by_name(metric, value[index], mask[index], [match[0] for match in matches if match], ACTION))
     yield from rows
     if rows:
         mean = float(np.mean([row["value"] for row in rows]))
-        yield Row(metric=metric, group="actions", value=mean, count=sum(row["count"] for row in rows))
+        yield Measurement(metric=metric, group="actions", value=mean, count=sum(row["count"] for row in rows))
 
 
 def _by_name(
@@ -164,11 +164,11 @@ def _by_name(
     mask: Bool[np.ndarray, "N K"],
     names: Sequence[str],
     prefix: str,
-) -> Iterator[Row]:
+) -> Iterator[Measurement]:
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
     index = np.array([numbers[name] for name in names], np.int64)
     total = np.bincount(index, weights=np.where(mask, value, 0).sum(axis=1), minlength=len(numbers))
     count = np.bincount(index, weights=mask.sum(axis=1), minlength=len(numbers))
     for name, t, n in zip(numbers, total, count, strict=True):
         if n:
-            yield Row(metric=metric, group=prefix + name, value=float(t / n), count=int(n))
+            yield Measurement(metric=metric, group=prefix + name, value=float(t / n), count=int(n))

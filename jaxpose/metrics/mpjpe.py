@@ -11,9 +11,9 @@ from jaxpose.metrics.metric import (
     FRACTION,
     Fields,
     Groups,
+    Measurement,
     PerRow,
     Predictions,
-    Row,
     Scale,
     by_action,
     means,
@@ -51,11 +51,11 @@ class MPJPE:
         """As in the results."""
         return f"{_PREFIXES[self.align]}mpjpe"
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Distances of a batch; labels that are not finite do not count."""
-        return None, distances3d(found, fields, align=self.align, root=self.root)
+        return None, distances3d(predictions, fields, align=self.align, root=self.root)
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """Means over the labels of all groups, then of all clips and actions."""
         distance, mask = per_row["distance"], per_row["mask"]
         yield from means(self.name, distance, mask, groups, clips)
@@ -87,12 +87,12 @@ class PCK3D:
     needs: ClassVar[str] = "points3d"
     fields: ClassVar[tuple[str, ...]] = ("keypoints3d",)
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Distances of a batch, as those of `MPJPE`."""
-        per_row = distances3d(found, fields, align=self.align, root=self.root)
+        per_row = distances3d(predictions, fields, align=self.align, root=self.root)
         return None, per_row | {"mask": without(per_row["mask"], self.left_out)}
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups, then all clips."""
         distance, mask, prefix = per_row["distance"], per_row["mask"], _PREFIXES[self.align]
         for threshold in self.thresholds:
@@ -101,12 +101,12 @@ class PCK3D:
         yield from means(f"{prefix}3dauc", area, mask, groups, clips)
 
 
-def distances3d(found: Predictions, fields: Fields, *, align: Align, root: int) -> PerRow:
+def distances3d(predictions: Predictions, fields: Fields, *, align: Align, root: int) -> PerRow:
     """`distance` (B, K) in millimetres of aligned joints from their labels, and the `mask` (B, K) of those that count.
 
     Labels that are not finite do not count; nor does, where roots are aligned, a pose without one.
     """
-    points, labels = found.points3d, fields["keypoints3d"]
+    points, labels = predictions.points3d, fields["keypoints3d"]
     mask = jnp.all(jnp.isfinite(labels), axis=-1) & fields["row"][:, None]
     if align == "root":
         joint = slice(root, root + 1)

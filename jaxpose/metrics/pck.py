@@ -13,12 +13,12 @@ from jaxpose.metrics.metric import (
     FRACTION,
     Fields,
     Groups,
+    Measurement,
     PerRow,
     Predictions,
-    Row,
     Scale,
     by_clip,
-    labelled,
+    label_mask,
     means,
     without,
 )
@@ -40,13 +40,13 @@ class PCK:
     needs: ClassVar[str] = "points"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[dict[str, "Counts"], PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[dict[str, "Counts"], PerRow]:
         """Counts by the metric's name, and the distances."""
-        points, keypoints, mask = found.points, fields["keypoints"], labelled(fields)
+        points, keypoints, mask = predictions.points, fields["keypoints"], label_mask(fields)
         counts = {name: pck(points, keypoints, mask, threshold=pixels) for name, pixels in self._pixels().items()}
         return counts, {"distance": distances(points, keypoints), "mask": mask}
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups, then all clips."""
         yield from _of_groups(sums, groups)
         for name, pixels in self._pixels().items():
@@ -78,12 +78,12 @@ class PCKh:
     needs: ClassVar[str] = "points"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible", "head_size")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[None, PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Distances relative to the size of the head."""
-        per_row = relative(found.points, fields, fields["head_size"])
+        per_row = relative(predictions.points, fields, fields["head_size"])
         return None, per_row | {"mask": without(per_row["mask"], self.left_out)}
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups, then all clips."""
         for threshold in self.thresholds:
             near = per_row["distance"] <= np.float32(threshold)
@@ -105,22 +105,22 @@ class TllibPCK:
     needs: ClassVar[str] = "peaks"
     fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible")
 
-    def update(self, found: Predictions, fields: Fields) -> tuple[dict[str, "Accuracies"], PerRow]:
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[dict[str, "Accuracies"], PerRow]:
         """One batch of the released evaluation."""
         maps = self.label_maps(fields["keypoints"], fields["visible"])
-        return {"tllib_pck@0.05": tllib_pck(found.peaks / self.stride, maps, fields["row"])}, {}
+        return {"tllib_pck@0.05": tllib_pck(predictions.peaks / self.stride, maps, fields["row"])}, {}
 
-    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Row]:
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups."""
         return _of_groups(sums, groups)
 
 
-def _of_groups(sums: dict[str, Any], groups: Groups) -> Iterator[Row]:
+def _of_groups(sums: dict[str, Any], groups: Groups) -> Iterator[Measurement]:
     for metric, counts in sums.items():
         for group, indices in groups.items():
             value, count = counts.group(indices)
             if count:
-                yield Row(metric=metric, group=group, value=value, count=count)
+                yield Measurement(metric=metric, group=group, value=value, count=count)
 
 
 @jax.tree_util.register_dataclass
@@ -185,7 +185,7 @@ def relative(points: Float[Array, "B K 2"], fields: Fields, size: Float[Array, "
     """
     known = jnp.isfinite(size) & (size > 0)
     distance = distances(points, fields["keypoints"]) / jnp.where(known, size, 1.0)[:, None]
-    return {"distance": distance, "mask": labelled(fields) & known[:, None]}
+    return {"distance": distance, "mask": label_mask(fields) & known[:, None]}
 
 
 @jax.tree_util.register_dataclass
@@ -228,7 +228,7 @@ class Accuracies:
 
 
 def tllib_pck(
-    found: Float[Array, "B K 2"],
+    predicted: Float[Array, "B K 2"],
     labels: Float[Array, "B H W K"],
     rows: Bool[Array, " B"],
     *,
@@ -237,7 +237,7 @@ def tllib_pck(
 ) -> Accuracies:
     """One batch of the evaluation behind the published PCK@0.05 numbers, on heatmaps.
 
-    Points `found`, in pixels of the label maps, and peaks of `labels` agree at a distance below
+    Points `predicted`, in pixels of the label maps, and peaks of `labels` agree at a distance below
     `threshold` once x is divided by W/10 and y by H/10. Peaks of maps without a positive value lie in
     the corner (0, 0); labels with x <= 1 or y <= 1 are left out, maps of zeros therefore too. A joint
     without a label in the batch scores -1, and that enters the mean; `ignore_absent` leaves it out
@@ -250,7 +250,7 @@ def tllib_pck(
     height, width = labels.shape[1:3]
     true = heatmaps.argmax_points_released(labels)
     scale = jnp.array([width / 10, height / 10], jnp.float32)
-    distance = jnp.linalg.norm((found - true) / scale[None, None], axis=-1)
+    distance = jnp.linalg.norm((predicted - true) / scale[None, None], axis=-1)
     valid = rows[:, None] & jnp.all(true > 1, axis=-1)
     count = jnp.sum(valid, axis=0, dtype=jnp.int32)
     correct = jnp.sum(valid & (distance < threshold), axis=0, dtype=jnp.int32)

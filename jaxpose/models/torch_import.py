@@ -61,17 +61,17 @@ def resnet_from_torch(state_dict: dict[str, np.ndarray], params: Tree, stats: Tr
     Raises:
       ValueError: a key is missing, unexpected or of another shape.
     """
-    found = {k: v for k, v in _unprefixed(state_dict).items() if not k.startswith("fc.")}
-    found = {k: v for k, v in found.items() if not k.endswith("num_batches_tracked")}
+    weights = {k: v for k, v in _unprefixed(state_dict).items() if not k.startswith("fc.")}
+    weights = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
     expected = {key for key, _ in [*_leaves(params), *_leaves(stats)]}
-    for what, keys in (("missing", expected - found.keys()), ("unexpected", found.keys() - expected)):
+    for what, keys in (("missing", expected - weights.keys()), ("unexpected", weights.keys() - expected)):
         if keys:
             some = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
             raise ValueError(
-                f"model.weights: {len(keys)} {what} keys ({some}); found {len(found)} keys, expected "
+                f"model.weights: {len(keys)} {what} keys ({some}); found {len(weights)} keys, expected "
                 f"{len(expected)}: is model.depth that of the file?"
             )
-    return _filled(params, found), _filled(stats, found)
+    return _filled(params, weights), _filled(stats, weights)
 
 
 # How a leaf of a layer is called in torch; kernels are HWIO here and OIHW there.

@@ -15,7 +15,7 @@ from jaxpose.recipes import detector, inputs, supervised
 from jaxpose.recipes.detector import WHOLE, Features, Trees
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
-Loss = Callable[[Trees, Features, Features, jax.Array], tuple[jax.Array, Metrics]]
+AlignmentLoss = Callable[[Trees, Features, Features, jax.Array], tuple[jax.Array, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Alignment:
     """
 
     networks: Mapping[str, Network]
-    loss: Loss
+    loss: AlignmentLoss
 
 
 def stages(task: Task, config: Config, make: Callable[[detector.Detector], Alignment]) -> tuple[Stage, ...]:
@@ -43,10 +43,10 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
     networks = dataclasses.replace(networks, networks={**networks.networks, **alignment.networks})
     names = (*WHOLE, *alignment.networks)
     steps = config.steps_of("adapt")
-    descend = detector.adaptation(config)
+    apply_gradients = detector.adaptation(config)
 
     def init(key: jax.Array, previous: State | None) -> State:
-        rules = dict.fromkeys(names, descend.rule)
+        rules = dict.fromkeys(names, apply_gradients.rule)
         return next_state(key, previous, networks, rules, fresh=tuple(alignment.networks))
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
@@ -65,7 +65,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
             return supervision + value, (stats, {"loss/source": supervision, "loss/alignment": value} | metrics)
 
         grads, (stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
-        return dataclasses.replace(descend(state, grads), stats=stats), metrics
+        return dataclasses.replace(apply_gradients(state, grads), stats=stats), metrics
 
     return Stage(
         name="adapt",
@@ -73,5 +73,5 @@ def adapt(task: Task, config: Config, networks: detector.Detector, alignment: Al
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
         evaluations=(networks.evaluation(),),
-        descend=descend,
+        apply_gradients=apply_gradients,
     )

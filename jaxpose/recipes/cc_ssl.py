@@ -53,10 +53,10 @@ class CCSSL:
     temporal_ratio: float | None = limited(None, *SHARE)
     weight: float = limited(1.0, *AT_LEAST_0)
     loss: supervised.Loss = heatmap.spatial_kl
-    mean: supervised.Mean = heatmap.masked_mean
-    maps: views.Normal = views.softmax_maps
+    mean: supervised.Reduction = heatmap.masked_mean
+    maps: views.ConfidenceMaps = views.softmax_maps
     coding: inputs.Coding = inputs.CLEAN
-    read: consensus.Read = views.read
+    read: consensus.ReadMaps = views.read
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source; then `relabel_1`, `adapt_1`, `relabel_2`, ..., the last of them `adapt`.
@@ -179,10 +179,10 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
     """Trains on the source and the pseudo-labels of a round."""
     total = config.steps_of("adapt")
     start, end = (total * i // settings.rounds for i in (number, number + 1))
-    descent = detector.adaptation(config)
+    optimizer = detector.adaptation(config)
 
-    def descend(state: State, grads: dict[str, Any]) -> State:
-        return descent(state, grads, before=state.extra["before"])
+    def apply_gradients(state: State, grads: dict[str, Any]) -> State:
+        return optimizer(state, grads, before=state.extra["before"])
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
@@ -196,19 +196,19 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         source_key, target_key = jax.random.split(key)
         labels = inputs.labelled(source_key, batch["source"], task, networks.draw)
-        found = inputs.labelled(target_key, remembered(state, batch[settings.word]), task, networks.draw)
+        target_labels = inputs.labelled(target_key, remembered(state, batch[settings.word]), task, networks.draw)
         grads, stats, metrics = pseudo_labels.gradients(
             networks,
             state.params,
             state.stats,
             labels,
-            found,
+            target_labels,
             loss=settings.loss,
             mean=settings.mean,
             weight=settings.weight,
         )
-        metrics |= {"pseudo_labels": jnp.mean(found.mask)}
-        return dataclasses.replace(descend(state, grads), stats=stats), metrics
+        metrics |= {"pseudo_labels": jnp.mean(target_labels.mask)}
+        return dataclasses.replace(apply_gradients(state, grads), stats=stats), metrics
 
     return Stage(
         name="adapt" if number + 1 == settings.rounds else f"adapt_{number + 1}",
@@ -216,7 +216,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: CCS
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED) | settings.target, step=step),),
         evaluations=(networks.evaluation(normal=settings.maps),),
-        descend=descend,
+        apply_gradients=apply_gradients,
         order="adapt",
         first_batch=start,
     )

@@ -15,8 +15,8 @@ from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import views
 from jaxpose.recipes.views import Maps, Points, Values
 
-Predict = Callable[[jax.Array], jax.Array]  # normalised images -> maps that can be averaged, see `views.Normal`
-Read = Callable[[Maps, Grid], tuple[Points, Values]]  # averaged maps -> points in crop pixels, and confidences
+Predict = Callable[[jax.Array], jax.Array]  # images -> maps that can be averaged, see `views.ConfidenceMaps`
+ReadMaps = Callable[[Maps, Grid], tuple[Points, Values]]  # averaged maps -> points in crop pixels, and confidences
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -44,7 +44,7 @@ def of_views(
     grid: Grid,
     settings: RandomViews,
     predict: Predict,
-    read: Read = views.read,
+    read: ReadMaps = views.read,
 ) -> tuple[Points, Values]:
     """Points in crop pixels (B, K, 2) and confidences (B, K), from the mean of heatmaps of several views.
 
@@ -66,7 +66,7 @@ def of_frames(
     grid: Grid,
     settings: RandomViews,
     predict: Predict,
-    read: Read = views.read,
+    read: ReadMaps = views.read,
     *,
     ratio: float,
 ) -> tuple[Points, Values]:
@@ -78,12 +78,12 @@ def of_frames(
     """
     b = pairs.shape[0]
     frames = pairs.reshape(2 * b, *pairs.shape[2:])
-    found = of_views(key, frames, jnp.repeat(records, 2), grid, settings, predict, read)
-    points, confidence = (values.reshape(b, 2, *values.shape[1:]) for values in found)
+    estimates = of_views(key, frames, jnp.repeat(records, 2), grid, settings, predict, read)
+    points, confidence = (values.reshape(b, 2, *values.shape[1:]) for values in estimates)
     grey = jnp.sum(pairs.astype(jnp.float32) * jnp.asarray(_LUMA)[None, None, None, None], axis=-1)
     limit = _LONGEST_MOTION * pairs.shape[2]
-    tracked, seen = flow.track(grey[:, 0], grey[:, 1], points[:, 0], limit=limit)
-    return temporally_consistent(points[:, 1], confidence[:, 1], tracked, confidence[:, 0], seen, ratio=ratio)
+    tracked, trackable = flow.track(grey[:, 0], grey[:, 1], points[:, 0], limit=limit)
+    return temporally_consistent(points[:, 1], confidence[:, 1], tracked, confidence[:, 0], trackable, ratio=ratio)
 
 
 def temporally_consistent(
@@ -91,7 +91,7 @@ def temporally_consistent(
     confidence: Values,
     tracked: Points,
     previous_confidence: Values,
-    found: Bool[Array, "b k"],
+    trackable: Bool[Array, "b k"],
     *,
     ratio: float = 0.9,
 ) -> tuple[Points, Values]:
@@ -99,11 +99,12 @@ def temporally_consistent(
 
     Args:
       points, confidence: of the frame.
-      tracked, found: where optical flow takes the previous frame's points, and whether it could; see `ops.flow.track`.
+      tracked, trackable: where optical flow takes the previous frame's points, and whether it could; see
+        `ops.flow.track`.
       previous_confidence: of the previous frame.
       ratio: below that ratio of confidences the tracked point takes over, with the previous confidence times it.
     """
-    fallen = found & (previous_confidence > 0) & (confidence < ratio * previous_confidence)
+    fallen = trackable & (previous_confidence > 0) & (confidence < ratio * previous_confidence)
     return (
         jnp.where(fallen[..., None], tracked, points),
         jnp.where(fallen, ratio * previous_confidence, confidence),

@@ -35,11 +35,11 @@ class DAN:
 
     def loss(self, params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
         """The discrepancy."""
-        found = kernels.mmd(
+        discrepancy = kernels.mmd(
             jnp.mean(source.layers[-1].astype(jnp.float32), axis=(1, 2)),
             jnp.mean(target.layers[-1].astype(jnp.float32), axis=(1, 2)),
             factors=self.factors,
             bandwidth=self.bandwidth,
             unbiased=self.unbiased,
         )
-        return self.trade_off * found, {"mmd": found}
+        return self.trade_off * discrepancy, {"mmd": discrepancy}

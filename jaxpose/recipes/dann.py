@@ -43,11 +43,11 @@ class DANN:
         def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
             def judge(features: Features) -> jax.Array:
                 pooled = jnp.mean(features.layers[-1].astype(jnp.float32), axis=(1, 2))
-                seen = gradients.scale_gradient(pooled, -warm_up(progress, self.steepness))
-                return network.apply(params["discriminator"], {}, seen, train=True)[0]
+                reversed_features = gradients.scale_gradient(pooled, -warm_up(progress, self.steepness))
+                return network.apply(params["discriminator"], {}, reversed_features, train=True)[0]
 
-            found = adversarial_loss(judge(source), judge(target))
-            return self.trade_off * found, {"domain_cross_entropy": found}
+            cross_entropy = adversarial_loss(judge(source), judge(target))
+            return self.trade_off * cross_entropy, {"domain_cross_entropy": cross_entropy}
 
         return alignment.Alignment(networks={"discriminator": network}, loss=loss)
 

@@ -90,24 +90,24 @@ class Detector:
         features, stats = self.features(params, stats, images, train=train)
         return features.up, stats
 
-    def trunk_and_pull(
+    def trunk_with_vjp(
         self, params: Trees, stats: Trees, images: jax.Array
     ) -> tuple[jax.Array, Callable[[jax.Array], Trees], Trees]:
         """As `trunk` in training, with the map from the features' gradient to that of the trunk's parameters."""
-        features, pull, stats = jax.vjp(
+        features, vjp, stats = jax.vjp(
             lambda params: self.trunk(params, stats, images, train=True),
             {name: params[name] for name in TRUNK},
             has_aux=True,
         )
-        return features, lambda gradient: pull(gradient)[0], stats
+        return features, lambda gradient: vjp(gradient)[0], stats
 
     def features(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple["Features", Trees]:
         """As `trunk`, with the features of the backbone's layers."""
-        found, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
+        by_layer, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
         up, upsampling = self.networks["upsampling"].apply(
-            params["upsampling"], stats["upsampling"], found[-1], train=train
+            params["upsampling"], stats["upsampling"], by_layer[-1], train=train
         )
-        return Features(layers=found, up=up), stats | {"backbone": backbone, "upsampling": upsampling}
+        return Features(layers=by_layer, up=up), stats | {"backbone": backbone, "upsampling": upsampling}
 
     def head(
         self, name: str, params: Any, stats: Trees, features: jax.Array, *, train: bool
@@ -141,7 +141,7 @@ class Detector:
     def evaluation(
         self,
         *,
-        normal: views.Normal = views.softmax_maps,
+        normal: views.ConfidenceMaps = views.softmax_maps,
         evaluated: Callable[[State], State] = lambda state: state,
     ) -> Evaluation:
         """What the head `head` finds, read off its maps in the way in which its labels were drawn.
@@ -195,7 +195,7 @@ def moved_twice(before: Any, once: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Descent:
+class ApplyGradients:
     """How a stage's networks are updated: one rule for all, and the learning rate of each.
 
     Attributes:
@@ -210,7 +210,7 @@ class Descent:
         """One update by gradients, given by network, `before` steps after the schedule's beginning at step 0."""
         names = tuple(grads)
         rates = self.rates(state.step + before, names)
-        return optimizers.descend(state, grads, dict.fromkeys(names, self.rule), rates)
+        return optimizers.apply_gradients(state, grads, dict.fromkeys(names, self.rule), rates)
 
 
 Rates = Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]  # (step, names) -> rate by network
@@ -223,7 +223,7 @@ def learning_rates(schedule: optimizers.Schedule, trunk_scale: float) -> Rates:
 
 def adaptation(
     config: Config, schedule: Callable[[float, int, optimizers.Optim], optimizers.Schedule] | None = None
-) -> Descent:
+) -> ApplyGradients:
     """The optimizer of the adaptation stage, with rates over `config.steps["adapt"]` steps.
 
     Without a schedule, that of `optimizers.inverse_schedule`.
@@ -232,7 +232,7 @@ def adaptation(
     high = optimizers.peak(optim.adapt_rule, optim)
     made = (schedule or optimizers.inverse_schedule)(high, config.steps_of("adapt"), optim)
     rates = learning_rates(made, optim.adapt_trunk_scale)
-    return Descent(rule=optimizers.transformation(optim.adapt_rule, optim), rates=rates)
+    return ApplyGradients(rule=optimizers.transformation(optim.adapt_rule, optim), rates=rates)
 
 
 def compute_dtype(name: str) -> jnp.dtype:

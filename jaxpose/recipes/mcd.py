@@ -47,14 +47,14 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
     statistics of the trunk, which move towards the same batch once more.
     """
     steps = config.steps_of("adapt")
-    descend = detector.adaptation(config)
+    apply_gradients = detector.adaptation(config)
     goes_on = config.model.source_head is functional.regressor  # the source model's head, as the first regressor
 
     def init(key: jax.Array, previous: State | None) -> State:
         assert previous is not None
         start, key = jax.random.split(key)
         fresh = ("head2",) if goes_on else ("head", "head2")
-        state = next_state(start, previous, networks, dict.fromkeys(NETWORKS, descend.rule), fresh=fresh)
+        state = next_state(start, previous, networks, dict.fromkeys(NETWORKS, apply_gradients.rule), fresh=fresh)
         return dataclasses.replace(state, params=state.params | {"head2": _second(key, state)})
 
     def _second(key: jax.Array, state: State) -> Trees:
@@ -90,30 +90,30 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
 
         (loss, stats), grads = jax.value_and_grad(fit, has_aux=True)(state.params)
         before = networks.before_target(state.stats, stats)
-        state = descend(state, grads)
+        state = apply_gradients(state, grads)
 
         # B: the regressors disagree on the target without leaving the source.
         source, _ = networks.trunk(state.params, before, labels.images, train=True)
-        target, pull, once = networks.trunk_and_pull(state.params, before, images)
+        target, trunk_vjp, once = networks.trunk_with_vjp(state.params, before, images)
 
         def disagree(heads: Trees) -> tuple[jax.Array, Trees]:
             apart, stats = discrepancy(heads, once, target)
             return supervision(heads, before, source)[0] - apart, stats
 
         grads, stats = jax.grad(disagree, has_aux=True)({name: state.params[name] for name in HEADS})
-        state = descend(state, grads)
+        state = apply_gradients(state, grads)
 
         # C: the trunk makes them agree.
         apart = jnp.zeros(())
         for repeat in range(settings.trunk_updates):
             if repeat:
-                target, pull, stats = networks.trunk_and_pull(state.params, stats, images)
+                target, trunk_vjp, stats = networks.trunk_with_vjp(state.params, stats, images)
             else:
                 stats |= {name: detector.moved_twice(before[name], once[name]) for name in TRUNK}
-            (apart, stats), by_features = jax.value_and_grad(
+            (apart, stats), feature_grads = jax.value_and_grad(
                 lambda features, stats=stats, state=state: discrepancy(state.params, stats, features), has_aux=True
             )(target)
-            state = descend(state, pull(by_features))
+            state = apply_gradients(state, trunk_vjp(feature_grads))
         metrics = {"loss/source": loss, "loss/discrepancy": apart}
         return dataclasses.replace(state, stats=stats), metrics
 
@@ -123,7 +123,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: MCD
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
         evaluations=(networks.evaluation(),),
-        descend=descend,
+        apply_gradients=apply_gradients,
     )
 
 

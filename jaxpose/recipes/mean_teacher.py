@@ -50,14 +50,14 @@ class MeanTeacher:
 
     name: str = "mean_teacher"
     loss: supervised.Loss = heatmap.spatial_kl
-    mean: supervised.Mean = heatmap.masked_mean
-    maps: views.Normal = views.softmax_maps
+    mean: supervised.Reduction = heatmap.masked_mean
+    maps: views.ConfidenceMaps = views.softmax_maps
     coding: inputs.Coding = inputs.CLEAN
-    teach: teaching.Teaching = teaching.in_the_students_view
+    teach: teaching.MakePseudoLabels = teaching.in_the_students_view
     schedule: MakeSchedule = optimizers.inverse_schedule
     weight: float = limited(1.0, *AT_LEAST_0)
     decay: float = limited(0.999, *SHARE)
-    average: views.Average = views.rising
+    average: views.DecaySchedule = views.rising
     share: float = limited(0.5, *SHARE)
     teacher_view: Augmentation | None = None
     student_view: Augmentation | None = None
@@ -138,39 +138,41 @@ def released_schedule(high: float, steps: int, settings: optimizers.Optim) -> op
 
 def adapt(task: Task, config: Config, networks: detector.Detector, settings: MeanTeacher) -> Stage:
     """Trains the student on labels and pseudo-labels; the teacher follows."""
-    descend = detector.adaptation(config, settings.schedule)
+    apply_gradients = detector.adaptation(config, settings.schedule)
     side = max(1, round(settings.cover_side * task.image_size))
 
     def init(key: jax.Array, previous: State | None) -> State:
-        state = next_state(key, previous, networks, dict.fromkeys(WHOLE, descend.rule))
+        state = next_state(key, previous, networks, dict.fromkeys(WHOLE, apply_gradients.rule))
         teacher = {"params": {name: state.params[name] for name in WHOLE}, "stats": state.stats}
         # Copied because a step is given the state's memory and cannot be given the same memory twice.
         return dataclasses.replace(state, extra={"teacher": jax.tree.map(jnp.copy, teacher)})
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
-        source_key, seen_key, shown_key, style_key, back_key, cover_key, cut_key = jax.random.split(key, 7)
+        source_key, teacher_key, student_key, style_key, back_key, occlusion_key, cut_key = jax.random.split(key, 7)
         target, positions = batch["target"], batch["target"]["position"]
         labels = inputs.labelled(source_key, batch["source"], task, networks.draw)
-        teacher_view, student_view = (v or task.augmentation for v in (settings.teacher_view, settings.student_view))
-        cuts = augment.random_cuts(cut_key, positions, task.image_size, student_view.area)
-        seen = views.view(seen_key, target, teacher_view, cuts)
-        shown = views.view(shown_key, target, student_view, cuts)
+        teacher_augmentation, student_augmentation = (
+            v or task.augmentation for v in (settings.teacher_view, settings.student_view)
+        )
+        cuts = augment.random_cuts(cut_key, positions, task.image_size, student_augmentation.area)
+        teacher_view = views.view(teacher_key, target, teacher_augmentation, cuts)
+        student_view = views.view(student_key, target, student_augmentation, cuts)
 
         # The teacher's labels.
-        images = stylised(back_key, state, seen.images, labels.images)
+        images = stylised(back_key, state, teacher_view.images, labels.images)
         teacher = state.extra["teacher"]
         maps, teacher_stats = networks.maps(teacher["params"], teacher["stats"], images, train=True)
         maps = settings.maps(jax.lax.stop_gradient(maps))
-        lesson = settings.teach(maps, seen, shown, settings.share, networks, task)
+        teacher_labels = settings.teach(maps, teacher_view, student_view, settings.share, networks, task)
 
         # The student.
-        source_images = stylised(style_key, state, labels.images, seen.images)
-        target_images = views.covered(
-            cover_key,
-            shown.images,
+        source_images = stylised(style_key, state, labels.images, teacher_view.images)
+        target_images = views.occluded(
+            occlusion_key,
+            student_view.images,
             positions,
-            lesson.points,
-            lesson.known & (lesson.confidence >= settings.cover_confidence),
+            teacher_labels.points,
+            teacher_labels.known & (teacher_labels.confidence >= settings.cover_confidence),
             side=side,
             probability=settings.cover_probability,
         )
@@ -180,24 +182,24 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
             {name: state.params[name] for name in WHOLE},
             state.stats,
             dataclasses.replace(labels, images=source_images),
-            inputs.Labelled(images=target_images, maps=lesson.maps, mask=lesson.mask),
+            inputs.Labelled(images=target_images, maps=teacher_labels.maps, mask=teacher_labels.mask),
             loss=settings.loss,
             mean=settings.mean,
             weight=settings.weight,
-            align=lesson.align,
+            align=teacher_labels.align,
         )
-        state = descend(state, grads)
-        followed = views.moved_average(
+        state = apply_gradients(state, grads)
+        teacher_params = views.ema_update(
             teacher["params"],
             {name: state.params[name] for name in WHOLE},
             settings.average(state.step, settings.decay),
         )
         state = dataclasses.replace(
-            state, stats=stats, extra=state.extra | {"teacher": {"params": followed, "stats": teacher_stats}}
+            state, stats=stats, extra=state.extra | {"teacher": {"params": teacher_params, "stats": teacher_stats}}
         )
         return state, metrics | {
-            "pseudo_labels": jnp.mean(lesson.mask),
-            "confidence": jnp.mean(lesson.confidence),
+            "pseudo_labels": jnp.mean(teacher_labels.mask),
+            "confidence": jnp.mean(teacher_labels.confidence),
         }
 
     def stylised(key: jax.Array, state: State, images: jax.Array, like: jax.Array) -> jax.Array:
@@ -209,5 +211,5 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Mea
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=inputs.UNLABELLED), step=step),),
         evaluations=(networks.evaluation(normal=settings.maps, evaluated=settings.evaluated),),
-        descend=descend,
+        apply_gradients=apply_gradients,
     )

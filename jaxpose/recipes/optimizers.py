@@ -53,7 +53,7 @@ class Optim:
 
 
 def transformation(rule: str, settings: Optim) -> optax.GradientTransformation:
-    """The update direction of a rule; `descend` scales it by the learning rate."""
+    """The update direction of a rule; `apply_gradients` scales it by the learning rate."""
     if rule == "adam":
         return optax.scale_by_adam()
     return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.trace(settings.momentum, nesterov=True))
@@ -85,7 +85,7 @@ def inverse_schedule(high: float, steps: int, settings: Optim) -> Schedule:
     return lambda step: high * (1 + a * step.astype(jnp.float32)) ** -0.75
 
 
-def descend(
+def apply_gradients(
     state: State,
     grads: dict[str, Any],
     transformations: dict[str, optax.GradientTransformation],

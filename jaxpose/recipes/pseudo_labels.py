@@ -18,7 +18,7 @@ def gradients(
     pseudo_labels: Labelled,
     *,
     loss: supervised.Loss,
-    mean: supervised.Mean,
+    mean: supervised.Reduction,
     weight: float,
     align: Callable[[jax.Array], jax.Array] = lambda maps: maps,
 ) -> tuple[Trees, Trees, Metrics]:

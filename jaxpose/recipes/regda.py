@@ -23,8 +23,8 @@ from jaxpose.recipes.inputs import Labelled
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 Objective = Callable[[Array, Array], Array]  # (L_T, L_F) -> what is minimised
-Order = Callable[["Adaptation", State, Labelled, Labelled], tuple[State, Metrics]]  # by source and target
-Loss = tuple[Array, tuple[Trees, Metrics]]  # with all statistics after it
+UpdateOrder = Callable[["Adaptation", State, Labelled, Labelled], tuple[State, Metrics]]  # by source and target
+LossAndAux = tuple[Array, tuple[Trees, Metrics]]  # with all statistics after it
 
 
 def minimize_true(true: Array, false: Array) -> Array:
@@ -70,13 +70,13 @@ class RegDA:
     name: str = "regda"
     adversary: Objective = minimize_false
     trunk: Objective = minimize_true
-    update: Order = dataclasses.field(default_factory=lambda: simultaneous)
+    update: UpdateOrder = dataclasses.field(default_factory=lambda: simultaneous)
     trade_off: float = 1.0
     margin: float = 1.0
     trunk_weight: float = 0.1
     trunk_warmup: float = 0.0
     coding: inputs.Coding = inputs.CLEAN
-    mean: supervised.Mean = heatmap.masked_mean
+    mean: supervised.Reduction = heatmap.masked_mean
     pseudo_points: Callable[[Array], Array] = heatmaps.argmax_points
     support: heatmaps.Support = "full"
     eps: float = 0.0
@@ -134,11 +134,11 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
     """
     if len(task.skeleton) == 1 and task.area is None:
         raise ValueError(f"regda: found one joint ({task.skeleton.joints[0]}), expected several or a task with an area")
-    descend = detector.adaptation(config)
+    apply_gradients = detector.adaptation(config)
     area = None if task.area is None else whole_pixels(task.area, networks.grid)
 
     def init(key: Array, previous: State | None) -> State:
-        rules = dict.fromkeys(networks.networks, descend.rule)
+        rules = dict.fromkeys(networks.networks, apply_gradients.rule)
         if config.model.source_head is functional.regressor:
             return next_state(key, previous, networks, rules, renamed={"head_adv": "head"})
         return next_state(key, previous, networks, rules, fresh=("head", "head_adv"))
@@ -152,7 +152,9 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
             images = inputs.unlabelled(target_key, batch["target"], task)
             target = inputs.Labelled(images=images, maps=None, mask=jnp.ones((len(images), len(task.skeleton)), bool))
         share = settings.trunk_share(state.step)
-        adaptation = Adaptation(networks=networks, settings=settings, area=area, descend=descend, share=share)
+        adaptation = Adaptation(
+            networks=networks, settings=settings, area=area, apply_gradients=apply_gradients, share=share
+        )
         return settings.update(adaptation, state, source, target)
 
     target = inputs.LABELLED if settings.target_weights else inputs.UNLABELLED
@@ -162,7 +164,7 @@ def adapt(task: Task, config: Config, networks: detector.Detector, settings: Reg
         init=init,
         updates=(Update(reads=reads(source=inputs.LABELLED, target=target), step=step),),
         evaluations=(networks.evaluation(),),
-        descend=descend,
+        apply_gradients=apply_gradients,
     )
 
 
@@ -176,20 +178,22 @@ def simultaneous(adaptation: "Adaptation", state: State, source: Labelled, targe
     """All three objectives at the same parameters, one update of each network (Sec. 4.4)."""
     networks, settings = adaptation.networks, adaptation.settings
 
-    def loss(params: Trees) -> Loss:
+    def loss(params: Trees) -> LossAndAux:
         on_source, on_target, stats = networks.features_of_both(params, state.stats, source.images, target.images)
-        fit, (moved, metrics) = adaptation.source(params, on_source.up, stats, source)
+        source_loss, (moved, metrics) = adaptation.source(params, on_source.up, stats, source)
         stats = networks.before_target(stats, moved)
         _, points, stats = adaptation.regressor(params["head"], on_target.up, stats)
         # f' passes once, its logits count twice: by the first Eq. 13 moves f' alone, by the second Eq. 14 the trunk.
-        lured, met, stats = gradients.split_gradient(adaptation.adversary, params["head_adv"], on_target.up, stats)
-        adversary, apart = adaptation.disparity(settings.adversary, points, lured, target.mask)
-        trunk, _ = adaptation.disparity(settings.trunk, points, met, target.mask)
+        adversary_logits, trunk_logits, stats = gradients.split_gradient(
+            adaptation.adversary, params["head_adv"], on_target.up, stats
+        )
+        adversary, apart = adaptation.disparity(settings.adversary, points, adversary_logits, target.mask)
+        trunk, _ = adaptation.disparity(settings.trunk, points, trunk_logits, target.mask)
         metrics |= {"loss/target_adversary": settings.trade_off * adversary, "disparity_px/target": apart}
-        return fit + settings.trade_off * (adversary + trunk), (stats, metrics)
+        return source_loss + settings.trade_off * (adversary + trunk), (stats, metrics)
 
     grads, (stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
-    return dataclasses.replace(adaptation.descend(state, grads), stats=stats), metrics
+    return dataclasses.replace(adaptation.apply_gradients(state, grads), stats=stats), metrics
 
 
 def released(adaptation: "Adaptation", state: State, source: Labelled, target: Labelled) -> tuple[State, Metrics]:
@@ -199,27 +203,29 @@ def released(adaptation: "Adaptation", state: State, source: Labelled, target: L
     through the network again for objective 3. Only f' has changed by then, so the trunk's and f's second pass equal
     their first, but for moving their running statistics once more.
     """
-    networks, settings, descend = adaptation.networks, adaptation.settings, adaptation.descend
-    features, pull, stats = networks.trunk_and_pull(state.params, state.stats, source.images)
+    networks, settings, apply_gradients = adaptation.networks, adaptation.settings, adaptation.apply_gradients
+    features, trunk_vjp, stats = networks.trunk_with_vjp(state.params, state.stats, source.images)
     fit = jax.grad(adaptation.source, argnums=(0, 1), has_aux=True)
-    (grads, slope), (before, metrics) = fit(state.params, features, stats, source)
-    state = descend(state, grads | pull(slope))
+    (grads, feature_grads), (before, metrics) = fit(state.params, features, stats, source)
+    state = apply_gradients(state, grads | trunk_vjp(feature_grads))
 
-    features, pull, stats = networks.trunk_and_pull(state.params, before, target.images)
+    features, trunk_vjp, stats = networks.trunk_with_vjp(state.params, before, target.images)
     _, points, once = adaptation.regressor(state.params["head"], features, stats)
 
-    def loss(f_adv: Trees, features: Array, stats: Trees, choose: Objective) -> Loss:
+    def loss(f_adv: Trees, features: Array, stats: Trees, choose: Objective) -> LossAndAux:
         logits, stats = adaptation.adversary(f_adv, features, stats)
         disparity, apart = adaptation.disparity(choose, points, logits, target.mask)
-        found = settings.trade_off * disparity
-        return found, (stats, {"loss/target_adversary": found, "disparity_px/target": apart})
+        weighted = settings.trade_off * disparity
+        return weighted, (stats, {"loss/target_adversary": weighted, "disparity_px/target": apart})
 
     adversary, trunk = (jax.grad(loss, argnums=argument, has_aux=True) for argument in (0, 1))
     grads, (stats, target_metrics) = adversary(state.params["head_adv"], features, once, settings.adversary)
-    state = descend(state, {"head_adv": grads})
-    slope, (stats, _) = trunk(state.params["head_adv"], features, stats, settings.trunk)
+    state = apply_gradients(state, {"head_adv": grads})
+    feature_grads, (stats, _) = trunk(state.params["head_adv"], features, stats, settings.trunk)
     twice = {name: detector.moved_twice(before[name], once[name]) for name in WHOLE}
-    return dataclasses.replace(descend(state, pull(slope)), stats=stats | twice), metrics | target_metrics
+    return dataclasses.replace(
+        apply_gradients(state, trunk_vjp(feature_grads)), stats=stats | twice
+    ), metrics | target_metrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,10 +235,10 @@ class Adaptation:
     networks: detector.Detector
     settings: RegDA
     area: tuple[float, float] | None  # first and last heatmap pixel where keypoints can lie, if that is known
-    descend: detector.Descent
+    apply_gradients: detector.ApplyGradients
     share: Array  # of the gradient through f', what reaches the trunk
 
-    def source(self, params: Trees, features: Array, stats: Trees, labels: Labelled) -> Loss:
+    def source(self, params: Trees, features: Array, stats: Trees, labels: Labelled) -> LossAndAux:
         """Objective 1 (Eq. 12): f agrees with the labels, and f' with f."""
         settings = self.settings
         logits, points, stats = self.regressor(params["head"], features, stats)

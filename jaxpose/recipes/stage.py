@@ -142,8 +142,8 @@ class Stage:
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
       evaluations: none if the stage has nothing to measure.
       pictures: None if it has nothing to show but what an evaluation finds in the target's images.
-      descend: (state, gradients by network) -> state, one more update within a step by the stage's own optimizers and
-        schedule, for what is added to a recipe; None if it has no such.
+      apply_gradients: (state, gradients by network) -> state, one more update within a step by the stage's own
+        optimizers and schedule, for what is added to a recipe; None if it has no such.
       order: in which training elements come, by name: stages of the same order read parts of the same one. None: the
         stage's own.
       first_batch: where in the shuffled data the stage begins; rounds that follow one another go on from there.
@@ -156,7 +156,7 @@ class Stage:
     load: Callable[[State], State] | None = None
     evaluations: tuple[Evaluation, ...] = ()
     pictures: Pictures | None = None
-    descend: Callable[[State, dict[str, Tree]], State] | None = None
+    apply_gradients: Callable[[State, dict[str, Tree]], State] | None = None
     order: str | None = None
     first_batch: int = 0
 

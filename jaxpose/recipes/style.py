@@ -90,14 +90,17 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
 
         def objective(decoder: Trees) -> tuple[jax.Array, Metrics]:
             images, _ = networks[DECODER].apply(decoder, {}, wanted, train=True)
-            found = encode(images)
-            losses = {"loss/content": content_loss(found[-1], wanted), "loss/style": style_loss(found, wanted_style)}
+            features = encode(images)
+            losses = {
+                "loss/content": content_loss(features[-1], wanted),
+                "loss/style": style_loss(features, wanted_style),
+            }
             total = settings.content_weight * losses["loss/content"] + settings.style_weight * losses["loss/style"]
             return total, losses
 
         grads, metrics = jax.grad(objective, has_aux=True)(state.params[DECODER])
         rate = jnp.asarray(settings.learning_rate, jnp.float32)
-        return optimizers.descend(state, {DECODER: grads}, {DECODER: rule}, {DECODER: rate}), metrics
+        return optimizers.apply_gradients(state, {DECODER: grads}, {DECODER: rule}, {DECODER: rate}), metrics
 
     def draw(state: State, batch: Batch) -> dict[str, jax.Array]:
         """Both domains, and each in the style of the other, all the way."""
@@ -122,17 +125,17 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
     )
 
 
-def content_loss(found: jax.Array, wanted: jax.Array) -> jax.Array:
+def content_loss(features: jax.Array, wanted: jax.Array) -> jax.Array:
     """Mean squared error of relu4_1 of the decoded image. Source: Huang and Belongie 2017, Eq. 12."""
-    return jnp.mean(jnp.square(found.astype(jnp.float32) - wanted))
+    return jnp.mean(jnp.square(features.astype(jnp.float32) - wanted))
 
 
-def style_loss(found: tuple[jax.Array, ...], wanted: tuple[jax.Array, ...]) -> jax.Array:
+def style_loss(features: tuple[jax.Array, ...], wanted: tuple[jax.Array, ...]) -> jax.Array:
     """Mean squared errors of the channels' means and deviations, summed over layers.
 
     Source: Huang and Belongie 2017, Eq. 13, with torch codes' mean over channels and images for the norm.
     """
-    moments = [(style.channel_moments(f), style.channel_moments(w)) for f, w in zip(found, wanted, strict=True)]
+    moments = [(style.channel_moments(f), style.channel_moments(w)) for f, w in zip(features, wanted, strict=True)]
     errors = [jnp.mean(jnp.square(f - w)) for pair in moments for f, w in zip(*pair, strict=True)]
     return jnp.sum(jnp.stack(errors))
 

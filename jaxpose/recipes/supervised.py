@@ -12,7 +12,7 @@ from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # (label maps, predicted maps) -> (B, K)
-Mean = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K) -> scalar
+Reduction = Callable[[jax.Array, jax.Array], jax.Array]  # (values, mask), both (B, K) -> scalar
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -21,7 +21,7 @@ class Supervised:
 
     Attributes:
       loss, mean: of maps against labels, and the mean over joints.
-      maps: belongs to the loss, see `views.Normal`.
+      maps: belongs to the loss, see `views.ConfidenceMaps`.
       coding: how labels are drawn and predictions read.
 
     Source: RegDA Sec. 5.2.2: L2 with Adam; `heatmap.spatial_kl` is L_T.
@@ -30,9 +30,9 @@ class Supervised:
     name: str = "source_only"
     domain: str = "source"
     loss: Loss = heatmap.spatial_kl
-    maps: views.Normal = views.softmax_maps
+    maps: views.ConfidenceMaps = views.softmax_maps
     coding: inputs.Coding = inputs.CLEAN
-    mean: Mean = heatmap.masked_mean
+    mean: Reduction = heatmap.masked_mean
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """One stage, called `pretrain` because adaptation methods start from it."""
@@ -47,8 +47,8 @@ def pretrain(
     *,
     domain: str = "source",
     loss: Loss = heatmap.spatial_kl,
-    maps: views.Normal = views.softmax_maps,
-    mean: Mean = heatmap.masked_mean,
+    maps: views.ConfidenceMaps = views.softmax_maps,
+    mean: Reduction = heatmap.masked_mean,
 ) -> Stage:
     """Trains trunk and head on the labels of one domain; the arguments are those of `Supervised`."""
     steps, settings = config.steps_of("pretrain"), config.optim
@@ -63,11 +63,11 @@ def pretrain(
         labels = inputs.labelled(key, batch[domain], task, networks.draw)
 
         def objective(params: detector.Trees) -> tuple[jax.Array, detector.Trees]:
-            found, stats = networks.maps(params, state.stats, labels.images, train=True)
-            return mean(loss(labels.maps, found), labels.mask), stats
+            predicted, stats = networks.maps(params, state.stats, labels.images, train=True)
+            return mean(loss(labels.maps, predicted), labels.mask), stats
 
         (value, stats), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        state = optimizers.descend(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
+        state = optimizers.apply_gradients(state, grads, dict.fromkeys(WHOLE, rule), rates(state.step, WHOLE))
         return dataclasses.replace(state, stats=stats), {f"loss/{domain}": value}
 
     def load(state: State) -> State:

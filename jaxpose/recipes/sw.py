@@ -46,8 +46,8 @@ class StrongWeak:
         }
 
         def judge(name: str, params: Trees, features: jax.Array) -> jax.Array:
-            seen = gradients.scale_gradient(features, -1.0)
-            return made[name].apply(params[name], {}, seen, train=True)[0]
+            reversed_features = gradients.scale_gradient(features, -1.0)
+            return made[name].apply(params[name], {}, reversed_features, train=True)[0]
 
         def loss(params: Trees, source: Features, target: Features, progress: jax.Array) -> tuple[jax.Array, Metrics]:
             local = local_loss(*(judge("local", params, domain.layers[0]) for domain in (source, target)))

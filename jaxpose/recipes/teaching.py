@@ -15,7 +15,7 @@ from jaxpose.recipes.views import Maps, View
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lesson:
+class PseudoLabels:
     """What a teacher says.
 
     Attributes:
@@ -36,19 +36,25 @@ class Lesson:
 
 
 # (the teacher's maps, its view, the student's view, share of the joints that become labels, the detector, task)
-Teaching = Callable[[Maps, View, View, float, Detector, Task], Lesson]
+MakePseudoLabels = Callable[[Maps, View, View, float, Detector, Task], PseudoLabels]
 
 
-def in_the_students_view(maps: Maps, seen: View, shown: View, share: float, networks: Detector, task: Task) -> Lesson:
+def in_the_students_view(
+    maps: Maps, teacher_view: View, student_view: View, share: float, networks: Detector, task: Task
+) -> PseudoLabels:
     """Points are carried into the student's view and drawn there; those that it does not show are no labels."""
     points, confidence = networks.read(maps)
-    points, confidence, inside = views.carried(points, confidence, seen, shown, task)
+    points, confidence, inside = views.in_other_view(points, confidence, teacher_view, student_view, task)
     chosen = (confidence > views.share_threshold(confidence, share)) & inside
     truth, mask = networks.draw(points, chosen.astype(jnp.uint8) * VISIBLE)
-    return Lesson(maps=truth, mask=mask, confidence=confidence, points=points, known=chosen, align=lambda maps: maps)
+    return PseudoLabels(
+        maps=truth, mask=mask, confidence=confidence, points=points, known=chosen, align=lambda maps: maps
+    )
 
 
-def in_the_crop(maps: Maps, seen: View, shown: View, share: float, networks: Detector, task: Task) -> Lesson:
+def in_the_crop(
+    maps: Maps, teacher_view: View, student_view: View, share: float, networks: Detector, task: Task
+) -> PseudoLabels:
     """The released form: the maps of both views are brought back to the crop, and compared there.
 
     Confidences and points, whole pixels, are those of the maps that were brought back; a joint whose maximum is not
@@ -58,13 +64,13 @@ def in_the_crop(maps: Maps, seen: View, shown: View, share: float, networks: Det
     Source: UniFrame's released code, `train` and `rectify`.
     """
     grid = networks.grid
-    back = views.on_crop(maps, seen, grid, task)
+    back = views.on_crop(maps, teacher_view, grid, task)
     confidence, peaks = jnp.max(back, axis=(1, 2)), heatmaps.argmax_points_released(back)
-    return Lesson(
+    return PseudoLabels(
         maps=grid.gaussians(peaks, support="square"),
         mask=confidence > views.share_threshold(confidence, share, least=-jnp.inf),
         confidence=confidence,
-        points=affine.apply(shown.matrix, peaks * grid.stride),
+        points=affine.apply(student_view.matrix, peaks * grid.stride),
         known=jnp.ones(confidence.shape, bool),
-        align=lambda maps: views.on_crop(maps, shown, grid, task),
+        align=lambda maps: views.on_crop(maps, student_view, grid, task),
     )

@@ -39,14 +39,14 @@ class Temporal:
     name: str = "temporal"
     weight: float = limited(1.0, *AT_LEAST_0)
     head: functional.Head | None = None
-    maps: views.Normal = views.softmax_maps
+    maps: views.ConfidenceMaps = views.softmax_maps
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """The method's; those that train on the target also read `target_clips`."""
         networks = detector.build(task, config, heads=None if self.head is None else {"head": self.head})
         return tuple(
             consistent(stage, task, networks, self)
-            if stage.descend is not None and any(read.domain == "target" for read in stage.reads.values())
+            if stage.apply_gradients is not None and any(read.domain == "target" for read in stage.reads.values())
             else stage
             for stage in self.method.stages(task, config)
         )
@@ -54,8 +54,8 @@ class Temporal:
 
 def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: Temporal) -> Stage:
     """A stage whose every step ends with an update towards steady heatmaps."""
-    assert stage.descend is not None
-    descend = stage.descend
+    assert stage.apply_gradients is not None
+    apply_gradients = stage.apply_gradients
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, Metrics]:
         own, clip_key = jax.random.split(key)
@@ -70,7 +70,7 @@ def consistent(stage: Stage, task: Task, networks: detector.Detector, settings: 
             return settings.weight * jnp.mean(heatmap.temporal_l2(maps, every))
 
         loss, grads = jax.value_and_grad(objective)({name: state.params[name] for name in WHOLE})
-        return descend(state, grads), metrics | {"loss/temporal": loss}
+        return apply_gradients(state, grads), metrics | {"loss/temporal": loss}
 
     clips = {CLIPS: Read(domain="target", fields=inputs.UNLABELLED, window=consecutive(2))}
     return dataclasses.replace(stage, updates=(Update(reads=clips | stage.reads, step=step),))

@@ -18,8 +18,8 @@ Points = Float[Array, "b k 2"]
 Values = Float[Array, "b k"]
 Mask = Bool[Array, "b k"]
 Maps = Float[Array, "b h w k"]
-Normal = Callable[[jax.Array], jax.Array]  # a network's maps -> maps >= 0 whose peak is its confidence
-Average = Callable[[jax.Array, float], jax.Array]  # (step, decay) -> the teacher's share of its next parameters
+ConfidenceMaps = Callable[[jax.Array], jax.Array]  # a network's maps -> maps >= 0 whose peak is its confidence
+DecaySchedule = Callable[[jax.Array, float], jax.Array]  # (step, decay) -> the teacher's share of its next parameters
 Evaluated = Callable[[State], State]  # a state -> the same with the parameters and statistics that predict
 
 
@@ -45,23 +45,25 @@ def view(key: jax.Array, fields: Fields, settings: augment.Augmentation, cuts: a
     return View(images=images, matrix=matrix, mirrored=drawn.mirrored)
 
 
-def carried(points: Points, values: Values, seen: View, shown: View, task: Task) -> tuple[Points, Values, Mask]:
+def in_other_view(
+    points: Points, values: Values, from_view: View, to_view: View, task: Task
+) -> tuple[Points, Values, Mask]:
     """What was found in one view, in another view of the same crops.
 
     Args:
-      points: in pixels of the view `seen`.
+      points: in pixels of `from_view`.
       values: of the joints, such as confidences.
-      seen, shown: the views.
+      from_view, to_view: the views.
       task: for the image's size and the joints that change places in mirrored images.
 
     Returns:
-      points in pixels of the view `shown`; the values, of the joints' names there; which points lie in the crop, where
-      there was something to see, and in the view `shown`.
+      points in pixels of `to_view`; the values, of the joints' names there; which points lie in the crop, where
+      there was something to see, and in `to_view`.
     """
     permutation = task.skeleton.flip_permutation
-    exchanged = (seen.mirrored != shown.mirrored)[:, None]
-    moved = affine.apply(affine.compose(shown.matrix, affine.invert(seen.matrix)), points)
-    in_crop = _inside(affine.apply(affine.invert(seen.matrix), points), task.image_size)
+    exchanged = (from_view.mirrored != to_view.mirrored)[:, None]
+    moved = affine.apply(affine.compose(to_view.matrix, affine.invert(from_view.matrix)), points)
+    in_crop = _inside(affine.apply(affine.invert(from_view.matrix), points), task.image_size)
     inside = in_crop & _inside(moved, task.image_size)
     return (
         jnp.where(exchanged[..., None], moved[:, permutation], moved),
@@ -139,7 +141,7 @@ def constant(step: jax.Array, decay: float) -> jax.Array:
     return jnp.float32(decay)
 
 
-def moved_average(average: Any, new: Any, decay: jax.Array) -> Any:
+def ema_update(average: Any, new: Any, decay: jax.Array) -> Any:
     """`decay` of the average and the rest of the new parameters."""
     return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)
 
@@ -154,7 +156,7 @@ def teacher(state: State) -> State:
     return dataclasses.replace(state, **state.extra["teacher"])
 
 
-def covered(
+def occluded(
     key: Array,
     images: Float[Array, "b s s 3"],
     positions: Int[Array, " b"],
@@ -164,14 +166,14 @@ def covered(
     side: int,
     probability: float,
 ) -> Float[Array, "b s s 3"]:
-    """With a probability per image, one of the candidate keypoints is covered by a patch from the same image.
+    """With a probability per image, one of the candidate keypoints is occluded by a patch from the same image.
 
     Args:
       key: of the draws; every image draws from its place in the global batch.
       images: (B, S, S, 3).
       positions: places in the global batch.
       points: in pixels; of a patch that reaches out of the image, the part inside is drawn.
-      candidates: which may be covered; an image without any is left alone.
+      candidates: which may be occluded; an image without any is left alone.
       side: of the square patch in pixels.
       probability: that an image loses a keypoint.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxpose.report import text
 
-Found = Mapping[str, Any]
+Measured = Mapping[str, Any]
 
 _RATIOS = {
     "step_s": ("update", "s"),
@@ -25,30 +25,30 @@ _RATIOS = {
 _SAME = ("stage", "batch_size", "image_size", "joints", "devices")  # what makes two results comparable
 
 
-def table(found: Found, baseline: Found | None = None) -> str:
+def table(measured: Measured, baseline: Measured | None = None) -> str:
     """The result in a few lines; with a baseline, its values and the ratios."""
     lines = [["", "now", *(("baseline", "ratio") if baseline else ())]]
     for key, (name, unit) in _RATIOS.items():
-        line = [name, _show(found[key], unit)]
+        line = [name, _show(measured[key], unit)]
         if baseline:
             before = baseline[key]
-            line += [_show(before, unit), f"{found[key] / before:.2f}" if before else "-"]
+            line += [_show(before, unit), f"{measured[key] / before:.2f}" if before else "-"]
         lines.append(line)
-    spread = f"update: {_show(found['step_s_low'], 's')} to {_show(found['step_s_high'], 's')} over blocks"
-    if len(found.get("update_step_s", ())) > 1:
-        spread += f"; updates in turn: {', '.join(_show(seconds, 's') for seconds in found['update_step_s'])}"
+    spread = f"update: {_show(measured['step_s_low'], 's')} to {_show(measured['step_s_high'], 's')} over blocks"
+    if len(measured.get("update_step_s", ())) > 1:
+        spread += f"; updates in turn: {', '.join(_show(seconds, 's') for seconds in measured['update_step_s'])}"
     operations = (
-        f"per update and device: {_show(found['model_flops'], 'FLOP')} ({_show(found['flops'], 'FLOP')} by XLA), "
-        f"{_show(found['bytes'], 'B')} by XLA; measured here: {_show(found['matmul_flops_per_s'], 'FLOP/s')}, "
-        f"{_show(found['copy_bytes_per_s'], 'B/s')}"
+        f"per update and device: {_show(measured['model_flops'], 'FLOP')} ({_show(measured['flops'], 'FLOP')} by XLA), "
+        f"{_show(measured['bytes'], 'B')} by XLA; measured here: {_show(measured['matmul_flops_per_s'], 'FLOP/s')}, "
+        f"{_show(measured['copy_bytes_per_s'], 'B/s')}"
     )
-    host = ", ".join(f"{name} {rate:,.0f}" for name, rate in found["host_images_per_s"].items())
+    host = ", ".join(f"{name} {rate:,.0f}" for name, rate in measured["host_images_per_s"].items())
     title = (
-        f"{found['stage']}: {found['batch_size']} rows of every domain, {found['image_size']} px, "
-        f"{found['joints']} joints, {', '.join(sorted(set(found['devices'])))} x {len(found['devices'])}"
+        f"{measured['stage']}: {measured['batch_size']} rows of every domain, {measured['image_size']} px, "
+        f"{measured['joints']} joints, {', '.join(sorted(set(measured['devices'])))} x {len(measured['devices'])}"
     )
     stages = f"images per second of one thread in each stage of the pipeline: {host}"
-    return "\n".join([title, "", *text.align(lines), "", spread, operations, stages, *_differences(found, baseline)])
+    return "\n".join([title, "", *text.align(lines), "", spread, operations, stages, *_differences(measured, baseline)])
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -58,24 +58,24 @@ def read(path: Path) -> dict[str, Any]:
       ValueError: if the file is none.
     """
     try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict):
+        measured = json.loads(path.read_text())
+        if not isinstance(measured, dict):
             raise TypeError
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"--baseline={path}: found no JSON object there, expected a benchmark.json") from error
-    if missing := sorted({*_RATIOS, *_SAME} - found.keys()):
+    if missing := sorted({*_RATIOS, *_SAME} - measured.keys()):
         raise ValueError(f"--baseline={path}: found no {missing[0]!r}, expected a benchmark.json")
-    return found
+    return measured
 
 
-def _differences(found: Found, baseline: Found | None) -> list[str]:
+def _differences(measured: Measured, baseline: Measured | None) -> list[str]:
     """Lines that say in what the two results are not comparable."""
     if baseline is None:
         return []
     return [
-        f"not comparable: {key} was {baseline[key]!r}, is {found[key]!r}"
+        f"not comparable: {key} was {baseline[key]!r}, is {measured[key]!r}"
         for key in _SAME
-        if found[key] != baseline[key]
+        if measured[key] != baseline[key]
     ]
 
 

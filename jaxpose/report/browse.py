@@ -31,7 +31,7 @@ class Browsed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Joined:
+class JointMatches:
     """How two data sets were joined.
 
     Attributes:
@@ -43,7 +43,7 @@ class Joined:
     left_out: Mapping[str, Sequence[str]]
 
 
-def write_page(folder: Path, title: str, browsed: Mapping[str, Browsed], joined: Joined | None = None) -> Path:
+def write_page(folder: Path, title: str, browsed: Mapping[str, Browsed], joined: JointMatches | None = None) -> Path:
     """Writes `browse.html`: pictures, skeletons, joint names, visibility and coverage of data sets.
 
     Args:
@@ -104,18 +104,6 @@ class _StickFigures:
         )
 
 
-def contact_sheet(source: Source, indices: Sequence[int], *, columns: int, size: int = _SIZE) -> np.ndarray:
-    """Crops with their skeletons side by side, uint8 RGB (rows * size, columns * size, 3)."""
-    tiles = []
-    for index in indices:
-        record = source[index]
-        found = crop(record, files.decode_image(record["image"], record["name"]), size=size, margin=_MARGIN)
-        skeleton = source.skeleton
-        tiles.append(draw.draw_skeleton(found["image"], found["keypoints"], found["visible"], skeleton, size=size))
-    tiles += [np.zeros((size, size, 3), np.uint8)] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Set:
     name: str
@@ -129,8 +117,8 @@ class _Set:
     broken: list[str]
 
 
-def _describe(name: str, found: Browsed) -> _Set:
-    source = next(iter(found.splits.values()))
+def _describe(name: str, data: Browsed) -> _Set:
+    source = next(iter(data.splits.values()))
     spread = np.unique(np.linspace(0, len(source) - 1, min(len(source), _PICTURES)).astype(int))
     pictures, broken, best = [], [], (-1, np.zeros((_SIZE, _SIZE, 3), np.uint8), np.zeros((0, 2)), np.zeros(0))
     for index in spread:
@@ -154,9 +142,9 @@ def _describe(name: str, found: Browsed) -> _Set:
         states = np.zeros((len(counted), len(source.skeleton)), np.uint8)
     return _Set(
         name=name,
-        spec=found.spec,
-        sizes=", ".join(f"{len(part):,} {split}" for split, part in found.splits.items()),
-        notes=[str(note) for note in found.notes],
+        spec=data.spec,
+        sizes=", ".join(f"{len(part):,} {split}" for split, part in data.splits.items()),
+        notes=[str(note) for note in data.notes],
         legend=pages.image_uri(_numbered(*best[1:], source.skeleton)),
         pictures=pictures,
         joints=[

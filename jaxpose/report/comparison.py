@@ -9,8 +9,8 @@ from typing import Any
 from jaxpose.metrics.metric import CLIP, JOINT
 from jaxpose.report import figures, notes, pages, text
 
-Curve = Sequence[Mapping[str, float]]
-Rows = Sequence[Mapping[str, Any]]
+EvaluationHistory = Sequence[Mapping[str, float]]
+EvaluationRows = Sequence[Mapping[str, Any]]
 
 _PLACES = (("target", "test"), ("target", "validation"), ("source", "test"), ("source", "validation"))
 _CHOICES = ("source_choice", "target_choice")
@@ -18,7 +18,7 @@ _CLIPS = 40  # rows of the table of clips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
+class RunResults:
     """One method with one seed.
 
     Attributes:
@@ -30,16 +30,16 @@ class Run:
       machine: where it was made.
     """
 
-    rows: Rows
-    floor: Rows = ()
-    curve: Curve
+    rows: EvaluationRows
+    floor: EvaluationRows = ()
+    curve: EvaluationHistory
     timing: Mapping[str, Any]
     seed: int = 0
     fingerprint: str = ""
     machine: str = ""
 
 
-def summarize(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
+def summarize(runs: Mapping[str, Sequence[RunResults]]) -> dict[str, Any]:
     """Mean and standard deviation over seeds, per method, metric, report group and choice of the checkpoint.
 
     The checkpoint is the last one; the best on the source's validation split (its test split if it has none); or the
@@ -57,14 +57,14 @@ def summarize(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
     methods: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
     for name, several in runs.items():
-        found = _means([run.rows for run in several], place)
-        for metric, values in found["last"].items():
+        summary = _means([run.rows for run in several], place)
+        for metric, values in summary["last"].items():
             groups.setdefault(metric, list(values))
         methods[name] = {
             "runs": [{"seed": r.seed, "fingerprint": r.fingerprint, "machine": r.machine} for r in several],
-            **found,
-            "source_choice": _choose(several, found["last"], place, _source_score),
-            "target_choice": _choose(several, found["last"], place, _target_score),
+            **summary,
+            "source_choice": _choose(several, summary["last"], place, _source_score),
+            "target_choice": _choose(several, summary["last"], place, _target_score),
         } | {key: statistics.median(run.timing[key] for run in several) for key in ("wall_s", "step_s", "images_per_s")}
     floors = [run.floor for run in next(iter(runs.values()))]  # the same for all methods
     table = {
@@ -76,9 +76,9 @@ def summarize(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
         "seeds": max(len(several) for several in runs.values()),
     }
     values = {metric: _values(table, metric, text.main_group(named)) for metric, named in groups.items()}
-    for name, found in methods.items():
+    for name, summary in methods.items():
         adapted = place is not None and place[0] == "target" and name not in (text.SOURCE_ONLY, text.ORACLE)
-        found["gap"] = {m: notes.gap_share(m, v, name) if adapted else None for m, v in values.items()}
+        summary["gap"] = {m: notes.gap_share(m, v, name) if adapted else None for m, v in values.items()}
     return table | {"notes": _notes(table)}
 
 
@@ -86,8 +86,8 @@ def text_table(table: Mapping[str, Any]) -> str:
     """The main metric as lines to print, and the notes."""
     lines = [["", *_head(table), "wall s", "images/s"]]
     metric, group = _main(table)
-    for name, cells, found in _lines(table, metric, [group] if group else []):
-        timing = [f"{found['wall_s']:.0f}", f"{found['images_per_s']:.0f}"] if found else ["", ""]
+    for name, cells, method in _lines(table, metric, [group] if group else []):
+        timing = [f"{method['wall_s']:.0f}", f"{method['images_per_s']:.0f}"] if method else ["", ""]
         lines.append([name, *cells, *timing])
     title = "" if metric is None else f"{text.metric_title(metric)} {_where(table)}, {_over(table)}"
     said = [f"- {note}" for note in table["notes"]]
@@ -96,19 +96,19 @@ def text_table(table: Mapping[str, Any]) -> str:
 
 def write_page(workdir: Path, pair: str, table: Mapping[str, Any]) -> Path:
     """Writes `compare.html` with its figure."""
-    shown = []
+    tables = []
     for metric, groups in table["groups"].items():
         main = text.main_group(groups)
         ordered = [main, *(g for g in groups if g != main)]
         rows = [
-            (name, cells, _duration(found), f"{found['images_per_s']:.0f}" if found else "")
-            for name, cells, found in _lines(table, metric, ordered)
+            (name, cells, _duration(method), f"{method['images_per_s']:.0f}" if method else "")
+            for name, cells, method in _lines(table, metric, ordered)
         ]
-        shown.append((text.metric_title(metric), text.lower_is_better(metric), ordered, rows))
+        tables.append((text.metric_title(metric), text.lower_is_better(metric), ordered, rows))
     metric, group = _main(table)
     figure = None
     if metric is not None and group is not None:
-        ends = {name: found["last"][metric][group] for name, found in table["methods"].items()}
+        ends = {name: method["last"][metric][group] for name, method in table["methods"].items()}
         floor = table["floor"]["last"].get(metric, {}).get(group)
         where = " ".join(table["place"])
         path = figures.methods_plot(metric, ends, floor and floor[0], where, workdir / "figures")
@@ -120,13 +120,13 @@ def write_page(workdir: Path, pair: str, table: Mapping[str, Any]) -> Path:
         over=_over(table),
         source_split=table["source_split"],
         head=_head(table),
-        tables=shown,
+        tables=tables,
         clips=_clips(table, metric),
         notes=table["notes"],
         runs=[
             (name, run["seed"], run["fingerprint"][:8], run["machine"])
-            for name, found in table["methods"].items()
-            for run in found["runs"]
+            for name, method in table["methods"].items()
+            for run in method["runs"]
         ],
         figure=figure,
     )
@@ -135,29 +135,29 @@ def write_page(workdir: Path, pair: str, table: Mapping[str, Any]) -> Path:
     return path
 
 
-def _place(runs: Sequence[Run]) -> tuple[str, str] | None:
+def _place(runs: Sequence[RunResults]) -> tuple[str, str] | None:
     """The first of `_PLACES` that all runs were measured on."""
     measured = [{(row["domain"], row["split"]) for row in run.rows} for run in runs]
-    return next((place for place in _PLACES if all(place in found for found in measured)), None)
+    return next((place for place in _PLACES if all(place in places for places in measured)), None)
 
 
-def _means(several: Sequence[Rows], place: tuple[str, str] | None) -> dict[str, Any]:
+def _means(several: Sequence[EvaluationRows], place: tuple[str, str] | None) -> dict[str, Any]:
     """`last` and `clips` of `summarize`."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {"last": {}, "clips": {}}
+    grouped: dict[str, dict[str, dict[str, list[float]]]] = {"last": {}, "clips": {}}
     for rows in several:
         for row in rows:
             if (row["domain"], row["split"]) == place and not row["group"].startswith(JOINT):
                 kind = "clips" if row["group"].startswith(CLIP) else "last"
-                values = found[kind].setdefault(row["metric"], {})
+                values = grouped[kind].setdefault(row["metric"], {})
                 values.setdefault(row["group"].removeprefix(CLIP), []).append(row["value"])
     return {
         kind: {metric: {group: _spread(v) for group, v in values.items()} for metric, values in metrics.items()}
-        for kind, metrics in found.items()
+        for kind, metrics in grouped.items()
     }
 
 
 def _choose(
-    runs: Sequence[Run],
+    runs: Sequence[RunResults],
     last: Mapping[str, Mapping[str, Any]],
     place: tuple[str, str] | None,
     score: Callable[[Mapping[str, float], str, str], Any],
@@ -185,7 +185,7 @@ def _target_score(point: Mapping[str, float], metric: str, group: str) -> float 
     return point.get(f"target/test/{metric}/{group}")
 
 
-def _source_split(curves: Iterable[Curve]) -> str | None:
+def _source_split(curves: Iterable[EvaluationHistory]) -> str | None:
     names = {name for curve in curves for point in curve for name in point}
     return next((s for s in ("validation", "test") if any(n.startswith(f"source/{s}/") for n in names)), None)
 
@@ -197,33 +197,33 @@ def _spread(values: Sequence[float]) -> list[float | None]:
 def _values(table: Mapping[str, Any], metric: str, group: str, kind: str = "last") -> dict[str, float]:
     """The means of all methods and the floor that have a metric and group."""
     columns = {**table["methods"], text.FLOOR: table["floor"]}
-    found = {name: column[kind].get(metric, {}).get(group) for name, column in columns.items()}
-    return {name: cell[0] for name, cell in found.items() if cell is not None}
+    cells = {name: column[kind].get(metric, {}).get(group) for name, column in columns.items()}
+    return {name: cell[0] for name, cell in cells.items() if cell is not None}
 
 
 def _notes(table: Mapping[str, Any]) -> list[str]:
-    found = []
+    sentences = []
     domain, split = table["place"] or (None, None)
     if domain is None:
-        found.append(notes.NOTHING_AT_ALL)
+        sentences.append(notes.NOTHING_AT_ALL)
     elif domain != "target":
-        found.append(notes.NOTHING_ON_THE_TARGET)
+        sentences.append(notes.NOTHING_ON_THE_TARGET)
     elif split != "test":
-        found.append("The target has no labelled test split: its validation split is measured.")
+        sentences.append("The target has no labelled test split: its validation split is measured.")
     if text.ORACLE not in table["methods"]:
-        found.append("There is no oracle, as the target has no labels to train on.")
+        sentences.append("There is no oracle, as the target has no labels to train on.")
     if table["seeds"] == 1:
-        found.append("One seed says nothing of how far results scatter: several points are common in short runs.")
+        sentences.append("One seed says nothing of how far results scatter: several points are common in short runs.")
     if table["source_split"] == "test" and any(m["source_choice"] for m in table["methods"].values()):
-        found.append("The source has no validation split: its choice of a checkpoint is made on its test split.")
+        sentences.append("The source has no validation split: its choice of a checkpoint is made on its test split.")
     if len({run["machine"] for method in table["methods"].values() for run in method["runs"]}) > 1:
-        found.append("The runs are from different machines, which short runs tell apart as they do seeds.")
+        sentences.append("The runs are from different machines, which short runs tell apart as they do seeds.")
     values = {m: _values(table, m, text.main_group(groups)) for m, groups in table["groups"].items()}
     if domain == "target":
-        found += notes.of_values(values)
+        sentences += notes.of_values(values)
         metric, _ = _main(table)
-        found += [] if metric is None else notes.of_clips(metric, _by_clip(table, metric))
-    return found
+        sentences += [] if metric is None else notes.of_clips(metric, _by_clip(table, metric))
+    return sentences
 
 
 def _by_clip(table: Mapping[str, Any], metric: str) -> dict[str, dict[str, float]]:
@@ -233,13 +233,13 @@ def _by_clip(table: Mapping[str, Any], metric: str) -> dict[str, dict[str, float
 
 def _clips(table: Mapping[str, Any], metric: str | None) -> tuple[str, list[str], list[tuple[str, list[str]]]] | None:
     """Title, columns and lines of the table of clips, those first on which source-only is worst."""
-    found = {} if metric is None else _by_clip(table, metric)
-    if metric is None or not found:
+    by_clip = {} if metric is None else _by_clip(table, metric)
+    if metric is None or not by_clip:
         return None
     columns = [*table["methods"], text.FLOOR]
     sign = -1 if text.lower_is_better(metric) else 1
-    order = sorted(found, key=lambda clip: sign * next(iter(found[clip].values())))[:_CLIPS]
-    lines = [(clip, [text.format_value(metric, found[clip].get(name)) for name in columns]) for clip in order]
+    order = sorted(by_clip, key=lambda clip: sign * next(iter(by_clip[clip].values())))[:_CLIPS]
+    lines = [(clip, [text.format_value(metric, by_clip[clip].get(name)) for name in columns]) for clip in order]
     return text.metric_title(metric), columns, lines
 
 
@@ -264,13 +264,13 @@ def _lines(
     """Name, cells (the first group, what `_head` says, the other groups) and method of each line; last the floor."""
     lines: list[tuple[str, list[str], Mapping[str, Any] | None]] = []
     more = len(_head(table)) > 1
-    for name, found in table["methods"].items():
-        cells = [] if metric is None else [_show(metric, found["last"].get(metric, {}).get(g)) for g in groups]
+    for name, method in table["methods"].items():
+        cells = [] if metric is None else [_show(metric, method["last"].get(metric, {}).get(g)) for g in groups]
         if metric is not None and more:
-            share = found["gap"][metric]
+            share = method["gap"][metric]
             gap = text.MISSING if share is None else f"{100 * share:.0f} %"
-            cells[1:1] = [gap, *(_show(metric, found[choice].get(metric)) for choice in _CHOICES)]
-        lines.append((name, cells, found))
+            cells[1:1] = [gap, *(_show(metric, method[choice].get(metric)) for choice in _CHOICES)]
+        lines.append((name, cells, method))
     floor = table["floor"]["last"].get(metric, {})
     if metric is not None and floor:
         cells = [_show(metric, floor.get(g)) for g in groups]
@@ -288,8 +288,8 @@ def _over(table: Mapping[str, Any]) -> str:
     return "one seed" if seeds == 1 else f"mean \N{PLUS-MINUS SIGN} deviation over {seeds} seeds"
 
 
-def _duration(found: Mapping[str, Any] | None) -> str:
-    return "" if found is None else f"{found['wall_s']:.0f} s"
+def _duration(method: Mapping[str, Any] | None) -> str:
+    return "" if method is None else f"{method['wall_s']:.0f} s"
 
 
 def _show(metric: str, cell: Sequence[float | None] | None) -> str:

@@ -12,21 +12,21 @@ rates that good programs reach, for TPUs by the compiler's own cycles. It tells 
 does only --mode=benchmark measures."""
 
 
-def row(found: Mapping[str, Any]) -> tuple[str, ...]:
+def row(compiled: Mapping[str, Any]) -> tuple[str, ...]:
     """A stage's line under `HEAD`."""
-    if "fault" in found:
-        return (found["stage"], f"does not compile: {found['fault']}")
-    step = found["step_s"]
+    if "fault" in compiled:
+        return (compiled["stage"], f"does not compile: {compiled['fault']}")
+    step = compiled["step_s"]
     return (
-        found["stage"],
-        f"{found['bytes'] / 2**30:.2f} GiB",
-        f"{found['model_flops'] / 1e9:,.1f} GFLOP",
-        f"{found['traffic'] / 1e9:.2f} GB",
-        str(found["kernels"]),
-        _counts(found["convolutions"]),
-        _counts(found["collectives"]),
+        compiled["stage"],
+        f"{compiled['bytes'] / 2**30:.2f} GiB",
+        f"{compiled['model_flops'] / 1e9:,.1f} GFLOP",
+        f"{compiled['traffic'] / 1e9:.2f} GB",
+        str(compiled["kernels"]),
+        _counts(compiled["convolutions"]),
+        _counts(compiled["collectives"]),
         "-" if step is None else f"{1e3 * step:.1f} ms",
-        f"{found['compile_s']:.0f} s",
+        f"{compiled['compile_s']:.0f} s",
     )
 
 
@@ -36,5 +36,5 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join([*text.align([HEAD, *good]), *(": ".join(line) for line in rows if len(line) != len(HEAD))])
 
 
-def _counts(found: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(found.items())) or "none"
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"

@@ -40,7 +40,7 @@ def of_run(results: Mapping[str, Any]) -> list[str]:
     if place == ("target", "train"):
         notes.append("The target has no split for testing: its numbers are of training images.")
     columns = {name: _at(rows, place, stage) for stage, name in names.items()}
-    columns |= {name: _at(found, place) for name, found in results.get("references", {}).items()}
+    columns |= {name: _at(reference, place) for name, reference in results.get("references", {}).items()}
     metrics = list(dict.fromkeys(row["metric"] for row in _at(rows, place)))
     values: dict[str, Values] = {}
     for metric in metrics:
@@ -150,8 +150,8 @@ def _columns(results: Mapping[str, Any]) -> dict[str, str]:
 
 def _method(values: Values) -> str | None:
     """The last column that is a method's."""
-    found = [name for name in values if name not in _ENDS]
-    return found[-1] if found else None
+    names = [name for name in values if name not in _ENDS]
+    return names[-1] if names else None
 
 
 def _column_values(columns: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, group: str) -> Values:

@@ -24,7 +24,7 @@ _CLIPS = 40  # rows of a table of clips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class TableRow:
     """One joint group: formatted values by stage and reference; the change is last minus first stage.
 
     Attributes:
@@ -51,7 +51,7 @@ class Table:
     lower_is_better: bool
     stages: tuple[str, ...]
     references: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def summary_table(results: Mapping[str, Any]) -> str:
@@ -64,8 +64,8 @@ def summary_table(results: Mapping[str, Any]) -> str:
         for row in table.rows:
             cells.append((row.group, *row.values, *((row.change,) if changes else ()), *row.references, row.count))
         lines += ["", *align(cells)]
-    if found := results.get("notes"):
-        lines += ["", *(f"- {note}" for note in found)]
+    if remarks := results.get("notes"):
+        lines += ["", *(f"- {note}" for note in remarks)]
     return plain("\n".join(lines))
 
 
@@ -123,7 +123,7 @@ def _table(results: Mapping[str, Any], place: tuple[str, str, str], groups: Sequ
         stages=tuple(names[s] for s in stages),
         references=shown,
         rows=tuple(
-            Row(
+            TableRow(
                 group=group.removeprefix(JOINT).removeprefix(CLIP),
                 main=group == main_group(groups) and not group.startswith(CLIP),
                 values=tuple(format_value(metric, v) for v in line),
@@ -144,10 +144,10 @@ def _groups(rows: Iterable[EvaluationRow], place: tuple[str, str, str]) -> list[
 
 def headline(results: Mapping[str, Any]) -> str:
     """The result in one sentence: the first metric, over all joints, on the target's test split."""
-    found = tables(results)
-    if not found:
+    shown = tables(results)
+    if not shown:
         return "This run recorded no evaluation."
-    table = found[0]
+    table = shown[0]
     row = next(r for r in table.rows if r.main)
     what = metric_title(table.metric) + ("" if row.group == "all" else f" ({row.group})")
     where = f"{what} on the {table.domain} {table.split} split"
@@ -240,9 +240,9 @@ def _place(row: EvaluationRow) -> tuple[str, str, str, str]:
 
 def _shown(groups: Sequence[str]) -> list[str]:
     """Report groups; where a skeleton has none but `all`, its joints."""
-    joined = [group for group in groups if not group.startswith(CLIP)]
-    grouped = [group for group in joined if not group.startswith(JOINT)]
-    return grouped if len(grouped) > 1 else joined
+    of_joints = [group for group in groups if not group.startswith(CLIP)]
+    grouped = [group for group in of_joints if not group.startswith(JOINT)]
+    return grouped if len(grouped) > 1 else of_joints
 
 
 def _split_order(split: str) -> int:

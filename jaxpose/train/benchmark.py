@@ -55,18 +55,18 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
         state = run.initial_state(number, state)
     assert state is not None
     turn = [(run.update(update.step), next(batches)[1]) for update in stage.updates]
-    turn, state, found = measure_updates(turn, state, key, steps=steps)
-    found = {
+    turn, state, measured = measure_updates(turn, state, key, steps=steps)
+    measured = {
         "stage": stage.name,
         "batch_size": run.config.data.batch_size,
         "image_size": run.task.image_size,
         "joints": len(run.task.skeleton),
-        "pairs_per_s": run.config.data.batch_size / found["step_s"],
-        "images_per_s": run.images_per_step(stage) / found["step_s"],
-    } | found
-    found |= _limits(found, detector.compute_dtype(run.config.dtype))
-    found |= _data(run, stage, batches)
-    return found | _together(turn, state, batches, key, steps, found["step_s"])
+        "pairs_per_s": run.config.data.batch_size / measured["step_s"],
+        "images_per_s": run.images_per_step(stage) / measured["step_s"],
+    } | measured
+    measured |= _limits(measured, detector.compute_dtype(run.config.dtype))
+    measured |= _data(run, stage, batches)
+    return measured | _together(turn, state, batches, key, steps, measured["step_s"])
 
 
 def measure_updates(turn: Turn, state: State, key: jax.Array, *, steps: int) -> tuple[Turn, State, dict[str, Any]]:
@@ -76,8 +76,8 @@ def measure_updates(turn: Turn, state: State, key: jax.Array, *, steps: int) -> 
       the compiled updates with their batches; the state after all of it; and, as in `measure`, `compile_s`, `steps`,
       `step_s` with its extremes, `update_step_s`, `peak_bytes`, `flops`, `bytes` and `model_flops`.
     """
-    alive, count = jnp.asarray(True), len(turn)
-    traced = [update.trace(state, batch, key, alive) for update, batch in turn]
+    finite, count = jnp.asarray(True), len(turn)
+    traced = [update.trace(state, batch, key, finite) for update, batch in turn]
     with _no_cache():
         clock = time.perf_counter()
         turn = [(update.lower().compile(), batch) for update, (_, batch) in zip(traced, turn, strict=True)]
@@ -127,15 +127,15 @@ def _alone(turn: Turn, state: State, key: jax.Array, steps: int) -> tuple[State,
 
 def _block(turn: Turn, state: State, key: jax.Array, turns: int) -> tuple[State, float]:
     """Seconds per update of so many turns on the same batches."""
-    alive, clock = jnp.asarray(True), time.perf_counter()
+    finite, clock = jnp.asarray(True), time.perf_counter()
     for _ in range(turns):
         for update, batch in turn:
-            state, _, _ = update(state, batch, key, alive)
+            state, _, _ = update(state, batch, key, finite)
     jax.block_until_ready(state)
     return state, (time.perf_counter() - clock) / (turns * len(turn))
 
 
-def _limits(found: dict[str, Any], dtype: jnp.dtype) -> dict[str, float]:
+def _limits(measured: dict[str, Any], dtype: jnp.dtype) -> dict[str, float]:
     """The rates of a matrix product and of a copy on the same device, and how much of them the update comes to."""
     accelerator = jax.default_backend() != "cpu"
     side = 8192 if accelerator else 2048
@@ -154,8 +154,8 @@ def _limits(found: dict[str, Any], dtype: jnp.dtype) -> dict[str, float]:
     return {
         "matmul_flops_per_s": product,
         "copy_bytes_per_s": copy,
-        "matmul_fraction": found["model_flops"] / found["step_s"] / product,
-        "copy_fraction": found["bytes"] / found["step_s"] / copy,
+        "matmul_fraction": measured["model_flops"] / measured["step_s"] / product,
+        "copy_fraction": measured["bytes"] / measured["step_s"] / copy,
     }
 
 
@@ -174,8 +174,8 @@ def _data(run: Run, stage: Stage, batches: Batches, *, seconds: float = 2.0) -> 
     rates: dict[str, list[float]] = {}
     for read in stage.reads.values():
         elements = run.training[read.domain, read.window]
-        found = measure_stages(elements, fields=read.fields, batch_size=run.rows(read), seconds=0.3)
-        for name, rate in found.items():
+        measured = measure_stages(elements, fields=read.fields, batch_size=run.rows(read), seconds=0.3)
+        for name, rate in measured.items():
             rates.setdefault(name, []).append(rate)
     # Domains take turns image by image, so their seconds per image are averaged.
     host = {name: len(several) / sum(1 / rate for rate in several) for name, several in rates.items()}
@@ -222,7 +222,7 @@ def _together(
     turn: Turn, state: State, batches: Batches, key: jax.Array, steps: int, step_s: float
 ) -> dict[str, float]:
     """Updates fed by the pipeline, in turn with updates on one batch, so that a machine's changing speed tells less."""
-    alive, count = jnp.asarray(True), len(turn)
+    finite, count = jnp.asarray(True), len(turn)
     turns = -(-steps // count)
     size = max(1, min(turns, math.ceil(_TURN_S / (step_s * count))))
     alone, loop, waited = [], [], 0.0
@@ -234,7 +234,7 @@ def _together(
             number, batch = next(batches)
         clock, before = time.perf_counter(), None
         for _ in range(size * count):  # with the metrics fetched one step late, as when training
-            state, running, metrics = turn[number % count][0](state, batch, key, alive)
+            state, running, metrics = turn[number % count][0](state, batch, key, finite)
             (number, batch), _, idle = next_batch(batches, running)
             waited += idle
             if before is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxpose import config as configs
 from jaxpose.config import Config
-from jaxpose.data.domains import Pair, open_pair
+from jaxpose.data.domains import OpenedPair, open_pair
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.recipes import measures
 from jaxpose.recipes.stage import Task
@@ -15,7 +15,7 @@ from jaxpose.train import written
 from jaxpose.train.run import Program, Run
 
 
-def open_data(config: Config) -> Pair:
+def open_data(config: Config) -> OpenedPair:
     """The pair of a configuration.
 
     Raises:
@@ -50,7 +50,7 @@ def build(config: Config, workdir: Path) -> Run:
     return Run(**vars(program), pair=pair, metrics=metrics, workdir=workdir)
 
 
-def task_of(config: Config, pair: Pair) -> Task:
+def task_of(config: Config, pair: OpenedPair) -> Task:
     """The problem of a pair."""
     sizes = {name: len(domain.splits["train"]) for name, domain in pair.domains.items()}
     skeletons = {name: domain.skeleton for name, domain in pair.domains.items()}
@@ -69,7 +69,7 @@ def program_of(config: Config, task: Task, mesh: meshes.AnyMesh) -> Program:
     Raises:
       ValueError: if steps are given to unknown stages, or a batch cannot be split over the devices.
     """
-    stages = meshes.made_for(mesh, config.method.stages)(task, config)
+    stages = meshes.with_mesh(mesh, config.method.stages)(task, config)
     names = {stage.name for stage in stages}
     if unknown := set(config.steps) - names:
         raise ValueError(f"config.steps: found {sorted(unknown)[0]!r}, expected stages of this recipe: {sorted(names)}")
@@ -119,10 +119,10 @@ def check_images(run: Run) -> None:
             raise ValueError(f"data.{name}={run.pair.domains[name].spec}: {split}: {error}") from None
 
 
-def describe(pair: Pair) -> str:
+def describe(pair: OpenedPair) -> str:
     """How the joints of a pair were matched, its splits, and the notes on them, to be printed."""
     match = pair.match
-    if all(found.how == "same name" for found in match.pairs):
+    if all(joint.how == "same name" for joint in match.pairs):
         lines = [f"Joints ({len(pair.skeleton)}): {', '.join(pair.skeleton.joints)}"]
         left_out = {"source": match.unmatched_source, "target": match.unmatched_target}
         lines += [f"Only in the {name}: {', '.join(joints)}" for name, joints in left_out.items() if joints]
@@ -137,7 +137,7 @@ def describe(pair: Pair) -> str:
     return "\n".join(lines)
 
 
-def _check_reads(program: Program, pair: Pair) -> None:
+def _check_reads(program: Program, pair: OpenedPair) -> None:
     """Every domain that is read is there; what trains on labels, or lets them mask a loss, trains on none without.
 
     And every domain that is there besides source and target is read.

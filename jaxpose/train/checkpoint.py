@@ -122,8 +122,10 @@ def newest_whole(folder: Path) -> tuple[int | None, dict[int, str]]:
             return step, damaged
         damaged[step] = wrong
     if damaged:
-        found = "; ".join(f"{step}: {wrong}" for step, wrong in damaged.items())
-        raise ValueError(f"{folder}: found none that is whole ({found}), expected one; delete the folder to start anew")
+        faults = "; ".join(f"{step}: {wrong}" for step, wrong in damaged.items())
+        raise ValueError(
+            f"{folder}: found none that is whole ({faults}), expected one; delete the folder to start anew"
+        )
     return None, {}
 
 

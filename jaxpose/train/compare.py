@@ -29,7 +29,7 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     pair = build.open_data(config.base)
     print(build.describe(pair))
     labelled = pair.domains["target"].splits["train"].labelled
-    found: dict[str, list[report.Run]] = {}
+    runs: dict[str, list[report.RunResults]] = {}
     for seed in range(seeds):
         folder = workdir / f"seed{seed}"
         base = dataclasses.replace(config.base, seed=seed)
@@ -43,20 +43,20 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
             oracle = Supervised(name="oracle", domain="target")
             configs[text.ORACLE] = dataclasses.replace(base, steps=steps, method=oracle)
         for name, chosen in configs.items():
-            found.setdefault(name, []).append(_run(name, chosen, folder / name))
-    table = report.summarize(found)
+            runs.setdefault(name, []).append(_run(name, chosen, folder / name))
+    table = report.summarize(runs)
     write_json(workdir / "compare.json", table)
     page = report.write_page(workdir, config.base.pair, table)
     print(report.text_table(table))
     return page
 
 
-def _run(name: str, config: Config, workdir: Path) -> report.Run:
+def _run(name: str, config: Config, workdir: Path) -> report.RunResults:
     print(f"\n{name}, seed {config.seed}: {workdir}")
     results = trainer.train(config, workdir, show=False)
     evaluated = [row["stage"] for row in results["evaluations"]]
     last = evaluated[-1] if evaluated else ""
-    return report.Run(
+    return report.RunResults(
         rows=[row for row in results["evaluations"] if row["stage"] == last],
         floor=results.get("references", {}).get(text.FLOOR, ()),
         curve=_curve(read_metrics(workdir), last),

@@ -37,17 +37,17 @@ def compiled(program: Program, name: str, topology: Topology) -> dict[str, Any]:
     options = {"xla_gpu_autotune_level": 0} if absent and topology.mesh.devices.flat[0].platform == "gpu" else None
     executable = traced.lower().compile(compiler_options=options)
     seconds = time.perf_counter() - clock
-    found = hlo.kernels(executable.as_text())
+    kernels = hlo.kernels(executable.as_text())
     return {
         "stage": name,
         "compile_s": seconds,
         "bytes": hlo.planned_bytes(executable),
         "model_flops": flops.count(traced.jaxpr.jaxpr) / topology.mesh.size,
-        "kernels": len(found),
-        "traffic": sum(kernel.bytes for kernel in found),
-        "convolutions": hlo.convolutions(found),
-        "collectives": hlo.collectives(found),
-        "step_s": None if topology.speed is None else hlo.estimate(found, topology.speed),
+        "kernels": len(kernels),
+        "traffic": sum(kernel.bytes for kernel in kernels),
+        "convolutions": hlo.convolutions(kernels),
+        "collectives": hlo.collectives(kernels),
+        "step_s": None if topology.speed is None else hlo.estimate(kernels, topology.speed),
     }
 
 

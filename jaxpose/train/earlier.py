@@ -15,7 +15,7 @@ from jaxpose.recipes.stage import Stage, State
 from jaxpose.train import mesh as meshes
 from jaxpose.train import written
 from jaxpose.train.checkpoint import Checkpoints, damage
-from jaxpose.train.record import Record
+from jaxpose.train.progress import Progress
 from jaxpose.train.run import Run
 
 # What the optimizers of a first stage are made of, and what it has learned from; its networks are of the same model.
@@ -32,30 +32,32 @@ def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]
       ValueError: naming what it has otherwise than the first stage of this run.
     """
     folder, results = _finished("start", config.start)
-    found = results["config"]
+    their_config = results["config"]
     last = list(results["timing"].get("step_s_by_stage", {}))[-1:] or [first.name]
-    if last[0] != first.name or found["method"].get("domain", "source") not in first.reads:
+    if last[0] != first.name or their_config["method"].get("domain", "source") not in first.reads:
         raise ValueError(
             f"config.start: found a run of {results['recipe']} in {folder}, whose last stage is {last[0]}, expected "
             f"one that ends with this run's first stage, {first.name} on the {' and the '.join(first.reads)}"
         )
     _same_joints("start", folder, results, joints)
-    model = [name for name in configs.fixed_part(found) if name.startswith("model.") and name not in _OF_ANY_START]
-    _same_fields("start", folder, found, config, (*model, *_OF_A_START))
-    read = [made["method"].get("coding", {}).get("read", _READ) for made in (found, configs.to_json(config))]
+    model = [
+        name for name in configs.fixed_part(their_config) if name.startswith("model.") and name not in _OF_ANY_START
+    ]
+    _same_fields("start", folder, their_config, config, (*model, *_OF_A_START))
+    read = [made["method"].get("coding", {}).get("read", _READ) for made in (their_config, configs.to_json(config))]
     if read[0] != read[1]:  # the other way is half a stride off
         raise ValueError(f"config.start: found maps to be read by {read[0]} in {folder}, expected by {read[1]}")
     return {
         "workdir": str(folder),
         "recipe": results["recipe"],
         "pair": results["pair"],
-        "source": found["data"]["source"],
-        "target": found["data"]["target"],
+        "source": their_config["data"]["source"],
+        "target": their_config["data"]["target"],
         "fingerprint": results["fingerprint"],
     }
 
 
-def started(run: Run) -> tuple[State, Record]:
+def started(run: Run) -> tuple[State, Progress]:
     """The first stage as if it were finished, with the final state of the run that `config.start` names.
 
     Raises:
@@ -68,7 +70,7 @@ def started(run: Run) -> tuple[State, Record]:
         if step is None:
             raise ValueError(f"config.start: found no checkpoint in {folder.parent}, expected that of a finished run")
         last = folder / str(step)
-        if wrong := meshes.by_first(lambda: damage(last)):
+        if wrong := meshes.from_first_process(lambda: damage(last)):
             raise ValueError(f"config.start: {last}: {wrong}, expected the whole checkpoint of a finished run")
         try:
             state = checkpoints.restore(step, run.abstract_states()[0])
@@ -79,7 +81,7 @@ def started(run: Run) -> tuple[State, Record]:
             ) from error
     found["step"] = int(state.step)
     done = jax.device_put(np.array(stage.steps, np.int32), meshes.replicated(run.mesh))
-    return dataclasses.replace(state, step=done), Record(start=found)
+    return dataclasses.replace(state, step=done), Progress(start=found)
 
 
 def oracle(config: Config, joints: Sequence[str]) -> list[dict[str, Any]]:
@@ -89,11 +91,11 @@ def oracle(config: Config, joints: Sequence[str]) -> list[dict[str, Any]]:
       ValueError: naming what it has otherwise than this run.
     """
     folder, results = _finished("oracle", config.oracle)
-    found = results["config"]
+    their_config = results["config"]
     if results["recipe"] != "oracle":
         raise ValueError(f"config.oracle: found a run of {results['recipe']} in {folder}, expected one of oracle")
     _same_joints("oracle", folder, results, joints)
-    _same_fields("oracle", folder, found, config, _OF_AN_ORACLE)
+    _same_fields("oracle", folder, their_config, config, _OF_AN_ORACLE)
     return [row for row in results["evaluations"] if row["domain"] == "target"]
 
 
@@ -109,18 +111,20 @@ def _finished(field: str, workdir: str | None) -> tuple[Path, dict[str, Any]]:
 
 
 def _same_joints(field: str, folder: Path, results: Mapping[str, Any], joints: Sequence[str]) -> None:
-    found = results.get("joints", list(joints))  # of an earlier version: not known
-    if list(found) == list(joints):
+    theirs = results.get("joints", list(joints))  # of an earlier version: not known
+    if list(theirs) == list(joints):
         return
-    other = [joint for joint in found if joint not in joints] or [joint for joint in joints if joint not in found]
+    other = [joint for joint in theirs if joint not in joints] or [joint for joint in joints if joint not in theirs]
     what = f"joint {other[0]!r} in only one of" if other else "another order of the joints of"
     raise ValueError(
-        f"config.{field}: found {what} {folder} ({len(found)} joints) and this run ({len(joints)}), expected the same"
+        f"config.{field}: found {what} {folder} ({len(theirs)} joints) and this run ({len(joints)}), expected the same"
     )
 
 
-def _same_fields(field: str, folder: Path, found: Mapping[str, Any], config: Config, names: Sequence[str]) -> None:
-    there, here = configs.fixed_part(dict(found)), configs.fixed_part(configs.to_json(config))
+def _same_fields(
+    field: str, folder: Path, their_config: Mapping[str, Any], config: Config, names: Sequence[str]
+) -> None:
+    there, here = configs.fixed_part(dict(their_config)), configs.fixed_part(configs.to_json(config))
     for name in names:
         if name in there and there[name] != here.get(name):
             raise ValueError(f"config.{field}: found {name} {there[name]!r} in {folder}, expected {here.get(name)!r}")

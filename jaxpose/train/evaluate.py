@@ -77,7 +77,7 @@ class Evaluator:
         self._mean_pose = None if mean_pose is None else jax.device_put(mean_pose, meshes.replicated(mesh))
         everywhere, split = meshes.replicated(mesh), meshes.by_row(mesh)
         self._step = jax.jit(
-            meshes.made_for(mesh, lambda state, batch, pose: self._evaluate(state, batch, pose)),
+            meshes.with_mesh(mesh, lambda state, batch, pose: self._evaluate(state, batch, pose)),
             out_shardings=(everywhere, split),
         )
 
@@ -131,23 +131,23 @@ class Evaluator:
         self, state: State, batch: dict[str, jax.Array], pose: jax.Array | None
     ) -> tuple[dict[str, Any], tuple[dict[str, jax.Array], dict[str, Any]]]:
         """Sums of the detector and of the mean pose, points, and what is known of each row."""
-        found = self.evaluation.predict(state, batch)
+        predictions = self.evaluation.predict(state, batch)
         if self.evaluation.window is not None:  # of which every frame is measured as a row
             frames = self.evaluation.window.frames
             row = batch.pop("row")
-            found, batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (found, batch))
+            predictions, batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (predictions, batch))
             batch["row"] = jnp.repeat(row, frames)
-        points = {name: x for name in ("points", "points3d") if (x := getattr(found, name)) is not None}
-        predicted = {"found": found, "floor": Predictions()}
-        if found.points is not None and pose is not None:
-            constant = jnp.broadcast_to(pose, found.points.shape)
-            predicted["floor"] = Predictions(points=constant, peaks=None if found.peaks is None else constant)
+        points = {name: x for name in ("points", "points3d") if (x := getattr(predictions, name)) is not None}
+        predicted = {"found": predictions, "floor": Predictions()}
+        if predictions.points is not None and pose is not None:
+            constant = jnp.broadcast_to(pose, predictions.points.shape)
+            predicted["floor"] = Predictions(points=constant, peaks=None if predictions.peaks is None else constant)
         known = {n: m for n, m in enumerate(self._metrics) if batch.keys() >= set(m.fields)}
         measured = {
             who: {n: m.update(p, batch) for n, m in known.items() if _there(p, m)} for who, p in predicted.items()
         }
         for metric in self.evaluation.metrics or ():
-            if not _there(found, metric):
+            if not _there(predictions, metric):
                 raise ValueError(f"{type(metric).__name__}: found no {metric.needs} in the predictions")
         sums, per_row = ({who: {n: m[i] for n, m in of.items()} for who, of in measured.items()} for i in (0, 1))
         return sums, (points, per_row)

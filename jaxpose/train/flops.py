@@ -39,13 +39,13 @@ def _conditional(eqn: Any) -> float:
 
 
 def _nested(eqn: Any) -> float:
-    found = 0.0
+    total = 0.0
     for value in eqn.params.values():
         if isinstance(value, core.ClosedJaxpr):
-            found += count(value.jaxpr)
+            total += count(value.jaxpr)
         elif isinstance(value, core.Jaxpr):
-            found += count(value)
-    return found
+            total += count(value)
+    return total
 
 
 _OPERATIONS = {

@@ -51,18 +51,18 @@ def kernels(text: str) -> list[Kernel]:
     return [_kernel(line, types, computations) for line, types in _launched("ENTRY", computations)]
 
 
-def collectives(found: Sequence[Kernel]) -> dict[str, int]:
+def collectives(kernels: Sequence[Kernel]) -> dict[str, int]:
     """How many there are of each kind."""
-    kinds = (kernel.kind.removesuffix("-start") for kernel in found)
+    kinds = (kernel.kind.removesuffix("-start") for kernel in kernels)
     return dict(collections.Counter(kind for kind in kinds if kind in _COLLECTIVES))
 
 
-def convolutions(found: Sequence[Kernel]) -> dict[str, int]:
+def convolutions(kernels: Sequence[Kernel]) -> dict[str, int]:
     """How many kernels hold convolutions or products, by the type of their operands."""
-    return dict(collections.Counter(kernel.dtype for kernel in found if kernel.dtype))
+    return dict(collections.Counter(kernel.dtype for kernel in kernels if kernel.dtype))
 
 
-def estimate(found: Sequence[Kernel], speed: Speed) -> float:
+def estimate(kernels: Sequence[Kernel], speed: Speed) -> float:
     """Seconds on one device, without waiting for others.
 
     TPU: the compiler's own cycles. GPU: of every kernel the longer of its operations, at 40 % of a large product's
@@ -70,9 +70,9 @@ def estimate(found: Sequence[Kernel], speed: Speed) -> float:
     microseconds between kernels. At 35 and 50 % an update of a ResNet-101 takes 8 % more and 11 % less.
     """
     if speed.clock:
-        return sum(kernel.cycles for kernel in found) / speed.clock
+        return sum(kernel.cycles for kernel in kernels) / speed.clock
     products, memory = _PRODUCTS * speed.products, _COPIES * speed.memory
-    return sum(max(kernel.flops / products, kernel.bytes / memory) + _GAP_S for kernel in found)
+    return sum(max(kernel.flops / products, kernel.bytes / memory) + _GAP_S for kernel in kernels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +87,19 @@ class _Line:
 
 
 def _computations(text: str) -> dict[str, list[_Line]]:
-    found: dict[str, list[_Line]] = {}
+    computations: dict[str, list[_Line]] = {}
     name = None
     for line in text.splitlines():
         if head := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{", line):
             name = "ENTRY" if head[1] else head[2]
-            found[name] = []
+            computations[name] = []
         elif line.startswith("}"):
             name = None
         elif name and (parts := re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)", line)):
             given, _, rest = parts[4].partition(")")
             operands = (given,) if parts[3] == "parameter" else tuple(re.findall(r"%([\w.\-]+)", given))
-            found[name].append(_Line(parts[1], parts[2], parts[3], operands, rest))
-    return found
+            computations[name].append(_Line(parts[1], parts[2], parts[3], operands, rest))
+    return computations
 
 
 def _launched(name: str, computations: Mapping[str, list[_Line]]) -> Iterator[tuple[_Line, dict[str, str]]]:
@@ -138,9 +138,9 @@ def _kernel(line: _Line, types: Mapping[str, str], computations: Mapping[str, li
 
 
 def _called(line: _Line, attribute: str) -> str:
-    found = re.search(rf"{attribute}=%?([\w.\-]+)", line.rest)
-    assert found is not None
-    return found[1]
+    match = re.search(rf"{attribute}=%?([\w.\-]+)", line.rest)
+    assert match is not None
+    return match[1]
 
 
 def _flops(line: _Line, types: Mapping[str, str]) -> float:
@@ -185,8 +185,8 @@ def _read(inner: Sequence[_Line], number: int, type_: str) -> int:
 
 @functools.cache
 def _shapes(type_: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    found = re.findall(r"(\w+)\[([\d,]*)\]", type_)
-    return tuple((name, tuple(int(n) for n in sides.split(",") if n)) for name, sides in found)
+    matches = re.findall(r"(\w+)\[([\d,]*)\]", type_)
+    return tuple((name, tuple(int(n) for n in sides.split(",") if n)) for name, sides in matches)
 
 
 def _size(type_: str) -> int:

@@ -17,7 +17,7 @@ from jaxpose.train.checkpoint import naming
 
 _BOARD_SECONDS = 30.0  # for which TensorBoard files may lag behind
 
-Window = list[dict[str, float]]  # metrics of the updates since a mean was last written
+LogWindow = list[dict[str, float]]  # metrics of the updates since a mean was last written
 
 
 class MetricLog:
@@ -80,7 +80,7 @@ class LateMetrics:
         goes on with the same means.
     """
 
-    def __init__(self, log: MetricLog, stage: str, steps_before: int, window: Window):
+    def __init__(self, log: MetricLog, stage: str, steps_before: int, window: LogWindow):
         self._log, self._stage, self._before, self._window = log, stage, steps_before, window
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         self._step = 0

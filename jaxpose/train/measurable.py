@@ -48,6 +48,6 @@ def _found(run: Run) -> list[str]:
             domain = run.pair.domains[name]
             element = domain.elements("train", evaluation.fields, evaluation.window, word=name)[0]
             batch = {f: jax.ShapeDtypeStruct((run.mesh.size, *x.shape), x.dtype) for f, x in element.items()}
-            found = dataclasses.asdict(jax.eval_shape(meshes.made_for(run.mesh, evaluation.predict), state, batch))
+            found = dataclasses.asdict(jax.eval_shape(meshes.with_mesh(run.mesh, evaluation.predict), state, batch))
             parts |= dict.fromkeys(part for part, value in found.items() if value not in (None, {}))
     return list(parts)

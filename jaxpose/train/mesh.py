@@ -70,7 +70,7 @@ def make_mesh(data: int) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
-def made_for(mesh: AnyMesh, function: Callable[..., _Result]) -> Callable[..., _Result]:
+def with_mesh(mesh: AnyMesh, function: Callable[..., _Result]) -> Callable[..., _Result]:
     """The function with `ops.platform` being that of the mesh, whose devices need not be here."""
 
     @functools.wraps(function)
@@ -111,10 +111,10 @@ def gather_names(names: list[str]) -> list[str]:
     """The names that any process holds, on every process."""
     if jax.process_count() == 1:
         return names
-    return sorted({name for found in _gathered(names) for name in found})
+    return sorted({name for theirs in _gathered(names) for name in theirs})
 
 
-def by_first(function: Callable[[], Any]) -> Any:
+def from_first_process(function: Callable[[], Any]) -> Any:
     """What a function returns on process 0, on every process: plain JSON. The others do not call it.
 
     Raises:
@@ -164,10 +164,10 @@ def _explicit_group(environment: Mapping[str, str]) -> _Group:
 def _slurm_group(environment: Mapping[str, str]) -> _Group:
     given = "SLURM_STEP_NODELIST"
     # The first host of lists such as node7,gpu[1-2] or node[007-010,015].
-    found = re.match(r"([^,\[]+)(?:\[([^],-]+)[^]]*]([^,\[]*))?", environment[given])
-    if found is None:
+    match = re.match(r"([^,\[]+)(?:\[([^],-]+)[^]]*]([^,\[]*))?", environment[given])
+    if match is None:
         raise ValueError(f"{given}: found {environment[given]!r}, expected a list of hosts")
-    host = "".join(part or "" for part in found.groups())
+    host = "".join(part or "" for part in match.groups())
     # Jobs that share a host shall not share a port.
     port = 61440 + _number(environment, "SLURM_JOB_ID", given) % 4096
     return _group(environment, f"{host}:{port}", ("SLURM_NTASKS", "SLURM_PROCID"), given)

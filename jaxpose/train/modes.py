@@ -13,12 +13,12 @@ from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.recipes.stage import State
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation
-from jaxpose.report.browse import Browsed, Joined, shown, write_page
+from jaxpose.report.browse import Browsed, JointMatches, shown, write_page
 from jaxpose.train import benchmark, build, measurable, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, newest_whole, write_json
-from jaxpose.train.record import restored
+from jaxpose.train.progress import restored
 from jaxpose.train.results import circumstances
 from jaxpose.train.run import Run
 
@@ -35,15 +35,15 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     run = build.build(config, workdir)
     measurable.check(run)
     folder = workdir / "checkpoints"
-    step, damaged = meshes.by_first(lambda: newest_whole(folder))
+    step, damaged = meshes.from_first_process(lambda: newest_whole(folder))
     if step is None:
         raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
     if jax.process_index() == 0:
         for number, wrong in damaged.items():
             print(f"{folder / str(number)}: {wrong}, so {step} is evaluated")
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
-        state, record = restored(run, checkpoints, step)
-    rows = rows_of(run, record.stage, state)
+        state, progress = restored(run, checkpoints, step)
+    rows = rows_of(run, progress.stage, state)
     if jax.process_index() == 0:
         for row in rows:
             print(json.dumps(row))
@@ -74,12 +74,12 @@ def measure(config: Config, workdir: Path, *, steps: int, baseline: Path | None)
     """
     before = benchmark_table.read(baseline) if baseline else None
     run = build.build(config, workdir)
-    found = benchmark.measure(run, steps=steps) | circumstances(run)
+    measured = benchmark.measure(run, steps=steps) | circumstances(run)
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "benchmark.json", found)
-        print(f"{benchmark_table.table(found, before)}\n\n{workdir / 'benchmark.json'}")
-    return found
+        write_json(workdir / "benchmark.json", measured)
+        print(f"{benchmark_table.table(measured, before)}\n\n{workdir / 'benchmark.json'}")
+    return measured
 
 
 def compile_for(
@@ -97,7 +97,7 @@ def compile_for(
     Raises:
       ValueError: if the topology or the data are not there.
     """
-    found, notes = topologies.find(topology), []
+    devices, notes = topologies.find(topology), []
     if joints is None:
         try:
             pair = build.open_data(config)
@@ -108,20 +108,20 @@ def compile_for(
     else:
         skeleton = Skeleton(name="any", joints=tuple(f"joint{i}" for i in range(joints)))
         task = build.described(config, skeleton, sizes=dict.fromkeys(("source", "target"), _SOME_RECORDS))
-    program = build.program_of(config, task, found.mesh)
+    program = build.program_of(config, task, devices.mesh)
     names = list(compiling.names_of(program))
     if stage is not None:
         if stage not in names:
             raise ValueError(f"--stage: found {stage!r}, expected one of {', '.join(names)}")
-        print(json.dumps(compiling.compiled(program, stage, found)))
+        print(json.dumps(compiling.compiled(program, stage, devices)))
         return
     title = (
         f"{config.method.name}, {config.pair}: {config.data.batch_size} rows of every domain, {task.image_size} px, "
-        f"{len(task.skeleton)} joints; {found.mesh.size} x {found.mesh.devices.flat[0].device_kind}"
+        f"{len(task.skeleton)} joints; {devices.mesh.size} x {devices.mesh.devices.flat[0].device_kind}"
     )
     print("\n".join([*notes, title]), flush=True)
-    if found.speed is None:  # what is here can belong to one process only
-        results = (compiling.compiled(program, name, found) for name in names)
+    if devices.speed is None:  # what is here can belong to one process only
+        results = (compiling.compiled(program, name, devices) for name in names)
     else:
         results = compiling.in_turn(names, arguments)
     rows = []
@@ -143,8 +143,8 @@ def browse(config: Config, workdir: Path) -> Path:
         )
         for name, domain in pair.domains.items()
     }
-    joined = Joined(
-        rows=[(found.source, found.target, found.how) for found in pair.match.pairs],
+    joined = JointMatches(
+        rows=[(joint.source, joint.target, joint.how) for joint in pair.match.pairs],
         left_out={"source": pair.match.unmatched_source, "target": pair.match.unmatched_target},
     )
     return write_page(workdir, config.pair, browsed, joined)

@@ -46,7 +46,7 @@ def draw(run: Run, stage: Stage, state: State) -> list[str]:
         captions.extend(found)  # a compiled function would sort them
         return list(found.values())
 
-    images = jax.jit(meshes.made_for(run.mesh, drawn), out_shardings=everywhere)(state, batch)
+    images = jax.jit(meshes.with_mesh(run.mesh, drawn), out_shardings=everywhere)(state, batch)
     columns = dict(zip(captions, (_pixels(np.asarray(of)) for of in images), strict=True))
     shapes = {images.shape for images in columns.values()}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 4 or shape[3] != 3:

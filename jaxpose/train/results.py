@@ -16,14 +16,14 @@ from jaxpose.recipes.stage import State
 from jaxpose.report import html, notes, text
 from jaxpose.train import machine, written
 from jaxpose.train import mesh as meshes
-from jaxpose.train.record import Record
+from jaxpose.train.progress import Progress
 from jaxpose.train.run import Run
 
 _PACKAGES = ("jaxpose", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _GALLERY = 2000  # test images whose predictions the report may choose from
 
 
-def results_of(run: Run, state: State, record: Record, oracle: Mapping[str, Any]) -> dict[str, Any]:
+def results_of(run: Run, state: State, progress: Progress, oracle: Mapping[str, Any]) -> dict[str, Any]:
     """The content of `results.json`, of the final state and what was recorded on the way."""
     last = run.stages[-1].name
     results = {
@@ -31,23 +31,25 @@ def results_of(run: Run, state: State, record: Record, oracle: Mapping[str, Any]
         "pair": run.config.pair,
         "seed": run.config.seed,
         "joints": list(run.task.skeleton.joints),
-        "evaluations": record.evaluations,
-        "references": {**oracle, text.FLOOR: record.floor},
-        "pictures": record.pictures,
-        "start": record.start,
+        "evaluations": progress.evaluations,
+        "references": {**oracle, text.FLOOR: progress.floor},
+        "pictures": progress.pictures,
+        "start": progress.start,
         "fingerprint": fingerprint(state),
         "timing": {
-            "wall_s": record.wall_s,
-            "compile_s": record.compile_s,
-            "step_s": record.step_s.get(last, 0.0),
-            "step_s_by_stage": record.step_s,
-            "images_per_s": run.images_per_step(run.stages[-1]) / record.step_s[last] if last in record.step_s else 0.0,
-            "loop_s": record.loop_s,
-            "data_wait_s": record.data_wait_s,
-            "device_wait_s": record.device_wait_s,
-            "device_wait_fraction": record.device_wait_s / record.loop_s if record.loop_s else 0.0,
+            "wall_s": progress.wall_s,
+            "compile_s": progress.compile_s,
+            "step_s": progress.step_s.get(last, 0.0),
+            "step_s_by_stage": progress.step_s,
+            "images_per_s": run.images_per_step(run.stages[-1]) / progress.step_s[last]
+            if last in progress.step_s
+            else 0.0,
+            "loop_s": progress.loop_s,
+            "data_wait_s": progress.data_wait_s,
+            "device_wait_s": progress.device_wait_s,
+            "device_wait_fraction": progress.device_wait_s / progress.loop_s if progress.loop_s else 0.0,
         },
-        "skipped_records": meshes.gather_names(record.broken),
+        "skipped_records": meshes.gather_names(progress.broken),
         "data_notes": [
             {"domain": name} | dataclasses.asdict(note)
             for name, domain in run.pair.domains.items()

@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from jaxpose.config import Config
 from jaxpose.data import seeds
-from jaxpose.data.domains import Pair
+from jaxpose.data.domains import OpenedPair
 from jaxpose.data.host.elements import Crops, Elements, shapes
-from jaxpose.data.host.pipeline import Rows, training_batches
+from jaxpose.data.host.pipeline import BatchPart, training_batches
 from jaxpose.data.host.windows import Window
-from jaxpose.data.views import Subset
+from jaxpose.data.wrappers import Subset
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.platform import platform
 from jaxpose.recipes.stage import Evaluation, Read, Stage, State, Step, Task, Update
@@ -81,30 +81,30 @@ class Program:
         everywhere, update = meshes.replicated(self.mesh), self.stages[number].updates[turn]
         key = jax.eval_shape(lambda: self.update_key(number))
         key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
-        alive = jax.ShapeDtypeStruct((), jnp.bool_, sharding=everywhere)
-        return self.update(update.step).trace(self.abstract_states()[number], self.abstract_batch(update), key, alive)
+        finite = jax.ShapeDtypeStruct((), jnp.bool_, sharding=everywhere)
+        return self.update(update.step).trace(self.abstract_states()[number], self.abstract_batch(update), key, finite)
 
     def update(self, step: Step) -> Any:
-        """The jitted update (state, batch, key, alive) -> (state, alive, metrics); lower and compile it for a batch.
+        """The jitted update (state, batch, key, finite) -> (state, finite, metrics); lower and compile it for a batch.
 
         A compiled update takes batches of one shape; others are an error, never a recompilation. Once a loss is not
-        finite `alive` is false and nothing changes any more, so that what is saved is the state before that update,
+        finite, `finite` is false and nothing changes any more, so that what is saved is the state before that update,
         whenever the host finds out.
         """
 
         def update(
-            state: State, batch: Any, seed_key: jax.Array, alive: jax.Array
+            state: State, batch: Any, seed_key: jax.Array, finite: jax.Array
         ) -> tuple[State, jax.Array, dict[str, jax.Array]]:
             new, metrics = step(state, batch, jax.random.fold_in(seed_key, state.step))
             new = dataclasses.replace(new, step=state.step + 1)
             for name, value in metrics.items():
                 if name.startswith("loss"):
-                    alive &= jnp.isfinite(value)
-            return _chosen(alive, new, state), alive, metrics
+                    finite &= jnp.isfinite(value)
+            return _select_state(finite, new, state), finite, metrics
 
         everywhere, rows = meshes.replicated(self.mesh), meshes.by_row(self.mesh)
         return jax.jit(
-            meshes.made_for(self.mesh, update),
+            meshes.with_mesh(self.mesh, update),
             donate_argnums=(0,),
             in_shardings=(everywhere, rows, everywhere, everywhere),
             out_shardings=everywhere,
@@ -116,7 +116,7 @@ class Run(Program):
     """Everything fixed about a run."""
 
     mesh: Mesh
-    pair: Pair
+    pair: OpenedPair
     metrics: tuple[Metric, ...]
     workdir: Path
 
@@ -251,7 +251,7 @@ class Run(Program):
         """
         turns = [
             {
-                word: Rows(elements=self.training[r.domain, r.window], count=self.rows(r), fields=r.fields)
+                word: BatchPart(elements=self.training[r.domain, r.window], count=self.rows(r), fields=r.fields)
                 for word, r in update.reads.items()
             }
             for update in stage.updates
@@ -287,17 +287,17 @@ def key_for(seed: int, *names: str) -> jax.Array:
     return key
 
 
-def _chosen(alive: jax.Array, new: State, old: State) -> State:
-    """The new state if `alive`, else the old one."""
+def _select_state(finite: jax.Array, new: State, old: State) -> State:
+    """The new state if `finite`, else the old one."""
     if platform() != "gpu":
-        return jax.tree.map(lambda n, o: jnp.where(alive, n, o), new, old)
+        return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     # XLA's GPU compiler makes one kernel of updates that share an operand, unless it is a scalar: hundreds of updates
     # of small arrays become a few kernels if what they share is a vector.
-    vector = jax.lax.optimization_barrier(jnp.full((_LONGEST,), alive))
+    vector = jax.lax.optimization_barrier(jnp.full((_LONGEST,), finite))
 
     def choose(n: jax.Array, o: jax.Array) -> jax.Array:
         if o.ndim == 0 or o.shape[-1] > _LONGEST:
-            return jnp.where(alive, n, o)
+            return jnp.where(finite, n, o)
         return jnp.where(vector[: o.shape[-1]].reshape((1,) * (o.ndim - 1) + (-1,)), n, o)
 
     return jax.tree.map(choose, new, old)

@@ -22,7 +22,7 @@ class StopFlag:
     def __init__(self, checkpoints: Checkpoints, *, done: int):
         self._checkpoints, self._done = checkpoints, done
         self._alone = jax.process_count() == 1
-        self.noted, self.why = False, ""  # of several processes, only what all have agreed on
+        self.requested, self.why = False, ""  # of several processes, only what all have agreed on
 
     def __enter__(self) -> "StopFlag":
         self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._note)}
@@ -41,15 +41,15 @@ class StopFlag:
 
     def raised(self, total_step: int) -> bool:
         """Whether to save and stop after this step, or one before it at which the run could not stop."""
-        self.noted |= self._checkpoints.preempted(total_step)
-        return self.noted
+        self.requested |= self._checkpoints.preempted(total_step)
+        return self.requested
 
     def give(self, why: str) -> None:
         """Stops the run for another reason than a signal."""
-        self.noted, self.why = True, f"{why}; "
+        self.requested, self.why = True, f"{why}; "
 
     def _note(self, number: int, *_: Any) -> None:
-        self.noted |= self._alone
+        self.requested |= self._alone
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)  # so that jax hears of it
         if number == signal.SIGINT:

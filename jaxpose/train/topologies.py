@@ -76,11 +76,11 @@ def find(name: str) -> Topology:
     """
     if name == _HERE:
         return Topology(mesh=_mesh(jax.devices()), speed=None)
-    found = re.fullmatch(r"(h200):([1-9]\d*)|(v5e|v6e):([1-9]\d*)x([1-9]\d*)", name)
-    if found is None:
+    match = re.fullmatch(r"(h200):([1-9]\d*)|(v5e|v6e):([1-9]\d*)x([1-9]\d*)", name)
+    if match is None:
         raise ValueError(f"--topology: found {name!r}, expected {_NAMES}")
-    kind = found[1] or found[3]
-    devices = _gpus(int(found[2])) if found[1] else _tpus(kind, int(found[4]), int(found[5]))
+    kind = match[1] or match[3]
+    devices = _gpus(int(match[2])) if match[1] else _tpus(kind, int(match[4]), int(match[5]))
     return Topology(mesh=_mesh(devices), speed=_SPEEDS[kind])
 
 

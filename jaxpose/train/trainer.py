@@ -2,7 +2,7 @@
 
 What is mechanical has modules of its own, which need not be opened to follow it: `build` opens the data, makes the
 recipe and checks both; `run` compiles updates and makes batches on the devices; `evaluate` measures, `pictures` draws;
-`record` is what is known besides the state; `checkpoint`, `log` and `stop` save, write and listen; `results` sums up.
+`progress` is what is known besides the state; `checkpoint`, `log` and `stop` save, write and listen; `results` sums up.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, set_aside_damaged, write_json
 from jaxpose.train.evaluate import Evaluator, Scores
 from jaxpose.train.log import LateMetrics, MetricLog, NonFiniteError, read_metrics
-from jaxpose.train.record import Record, restored
+from jaxpose.train.progress import Progress, restored
 from jaxpose.train.results import cases, results_of
 from jaxpose.train.run import Run, next_batch
 from jaxpose.train.stop import Interrupted, StopFlag
-from jaxpose.train.workdir import data_changes, held
+from jaxpose.train.workdir import data_changes, locked
 
 
 def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
     if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
         earlier.start(config, joints, run.stages[0])
 
-    with held(workdir):
+    with locked(workdir):
         build.check_same_run(config, workdir)  # now that no other process writes to it
         if first:
             write_json(workdir / "config.json", configs.to_json(config))
@@ -75,11 +75,13 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
             results = written.read_results(results_file)
         else:
             data = config.data
-            changes = meshes.by_first(lambda: data_changes(workdir, run.pair, root=data.root, cache=data.cache))
+            changes = meshes.from_first_process(
+                lambda: data_changes(workdir, run.pair, root=data.root, cache=data.cache)
+            )
             if first and changes:
                 print("\n".join(changes))
-            state, record = train_stages(run)
-            results = results_of(run, state, record, oracle) | {"data_changes": changes}
+            state, progress = train_stages(run)
+            results = results_of(run, state, progress, oracle) | {"data_changes": changes}
             if first:
                 write_json(results_file, results)
         if first:
@@ -91,7 +93,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
     return results
 
 
-def train_stages(run: Run) -> tuple[State, Record]:
+def train_stages(run: Run) -> tuple[State, Progress]:
     """Trains all stages, from the newest whole checkpoint of the work directory if there is one.
 
     Returns the final state and what was recorded on the way. Finished stages leave their predictions in
@@ -104,66 +106,66 @@ def train_stages(run: Run) -> tuple[State, Record]:
       ValueError: if the checkpoint cannot be read, or all are damaged.
     """
     folder, first = run.workdir / "checkpoints", jax.process_index() == 0
-    for line in meshes.by_first(lambda: set_aside_damaged(folder)):
+    for line in meshes.from_first_process(lambda: set_aside_damaged(folder)):
         if first:
             print(line)
     checkpoints = Checkpoints(folder)
     newest = checkpoints.latest()
     if newest is not None:
-        state, record = restored(run, checkpoints, newest)
+        state, progress = restored(run, checkpoints, newest)
     elif run.config.start is not None:
-        state, record = earlier.started(run)
+        state, progress = earlier.started(run)
     else:
-        state, record = run.initial_state(0, None), Record()
-    done, started = run.steps_before(record.stage) + int(state.step), time.perf_counter() - record.wall_s
+        state, progress = run.initial_state(0, None), Progress()
+    done, started = run.steps_before(progress.stage) + int(state.step), time.perf_counter() - progress.wall_s
 
     def save(state: State) -> None:
-        record.wall_s = time.perf_counter() - started
-        step = run.steps_before(record.stage) + int(state.step)
+        progress.wall_s = time.perf_counter() - started
+        step = run.steps_before(progress.stage) + int(state.step)
         if checkpoints.latest() != step:
-            checkpoints.save(step, state, dataclasses.asdict(record))
+            checkpoints.save(step, state, dataclasses.asdict(progress))
 
     with (
         StopFlag(checkpoints, done=done) as stop,
         contextlib.closing(checkpoints),
         contextlib.closing(MetricLog(run.workdir, resume_at=newest or 0, write=first)) as log,
     ):
-        for number in range(record.stage, len(run.stages)):
-            if number > record.stage:
-                record.stage, state = number, run.initial_state(number, state)
+        for number in range(progress.stage, len(run.stages)):
+            if number > progress.stage:
+                progress.stage, state = number, run.initial_state(number, state)
             stage = run.stages[number]
             evaluators = run.evaluators(stage)
             if int(state.step) < stage.steps:
-                state = _apply_updates(run, evaluators, state, record, log, save, stop)
-            if evaluators and not any(row["stage"] == stage.name for row in record.evaluations):
-                found = run.evaluate(evaluators, state, pictured=True)
-                _log_evaluation(log, stage, stage.steps, run.steps_before(number), found)
-                record.add(stage, found)
+                state = _apply_updates(run, evaluators, state, progress, log, save, stop)
+            if evaluators and not any(row["stage"] == stage.name for row in progress.evaluations):
+                by_split = run.evaluate(evaluators, state, pictured=True)
+                _log_evaluation(log, stage, stage.steps, run.steps_before(number), by_split)
+                progress.add(stage, by_split)
                 if first:
-                    _write_predictions(run.workdir / "predictions", stage, found)
-            if stage.pictures and stage.name not in record.pictures:
-                record.pictures[stage.name] = pictures.draw(run, stage, state)
+                    _write_predictions(run.workdir / "predictions", stage, by_split)
+            if stage.pictures and stage.name not in progress.pictures:
+                progress.pictures[stage.name] = pictures.draw(run, stage, state)
             save(state)
-    if stop.noted:
+    if stop.requested:
         raise Interrupted("saved at the end; the same command writes the results")
-    return state, record
+    return state, progress
 
 
 def _apply_updates(
     run: Run,
     evaluators: Sequence[Evaluator],
     state: State,
-    record: Record,
+    progress: Progress,
     log: MetricLog,
     save: Callable[[State], None],
     stop: StopFlag,
 ) -> State:
     """The updates of a stage that are left."""
-    config, stage, before = run.config, run.stages[record.stage], run.steps_before(record.stage)
+    config, stage, before = run.config, run.stages[progress.stage], run.steps_before(progress.stage)
     step, first, images = int(state.step), stage.first_batch, run.images_per_step(stage)
-    batches = run.batches(stage, start=first + step, stop=first + stage.steps, broken=record.note_broken)
-    batch, key, alive = next(batches), run.update_key(record.stage), jnp.asarray(True)
-    late = LateMetrics(log, stage.name, before, record.window)
+    batches = run.batches(stage, start=first + step, stop=first + stage.steps, broken=progress.note_broken)
+    batch, key, finite = next(batches), run.update_key(progress.stage), jnp.asarray(True)
+    late = LateMetrics(log, stage.name, before, progress.window)
     compiled: dict[int, Any] = {}
     durations: list[float] = []
     try:
@@ -172,25 +174,25 @@ def _apply_updates(
                 turn = step % len(stage.updates)
                 if turn not in compiled:
                     clock = time.perf_counter()
-                    compiled[turn] = run.update(stage.updates[turn].step).lower(state, batch, key, alive).compile()
-                    record.compile_s += time.perf_counter() - clock
+                    compiled[turn] = run.update(stage.updates[turn].step).lower(state, batch, key, finite).compile()
+                    progress.compile_s += time.perf_counter() - clock
                     bar.unpause()  # this is not the speed
                 clock = time.perf_counter()
-                state, alive, metrics = compiled[turn](state, batch, key, alive)
+                state, finite, metrics = compiled[turn](state, batch, key, finite)
                 step += 1
                 if step < stage.steps:
                     try:
-                        batch, waited, idle = next_batch(batches, alive)
+                        batch, waited, idle = next_batch(batches, finite)
                     except WorkerKilledError as error:
                         stop.give(str(error))
                     else:
-                        record.data_wait_s += waited
-                        record.device_wait_s += idle
+                        progress.data_wait_s += waited
+                        progress.device_wait_s += idle
                 late.take(step, metrics)
                 if step == stage.steps or step % config.log_every == 0:
                     late.flush()
                 durations.append(time.perf_counter() - clock)
-                record.loop_s += durations[-1]
+                progress.loop_s += durations[-1]
                 bar.update()
                 speed = f"{images / statistics.median(durations[-50:]):.0f} images/s"
                 bar.set_postfix_str(f"{speed} {late.summary}", refresh=False)
@@ -211,7 +213,7 @@ def _apply_updates(
             dump.save(error.found["step"] - 1, state, error.found)
         error.args = (f"{error}; the state before this step is in {folder}",)
         raise
-    record.step_s[stage.name] = statistics.median(durations)
+    progress.step_s[stage.name] = statistics.median(durations)
     return state
 
 
@@ -230,11 +232,11 @@ def _progress(stage: Stage, step: int) -> tqdm.tqdm:
 
 
 def _log_evaluation(
-    log: MetricLog, stage: Stage, step: int, before: int, found: Mapping[tuple[str, str], Scores]
+    log: MetricLog, stage: Stage, step: int, before: int, by_split: Mapping[tuple[str, str], Scores]
 ) -> None:
     values = {
         f"{domain}/{split}/{row['metric']}/{row['group']}": row["value"]
-        for (domain, split), scores in found.items()
+        for (domain, split), scores in by_split.items()
         for row in scores.rows
         if not row["group"].startswith((ACTION, CLIP, JOINT))
     }

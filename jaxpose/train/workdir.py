@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxpose import untrusted
-from jaxpose.data.domains import Pair
+from jaxpose.data.domains import OpenedPair
 from jaxpose.data.host.cache import files_of, labels_of
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import naming, write_json
@@ -23,7 +23,7 @@ class InUseError(Exception):
 
 
 @contextlib.contextmanager
-def held(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path) -> Iterator[None]:
     """Keeps other runs off a work directory, which is made if it is absent.
 
     The kernel keeps the lock, on NFS the server does, and both let go of it when its holder dies, however that happens.
@@ -41,7 +41,7 @@ def held(workdir: Path) -> Iterator[None]:
             return _take(lock[0])
 
     try:
-        holder = meshes.by_first(take)
+        holder = meshes.from_first_process(take)
         if holder is not None:
             raise InUseError(f"{workdir}: found it in use by {holder}; wait for that or choose another --workdir")
         yield
@@ -50,7 +50,7 @@ def held(workdir: Path) -> Iterator[None]:
             os.close(file)
 
 
-def data_changes(workdir: Path, pair: Pair, *, root: str, cache: str | None) -> list[str]:
+def data_changes(workdir: Path, pair: OpenedPair, *, root: str, cache: str | None) -> list[str]:
     """What changed in the data between the parts of a run, in a line per change, of all parts so far.
 
     `data.json` holds what the data were: for each domain the files that are read, by name and size, and for each split
@@ -60,10 +60,10 @@ def data_changes(workdir: Path, pair: Pair, *, root: str, cache: str | None) -> 
       Earlier changes first; those that are new are the ones that `data.json` did not hold.
     """
     ignored = [str(workdir)] if cache is None else [str(workdir), cache]
-    found = {}
+    current = {}
     for name, domain in pair.domains.items():
         source = domain.splits["train"].source
-        found[name] = {
+        current[name] = {
             "files": files_of(domain.spec, root=root, source=source, leave_out=ignored, times=False),
             "splits": {
                 split: {"records": len(part.source), "labels": labels_of(part.source)}
@@ -74,10 +74,10 @@ def data_changes(workdir: Path, pair: Pair, *, root: str, cache: str | None) -> 
     if path.exists():
         try:
             known = untrusted.read_json(path, dict, "what the data of the run were")
-            changes = [*known["changes"], *_differences(known["domains"], found)]
+            changes = [*known["changes"], *_differences(known["domains"], current)]
         except (ValueError, TypeError, KeyError, AttributeError):
             changes = [f"{path}: found it damaged, so whether the data changed is not known"]
-    write_json(path, {"domains": found, "changes": changes})
+    write_json(path, {"domains": current, "changes": changes})
     return changes
 
 
@@ -107,10 +107,10 @@ def _holder(written: bytes) -> str:
         return "another process"
 
 
-def _differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _differences(known: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     lines = []
-    for domain in found.keys() & known.keys():
-        before, now = known[domain], found[domain]
+    for domain in current.keys() & known.keys():
+        before, now = known[domain], current[domain]
         parts = []
         for split in {**before["splits"], **now["splits"]}:
             old, new = before["splits"].get(split), now["splits"].get(split)

@@ -28,22 +28,22 @@ def read_results(path: Path) -> dict[str, Any]:
       ValueError: naming the file, if it is damaged.
     """
     expected = "the results of a run: delete the file to make it again"
-    found = untrusted.read_json(path, dict, expected)
+    results = untrusted.read_json(path, dict, expected)
     with untrusted.reading(path, expected):
-        rows, timing = found["evaluations"], found["timing"]
+        rows, timing = results["evaluations"], results["timing"]
         for row in rows if isinstance(rows, list) else [rows]:
             good = isinstance(row, dict) and all(isinstance(row.get(name), str) for name in _TEXTS)
             if not good or not _is_number(row.get("value")) or not _is_number(row.get("count")):
                 raise ValueError(f"found the evaluation {untrusted.one_line(row)}")
         if not isinstance(timing, dict) or not all(_is_number(timing.get(name)) for name in _TIMES):
             raise ValueError(f"found the timing {untrusted.one_line(timing)}")
-        shown = found.get("pictures", {})  # captions by stage
+        shown = results.get("pictures", {})  # captions by stage
         if not isinstance(shown, dict) or not all(isinstance(captions, list) for captions in shown.values()):
             raise ValueError(f"found the pictures {untrusted.one_line(shown)}")
         for name, kind in (("config", dict), ("recipe", str), ("pair", str), ("fingerprint", str)):
-            if not isinstance(found[name], kind):
-                raise ValueError(f"found {name} {untrusted.one_line(found[name])}")
-        return found
+            if not isinstance(results[name], kind):
+                raise ValueError(f"found {name} {untrusted.one_line(results[name])}")
+        return results
 
 
 def read_predictions(path: Path, *, records: int, joints: int) -> np.ndarray:
@@ -53,10 +53,10 @@ def read_predictions(path: Path, *, records: int, joints: int) -> np.ndarray:
       ValueError: naming the file, if it is damaged or of other data.
     """
     expected = f"the predictions of {records} records and {joints} joints"
-    found = unpickle.load_npy(untrusted.read_file(path, expected), where=str(path))
-    if found.dtype.kind != "f" or found.shape != (records, joints, 2):
-        raise ValueError(f"{path}: found {found.dtype} {found.shape}, expected {expected}")
-    return found
+    points = unpickle.load_npy(untrusted.read_file(path, expected), where=str(path))
+    if points.dtype.kind != "f" or points.shape != (records, joints, 2):
+        raise ValueError(f"{path}: found {points.dtype} {points.shape}, expected {expected}")
+    return points
 
 
 def _is_number(value: object) -> bool:

@@ -69,7 +69,7 @@ def prepare(folder: Path, images: str | None) -> TfdsSource:
 
 def through(crops: elements.Crops, workers: int) -> Callable[..., int]:
     """Reads so many images through the pipeline, which is warm."""
-    reads = {"source": pipeline.Rows(elements=crops, count=BATCH, fields=FIELDS)}
+    reads = {"source": pipeline.BatchPart(elements=crops, count=BATCH, fields=FIELDS)}
     batches = pipeline.training_batches([reads], seed=0, ahead=0, workers=workers)
     for _ in range(20):
         next(batches)

@@ -306,11 +306,11 @@ def jax_worker(options: argparse.Namespace, kind: str, fields: dict) -> tuple[St
     update, state, batch, key = make_update(options, kind, fields)
     import jax
 
-    alive = jax.numpy.asarray(True)
+    finite = jax.numpy.asarray(True)
 
     def step() -> dict:
-        nonlocal state, alive
-        state, alive, metrics = update(state, batch, key, alive)
+        nonlocal state, finite
+        state, finite, metrics = update(state, batch, key, finite)
         return {name: value for name, value in metrics.items() if name.startswith("loss")}
 
     def wait(losses: dict) -> None:

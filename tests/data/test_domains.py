@@ -10,7 +10,7 @@ from jaxpose.data import domains
 from jaxpose.data.host.windows import Window, consecutive
 
 
-def open_pair(source: str, target: str, root: Path = Path(), **options: Any) -> domains.Pair:
+def open_pair(source: str, target: str, root: Path = Path(), **options: Any) -> domains.OpenedPair:
     defaults = {"image_size": 32, "margin": 1.25, "memory": 1, "seed": 0}
     return domains.open_pair(source=source, target=target, root=str(root), **(defaults | options))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from jaxpose.data import splits, views
+from jaxpose.data import splits, wrappers
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Note, Record
 
@@ -43,11 +43,11 @@ def photographs(count: int) -> Named:
 
 def divided(source: Named, **patterns: str) -> dict[str, list[str]]:
     parts = splits.divide(source, patterns)
-    return {split: [views.name_of(part, i) for i in range(len(part))] for split, part in parts.items()}
+    return {split: [wrappers.name_of(part, i) for i in range(len(part))] for split, part in parts.items()}
 
 
 def notes(source: Named, **patterns: str) -> list[str]:
-    return [str(note) for note in views.notes_of(*splits.divide(source, patterns).values())]
+    return [str(note) for note in wrappers.notes_of(*splits.divide(source, patterns).values())]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_patterns_that_match_nothing_are_errors() -> None:
 )
 def test_without_patterns_some_clips_are_for_testing(clips: dict[str, int], tested: set[str]) -> None:
     found = splits.divide(frames(**clips), {})
-    assert set(views.sequences_of(found["test"]) or ()) == tested
-    assert set(views.sequences_of(found["train"]) or ()) == set(clips) - tested
+    assert set(wrappers.sequences_of(found["test"]) or ()) == tested
+    assert set(wrappers.sequences_of(found["train"]) or ()) == set(clips) - tested
     few = [note for note in notes(frames(**clips)) if note.startswith("test images of one clip")]
     assert len(few) == (len(clips) < 5)
 

@@ -17,7 +17,7 @@ import pytest
 from commands import ROOT, TINY, command, environment, fails, history, results, run
 
 from jaxpose.main import RUN_AGAIN
-from jaxpose.train.workdir import held
+from jaxpose.train.workdir import locked
 
 
 @pytest.fixture(scope="session")
@@ -260,7 +260,7 @@ def test_a_second_process_is_told_who_uses_the_work_directory(finished: Path, tm
     workdir = tmp_path / "used"
     shutil.copytree(finished, workdir)
     (workdir / "results.json").unlink()
-    with held(workdir):
+    with locked(workdir):
         done = subprocess.run(command(workdir, *TINY), cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == RUN_AGAIN
     (line,) = done.stderr.splitlines()

@@ -39,7 +39,7 @@ import test_written
 from test_hostile import Target
 
 from jaxpose import config as configs
-from jaxpose.data import schemes, views
+from jaxpose.data import schemes, wrappers
 from jaxpose.data.formats import files
 from jaxpose.data.formats.shards import Skipped
 from jaxpose.data.host.elements import Crops
@@ -57,7 +57,7 @@ def read_spec(spec: str, root: Path) -> None:
     """Opens a data set and makes the crops of all its records."""
     opened = schemes.open_data(spec, root=str(root), skeleton=skeletons.LSP14)
     for source in opened.splits.values():
-        views.sequences_of(source)
+        wrappers.sequences_of(source)
         crops = Crops(source=source, joints=np.arange(len(source.skeleton)), size=16)
         for index in range(len(source)):
             record = source[index]

@@ -12,10 +12,10 @@ from pycocotools.cocoeval import COCOeval
 
 from jaxpose.data.joints.skeletons import COCO17
 from jaxpose.metrics import OKSAP
-from jaxpose.metrics.metric import Row
+from jaxpose.metrics.metric import Measurement
 
 GROUPS = {"all": np.arange(17)}
-Rows = dict[tuple[str, str], Row]
+Rows = dict[tuple[str, str], Measurement]
 
 
 def in_crops(people: dict[str, np.ndarray], *, sigmas: tuple[float, ...] = COCO17.sigmas, **more: Any) -> Rows:

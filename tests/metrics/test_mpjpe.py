@@ -7,13 +7,15 @@ from scipy import spatial
 from scipy.spatial.transform import Rotation
 
 from jaxpose.metrics import MPJPE, PCK3D
-from jaxpose.metrics.metric import Row
+from jaxpose.metrics.metric import Measurement
 
 K = 6
 GROUPS = {"all": np.arange(K), "legs": np.array([1, 4])}
 
 
-def measured(metric: MPJPE, points: np.ndarray, labels: np.ndarray, row: np.ndarray | None = None) -> dict[str, Row]:
+def measured(
+    metric: MPJPE, points: np.ndarray, labels: np.ndarray, row: np.ndarray | None = None
+) -> dict[str, Measurement]:
     fields = {"keypoints3d": labels, "row": np.ones(len(points), bool) if row is None else row}
     rows = rows_of(metric, {"points3d": points}, fields, GROUPS, ["a", "b", "b"])
     return {group: row for (_, group), row in rows.items()}

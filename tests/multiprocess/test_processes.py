@@ -18,7 +18,7 @@ import pytest
 from commands import ROOT, TINY, command, environment, history, results, run
 
 from jaxpose.data.domains import open_pair
-from jaxpose.data.host.pipeline import HostBatch, Rows, training_batches
+from jaxpose.data.host.pipeline import BatchPart, HostBatch, training_batches
 from jaxpose.main import RUN_AGAIN
 
 FEW_EVALUATIONS = ("--config.eval_every=100",)
@@ -191,7 +191,7 @@ def test_two_processes_read_the_batches_of_one() -> None:
     )
     fields = {"source": ("image", "keypoints", "visible"), "target": ("image",)}
     reads = {
-        name: Rows(elements=pair.domains[name].splits["train"], count=4, fields=wanted)
+        name: BatchPart(elements=pair.domains[name].splits["train"], count=4, fields=wanted)
         for name, wanted in fields.items()
     }
 

@@ -20,7 +20,7 @@ def test_sgd_is_torchs_nesterov_with_weight_decay() -> None:
         buffer = 0.9 * buffer + decayed
         p = p - 0.05 * (decayed + 0.9 * buffer)
         grads = {"net": {"w": jnp.asarray(grad, jnp.float32)}}
-        state = optimizers.descend(state, grads, {"net": rule}, {"net": jnp.asarray(0.05)})
+        state = optimizers.apply_gradients(state, grads, {"net": rule}, {"net": jnp.asarray(0.05)})
     np.testing.assert_allclose(state.params["net"]["w"], p, rtol=1e-5)
 
 
@@ -28,7 +28,7 @@ def test_networks_without_a_gradient_stay() -> None:
     rule = optimizers.transformation("sgd", Optim(momentum=0.0, weight_decay=0.0))
     params = {name: {"w": jnp.ones(2)} for name in ("a", "b")}
     state = initial_state(params=params, stats={}, optimizers={n: rule.init(p) for n, p in params.items()})
-    moved = optimizers.descend(state, {"a": {"w": jnp.ones(2)}}, {"a": rule}, {"a": jnp.asarray(0.1)})
+    moved = optimizers.apply_gradients(state, {"a": {"w": jnp.ones(2)}}, {"a": rule}, {"a": jnp.asarray(0.1)})
     np.testing.assert_allclose(moved.params["a"]["w"], 0.9, rtol=1e-5)
     np.testing.assert_array_equal(moved.params["b"]["w"], 1.0)
     assert moved.optimizers["b"] is state.optimizers["b"]

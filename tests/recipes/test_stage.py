@@ -19,10 +19,10 @@ from absl import flags
 from tiny import make_networks
 
 from jaxpose.config import Config, Data
-from jaxpose.data.host.windows import Windows, consecutive, pairs
+from jaxpose.data.host.windows import Windows, consecutive, frame_pairs
 from jaxpose.data.motion import rigs
 from jaxpose.metrics import MPJPE, PCK
-from jaxpose.metrics.metric import Predictions, Row, Scale
+from jaxpose.metrics.metric import Measurement, Predictions, Scale
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.recipes.stage import (
     Batch,
@@ -43,7 +43,7 @@ from jaxpose.train import build, trainer
 
 POSES = {"poses": Read(domain="source", fields=("keypoints3d", "intrinsics", "index"), rows=2, window=consecutive(3))}
 SEEN = []  # shapes of what `Toy` was given to predict from
-PAIRS = {"pairs": Read(domain="target", fields=("image",), window=pairs(2, 4))}
+PAIRS = {"pairs": Read(domain="target", fields=("image",), window=frame_pairs(2, 4))}
 
 
 def noting(update: str, word: str, field: str) -> Step:
@@ -59,7 +59,10 @@ def noting(update: str, word: str, field: str) -> Step:
 
 def picture(state: State, batch: Batch) -> dict[str, jax.Array]:
     """Images as they are, the mean of both frames, and what the state knows."""
-    first, mean = batch["pairs"]["image"][:, 0], jnp.mean(batch["pairs"]["image"].astype(jnp.float32), axis=1) / 255
+    first, mean = (
+        batch["frame_pairs"]["image"][:, 0],
+        jnp.mean(batch["frame_pairs"]["image"].astype(jnp.float32), axis=1) / 255,
+    )
     grey = 10 * state.params["poses"]["count"] + batch["source"]["index"]
     return {
         "source": batch["source"]["image"],
@@ -184,8 +187,8 @@ def test_a_stage_leaves_its_pictures(trained: tuple[Path, dict]) -> None:
     run = build.build(make_config(Toy()), workdir)
     validation, train = (run.pair.domains[n].splits[s] for n, s in (("source", "validation"), ("target", "train")))
     np.testing.assert_array_equal(source, np.concatenate([validation[i]["image"] for i in (0, 2, 4, 7)]))
-    windows = Windows(train.source, PAIRS["pairs"].window)
-    cropped = run.shown(run.stages[0])["pairs"][2]  # both frames in one square
+    windows = Windows(train.source, PAIRS["frame_pairs"].window)
+    cropped = run.shown(run.stages[0])["frame_pairs"][2]  # both frames in one square
     assert cropped.windows is not None
     for row, i in enumerate(np.linspace(0, len(windows) - 1, 4).astype(int)):
         expected, place = cropped[int(i)]["image"], slice(32 * row, 32 * row + 32)
@@ -439,9 +442,11 @@ class Spread:
     def update(self, found: Predictions, fields: Mapping[str, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
         return None, {"found": found.scalars["spread"], "known": jnp.std(fields["keypoints"], axis=(1, 2))}
 
-    def rows(self, sums: None, per_row: dict, groups: object, clips: object) -> Iterator[Row]:
+    def rows(self, sums: None, per_row: dict, groups: object, clips: object) -> Iterator[Measurement]:
         for group in ("found", "known"):
-            yield Row(metric="spread", group=group, value=float(per_row[group].mean()), count=len(per_row[group]))
+            yield Measurement(
+                metric="spread", group=group, value=float(per_row[group].mean()), count=len(per_row[group])
+            )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -503,7 +508,7 @@ def test_pairs_of_frames_are_found_by_time(tmp_path: Path) -> None:
     class Apart(Toy):
         def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
             first, second = super().stages(task, config)
-            apart = {"pairs": Read(domain="target", fields=("image",), rows=4, window=pairs(5, 15, rate=30.0))}
+            apart = {"pairs": Read(domain="target", fields=("image",), rows=4, window=frame_pairs(5, 15, rate=30.0))}
             only = (Update(reads=apart, step=noting("pairs", "pairs", "image")),)
             return dataclasses.replace(first, updates=only), dataclasses.replace(second, evaluations=())
 

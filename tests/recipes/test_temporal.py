@@ -71,8 +71,8 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
 
     config = make_config(None)
     config.optim.momentum, config.optim.weight_decay = 0.0, 0.0
-    descend = detector.adaptation(config)
-    optimizers = {name: descend.rule.init(params[name]) for name in params}
+    apply_gradients = detector.adaptation(config)
+    optimizers = {name: apply_gradients.rule.init(params[name]) for name in params}
     state = initial_state(params=params, stats=stats, optimizers=optimizers)
     stage = Stage(
         name="adapt",
@@ -80,7 +80,7 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
         init=lambda k, p: state,
         updates=(Update(reads=reads(target=("image",)), step=idle),),
         evaluations=(networks.evaluation(),),
-        descend=descend,
+        apply_gradients=apply_gradients,
     )
     settings = temporal.Temporal(method=AdaBN(), weight=2.0)
     stage = temporal.consistent(stage, make_task(), networks, settings)
@@ -120,11 +120,11 @@ def test_the_update_is_that_of_neighbouring_softmaxes() -> None:
     ids=["mean_teacher", "cc_ssl"],
 )
 def test_the_update_follows_the_schedule_of_the_method(method: Any, step: int, before: int, expected: float) -> None:
-    """A stage's `descend` at a step, from gradients of one, against the rate that the method names."""
+    """A stage's `apply_gradients` at a step, from gradients of one, against the rate that the method names."""
     config = make_config(method)
     config.optim.momentum, config.optim.weight_decay = 0.0, 0.0
     stage = method.stages(dataclasses.replace(make_task(), sizes={"target": 8}), config)[-1]
-    assert stage.descend is not None
+    assert stage.apply_gradients is not None
     params = {"head": {"bias": jnp.zeros(2)}}
     rule = detector.adaptation(config).rule
     state = State(
@@ -134,5 +134,5 @@ def test_the_update_follows_the_schedule_of_the_method(method: Any, step: int, b
         optimizers={"head": rule.init(params["head"])},
         extra={"before": jnp.int32(before)},
     )
-    moved = stage.descend(state, {"head": {"bias": jnp.ones(2)}}).params["head"]["bias"]
+    moved = stage.apply_gradients(state, {"head": {"bias": jnp.ones(2)}}).params["head"]["bias"]
     np.testing.assert_allclose(moved, -0.05 * expected, rtol=1e-5)

@@ -130,7 +130,7 @@ def stepped(case: str) -> tuple[State, dict[str, jax.Array]]:
         return jax.jit(stage.step)(start, batch, jax.random.key(0))
 
 
-def taught(maps: jax.Array, view: views.View, task: Task) -> teaching.Lesson:
+def taught(maps: jax.Array, view: views.View, task: Task) -> teaching.PseudoLabels:
     """What the preset makes of maps where teacher and student have one view."""
     align = None
 
@@ -143,7 +143,7 @@ def taught(maps: jax.Array, view: views.View, task: Task) -> teaching.Lesson:
 
     values = compiled(maps)
     assert align is not None
-    return teaching.Lesson(**values, align=jax.jit(align))
+    return teaching.PseudoLabels(**values, align=jax.jit(align))
 
 
 @pytest.mark.parametrize("case", VIEWS)
@@ -186,7 +186,7 @@ def test_patches_lie_where_the_released_code_puts_them() -> None:
         lesson = teaching.in_the_crop(maps, still, still, 0.5, NETWORKS, make_task())
         sure = lesson.known & (lesson.confidence >= 0.9)
         key, rows = jax.random.key(0), jnp.arange(n)
-        return views.covered(key, images, rows, lesson.points, sure, side=side, probability=1.0)
+        return views.occluded(key, images, rows, lesson.points, sure, side=side, probability=1.0)
 
     found = covered(jnp.asarray(maps), jnp.asarray(images))
     for image, after, (top, bottom, left, right) in zip(images, np.asarray(found), RECTANGLES.values(), strict=True):

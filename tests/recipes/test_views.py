@@ -54,7 +54,7 @@ def test_points_are_carried_to_where_the_other_view_shows_them() -> None:
         return np.where(mirrored[:, None, None], found[:, SWAPPED], found)
 
     confidence = np.where(before[:, None], np.array([[2.0, 1, 3]]), np.array([[1.0, 2, 3]])).astype(np.float32)
-    points, values, inside = views.carried(
+    points, values, inside = views.in_other_view(
         jnp.asarray(named(seen, before), jnp.float32), jnp.asarray(confidence), seen, shown, TASK
     )
     np.testing.assert_allclose(points, named(shown, after), atol=0.2)
@@ -67,10 +67,10 @@ def test_points_outside_the_crop_or_the_view_are_told() -> None:
     shifted = views.View(images=None, matrix=jnp.asarray(matrix), mirrored=jnp.zeros(1, bool))
     still = dataclasses.replace(shifted, matrix=jnp.asarray([[[1.0, 0, 0], [0, 1, 0]]]))
     at = jnp.asarray([[[9.0, 30], [10, 30], [60, 30]]])  # x = -1, 0 and 50 in the crop
-    moved, _, inside = views.carried(at, jnp.ones((1, 3)), shifted, still, TASK)
+    moved, _, inside = views.in_other_view(at, jnp.ones((1, 3)), shifted, still, TASK)
     np.testing.assert_allclose(moved[0, :, 0], [-1, 0, 50])
     np.testing.assert_array_equal(inside, [[False, True, True]])
-    _, _, inside = views.carried(at, jnp.ones((1, 3)), still, shifted, TASK)
+    _, _, inside = views.in_other_view(at, jnp.ones((1, 3)), still, shifted, TASK)
     np.testing.assert_array_equal(inside, [[True, True, False]])
 
 
@@ -101,7 +101,7 @@ def test_a_candidate_is_covered_by_a_patch_of_its_image() -> None:
     candidates = np.zeros((n, 3), bool)
     candidates[:30, 1] = True
     found = np.asarray(
-        views.covered(
+        views.occluded(
             jax.random.key(0),
             *map(jnp.asarray, (images, np.arange(n), points, candidates)),
             side=side,
@@ -126,7 +126,7 @@ def test_a_candidate_is_covered_by_a_patch_of_its_image() -> None:
 def test_a_point_outside_covers_what_reaches_in() -> None:
     images = RNG.normal(size=(4, 20, 20, 3)).astype(np.float32)
     points = jnp.asarray([[[-2.0, 10]], [[40, 10]], [[-1e6, 3]], [[10, 21]]])
-    found = views.covered(
+    found = views.occluded(
         jax.random.key(0), jnp.asarray(images), jnp.arange(4), points, jnp.ones((4, 1), bool), side=6, probability=1.0
     )
     changed = (np.asarray(found) != images).any(-1)
@@ -139,5 +139,5 @@ def test_the_average_rises_to_its_decay() -> None:
     for step, expected in ((0, 0.0), (1, 0.5), (9, 0.9), (5000, 0.99)):
         assert float(views.rising(jnp.int32(step), 0.99)) == pytest.approx(expected)
         assert float(views.constant(jnp.int32(step), 0.99)) == pytest.approx(0.99)
-    moved = views.moved_average({"w": jnp.asarray(2.0)}, {"w": jnp.asarray(4.0)}, jnp.asarray(0.75))
+    moved = views.ema_update({"w": jnp.asarray(2.0)}, {"w": jnp.asarray(4.0)}, jnp.asarray(0.75))
     assert float(moved["w"]) == 2.5

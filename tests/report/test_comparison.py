@@ -19,14 +19,14 @@ def row(group: str, value: float, place: tuple[str, str] = TARGET, metric: str =
     return {"domain": place[0], "split": place[1], "metric": metric, "group": group, "value": value, "count": 5}
 
 
-def run(final: float, curve: list[tuple[float, float]] | None = None, **other: Any) -> comparison.Run:
+def run(final: float, curve: list[tuple[float, float]] | None = None, **other: Any) -> comparison.RunResults:
     """`curve`: the source's validation and the target's test values."""
     values = (("all", final), ("knee", final / 2), ("joint:left_knee", 0.9), ("clip:anna", final / 4))
     rows = [*(row(*value) for value in values), row("all", 0.99, SOURCE)]
     points = [
         {"source/validation/pck@0.05/all": source, "target/test/pck@0.05/all": target} for source, target in curve or []
     ]
-    return comparison.Run(**{"rows": rows, "curve": points, "timing": TIMING} | other)
+    return comparison.RunResults(**{"rows": rows, "curve": points, "timing": TIMING} | other)
 
 
 def line(table: dict[str, Any], name: str) -> list[str]:
@@ -55,9 +55,9 @@ def test_last_source_and_target_choice_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_errors_are_better_when_smaller() -> None:
-    def errors(final: float, curve: list[float]) -> comparison.Run:
+    def errors(final: float, curve: list[float]) -> comparison.RunResults:
         points = [{"source/test/mae/sum": value, "target/test/mae/sum": 2 * value} for value in curve]
-        return comparison.Run(rows=[row("sum", final, metric="mae")], curve=points, timing=TIMING)
+        return comparison.RunResults(rows=[row("sum", final, metric="mae")], curve=points, timing=TIMING)
 
     table = comparison.summarize({"dd": [errors(0.5, [0.3, 0.1, 0.2])] * 2})
     assert table["methods"]["dd"]["source_choice"]["mae"] == [pytest.approx(0.2), 0.0]

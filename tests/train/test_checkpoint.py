@@ -12,7 +12,7 @@ import pytest
 
 from jaxpose.recipes.stage import State, initial_state
 from jaxpose.train.checkpoint import Checkpoints, newest_whole, set_aside_damaged
-from jaxpose.train.record import Record
+from jaxpose.train.progress import Progress
 
 
 def make_state(step: int) -> State:
@@ -38,13 +38,13 @@ def equal(one: State, other: State) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), one, other)))
 
 
-def go_on(folder: Path) -> tuple[int, State, Record]:
+def go_on(folder: Path) -> tuple[int, State, Progress]:
     """What a run does that resumes."""
     set_aside_damaged(folder)
     checkpoints = Checkpoints(folder)
     step = checkpoints.latest()
     assert step is not None
-    restored, record = checkpoints.restore(step, abstract()), Record.read(checkpoints, step)
+    restored, record = checkpoints.restore(step, abstract()), Progress.read(checkpoints, step)
     checkpoints.close()
     return step, restored, record
 

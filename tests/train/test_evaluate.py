@@ -47,7 +47,7 @@ def write_project(root: Path, clips: dict[str, int], *, width: int = 120, height
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> domains.Pair:
+def pair(tmp_path: Path) -> domains.OpenedPair:
     write_project(tmp_path / "source", {"one": 7, "two": 4}, broken=1)
     write_project(tmp_path / "target", {"anna": 5, "bert": 3, "carl": 4}, width=60, height=90, broken=2)
     return domains.open_pair(
@@ -61,7 +61,7 @@ def pair(tmp_path: Path) -> domains.Pair:
     )
 
 
-def evaluated(pair: domains.Pair, **options: bool) -> Scores:
+def evaluated(pair: domains.OpenedPair, **options: bool) -> Scores:
     """The scores of a detector that finds all joints in the centre of every image."""
     task = Task(skeleton=pair.skeleton, image_size=SIZE, augmentation=Augmentation())
 
@@ -77,7 +77,7 @@ def evaluated(pair: domains.Pair, **options: bool) -> Scores:
     return evaluator(state, pair.domains["target"].splits["test"], **options)
 
 
-def truth(pair: domains.Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+def truth(pair: domains.OpenedPair) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Of the target's test split: labels in crop pixels, which count, crop pixels per image pixel, clips."""
     source = pair.domains["target"].splits["test"].source
     points, known, clips = [], [], []
@@ -89,7 +89,7 @@ def truth(pair: domains.Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[
     return np.stack(points), np.stack(known), np.full(len(source), SIZE / 90), clips
 
 
-def test_the_mean_pose_is_the_mean_of_the_sources_labels(pair: domains.Pair) -> None:
+def test_the_mean_pose_is_the_mean_of_the_sources_labels(pair: domains.OpenedPair) -> None:
     crops = pair.domains["source"].splits["train"]
     found = mean_pose(crops)
     records = [crops.source[i] for i in range(7)]
@@ -100,7 +100,7 @@ def test_the_mean_pose_is_the_mean_of_the_sources_labels(pair: domains.Pair) -> 
 
 
 @pytest.mark.parametrize("who", ["rows", "floor"])
-def test_rows_are_what_numpy_finds(pair: domains.Pair, who: str) -> None:
+def test_rows_are_what_numpy_finds(pair: domains.OpenedPair, who: str) -> None:
     scores = evaluated(pair, clips=True)
     labels, known, scale, clips = truth(pair)
     point = CENTRE if who == "rows" else mean_pose(pair.domains["source"].splits["train"])
@@ -122,13 +122,13 @@ def test_rows_are_what_numpy_finds(pair: domains.Pair, who: str) -> None:
     json.dumps(getattr(scores, who), allow_nan=False)
 
 
-def test_clips_are_only_told_apart_where_asked(pair: domains.Pair) -> None:
+def test_clips_are_only_told_apart_where_asked(pair: domains.OpenedPair) -> None:
     scores = evaluated(pair)
     assert not any(row["group"].startswith("clip:") for row in scores.rows + scores.floor)
     assert len(scores.broken) == 2
 
 
-def test_what_records_have_no_fields_for_is_not_measured(pair: domains.Pair) -> None:
+def test_what_records_have_no_fields_for_is_not_measured(pair: domains.OpenedPair) -> None:
     task = Task(skeleton=pair.skeleton, image_size=SIZE, augmentation=Augmentation())
 
     def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:

@@ -76,7 +76,7 @@ def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
 def test_a_window_that_was_saved_goes_on(tmp_path: Path) -> None:
     def train(workdir: Path, *, stop_at: int | None) -> bytes:
         workdir.mkdir()
-        window: logs.Window = []
+        window: logs.LogWindow = []
         log = MetricLog(workdir, resume_at=0)
         late = LateMetrics(log, "adapt", 0, window)
         for step in range(1, 8):

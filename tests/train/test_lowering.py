@@ -54,7 +54,7 @@ def program(method: Any, platform: str) -> Program:
     sizes = {"source": 8, "target": 8, "target_clips": 8}
     task = make_task(image_size=SIZE, augmentation=Augmentation(), sizes=sizes)
     mesh = abstract_mesh(platform, 2)
-    return Program(config=config, stages=meshes.made_for(mesh, method.stages)(task, config), task=task, mesh=mesh)
+    return Program(config=config, stages=meshes.with_mesh(mesh, method.stages)(task, config), task=task, mesh=mesh)
 
 
 def equations(jaxpr: core.Jaxpr) -> Iterator[Any]:

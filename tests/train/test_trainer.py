@@ -20,7 +20,7 @@ from jaxpose.train import mesh as meshes
 from jaxpose.train import modes
 from jaxpose.train.checkpoint import Checkpoints
 from jaxpose.train.log import NonFiniteError
-from jaxpose.train.record import Record
+from jaxpose.train.progress import Progress
 from jaxpose.train.results import fingerprint
 from jaxpose.train.run import Run
 from jaxpose.train.trainer import train_stages
@@ -117,7 +117,7 @@ def test_checkpoints_of_other_versions_are_read() -> None:
         def meta(self, step: int) -> dict[str, Any]:
             return {"stage": 1, "wall_s": 3.0, "images": 72}
 
-    record = Record.read(Older(), 9)
+    record = Progress.read(Older(), 9)
     assert (record.stage, record.wall_s, record.loop_s) == (1, 3.0, 0.0)
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from jaxpose.data import domains
 from jaxpose.train import workdir as workdirs
-from jaxpose.train.workdir import InUseError, data_changes, held
+from jaxpose.train.workdir import InUseError, data_changes, locked
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from jaxpose.train.workdir import held
-with held(Path(sys.argv[1])):
+from jaxpose.train.workdir import locked
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -31,7 +31,7 @@ def test_a_second_process_is_told_who_holds_it_until_that_is_killed(tmp_path: Pa
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InUseError) as raised, held(workdir):
+        with pytest.raises(InUseError) as raised, locked(workdir):
             raise AssertionError("held twice")
         message = str(raised.value)
         since = json.loads((workdir / "lock").read_text())["since"]
@@ -42,17 +42,17 @@ def test_a_second_process_is_told_who_holds_it_until_that_is_killed(tmp_path: Pa
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    with held(workdir):
+    with locked(workdir):
         assert json.loads((workdir / "lock").read_text())["pid"] == os.getpid()
-    with held(workdir):
+    with locked(workdir):
         pass
 
 
 @pytest.mark.parametrize("written", [b"", b"[1]", b'{"pid": "x"}', b"\xff"])
 def test_whoever_has_not_said_who_it_is_still_holds_it(tmp_path: Path, written: bytes) -> None:
-    with held(tmp_path):
+    with locked(tmp_path):
         (tmp_path / "lock").write_bytes(written)
-        with pytest.raises(InUseError, match="in use by another process; wait"), held(tmp_path):
+        with pytest.raises(InUseError, match="in use by another process; wait"), locked(tmp_path):
             pass
 
 
@@ -61,7 +61,7 @@ def test_file_systems_without_locks_are_used_without(tmp_path: Path, monkeypatch
         raise OSError(workdirs.errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(workdirs.fcntl, "flock", refuse)
-    with held(tmp_path):
+    with locked(tmp_path):
         pass
 
 
@@ -75,7 +75,7 @@ def write_project(root: Path, points: list[tuple[int, int]]) -> None:
     (folder / "CollectedData_me.csv").write_text("\n".join(lines) + "\n")
 
 
-def open_project(root: Path) -> domains.Pair:
+def open_project(root: Path) -> domains.OpenedPair:
     return domains.open_pair(
         source="deeplabcut:project?train=*",
         target="bodies:street?train=8",

@@ -119,13 +119,13 @@ def files_of(
     named, _, options = spec.partition(":")[2].partition("?")
     texts = [named, *(value for _, value in urllib.parse.parse_qsl(options))]
     base = Path(root).expanduser()
-    found = {text: base / Path(text).expanduser() for text in texts if text}
+    paths = {text: base / Path(text).expanduser() for text in texts if text}
     for part in _chain(source):
         below = getattr(part, "folder", None) or getattr(getattr(part, "files", None), "path", None)
-        if below is not None and Path(below) not in found.values():
-            found["files"] = Path(below)
+        if below is not None and Path(below) not in paths.values():
+            paths["files"] = Path(below)
     ignored = {Path(folder).expanduser().resolve() for folder in leave_out}
-    return {name: _summary(path, ignored, times) for name, path in found.items() if os.path.exists(path)}
+    return {name: _summary(path, ignored, times) for name, path in paths.items() if os.path.exists(path)}
 
 
 def labels_of(source: Any) -> str:
@@ -251,12 +251,12 @@ def _note(path: Path) -> Path:
 def _read_note(path: Path) -> dict[str, Any] | None:
     """What the JSON beside the elements says; None where there is none, empty where it is none of ours."""
     try:
-        found = json.loads(_note(path).read_text())
+        note = json.loads(_note(path).read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 def _difference(known: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from jaxpose.data.formats import files
 from jaxpose.data.host.cache import Cache, Element, labels_of
 from jaxpose.data.host.windows import Window, Windows
 from jaxpose.data.records import BrokenImageError, Record, Source, printable
-from jaxpose.data.views import name_of, sequences_of
+from jaxpose.data.wrappers import name_of, sequences_of
 
 
 @runtime_checkable
@@ -179,8 +179,8 @@ class Crops:
         """
         fields = ("keypoints", "visible")
         record = self.source[index]
-        found = crop(record, None, size=self.size, margin=self.margin, fields=fields, joints=self.joints)
-        return found["keypoints"], found["visible"]
+        element = crop(record, None, size=self.size, margin=self.margin, fields=fields, joints=self.joints)
+        return element["keypoints"], element["visible"]
 
     def described_cache(self) -> Cache:
         """The cache, with everything that its content depends on; there must be one."""

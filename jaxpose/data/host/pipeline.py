@@ -27,7 +27,7 @@ _FEW, _MANY = 4, 256  # batches that are read ahead, at least and at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rows:
+class BatchPart:
     """What batches hold of some elements: how many of a global batch, and which of their fields."""
 
     elements: Elements
@@ -40,7 +40,7 @@ class _Batches:
     """The training batches of one process, by step; of several updates in turn, each reads its own words."""
 
     streams: Mapping[str, grain.MapDataset]
-    turns: Sequence[Mapping[str, Rows]]
+    turns: Sequence[Mapping[str, BatchPart]]
     process: int
     processes: int
     stop: int
@@ -67,7 +67,7 @@ class _Batches:
 
 
 def training_batches(
-    turns: Sequence[Mapping[str, Rows]],
+    turns: Sequence[Mapping[str, BatchPart]],
     *,
     seed: int,
     order: str = "",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxpose.data.records import Source
-from jaxpose.data.views import frames_of, rates_of, sequences_of, times_of
+from jaxpose.data.wrappers import frames_of, rates_of, sequences_of, times_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def consecutive(frames: int, *, every: int = 1, rate: float | None = None) -> Wi
     return Window((tuple(range(0, frames * every, every)),), rate)
 
 
-def pairs(low: int, high: int, *, rate: float | None = None) -> Window:
+def frame_pairs(low: int, high: int, *, rate: float | None = None) -> Window:
     """Two frames that are `low` to `high` apart, see `Window`."""
     return Window(tuple((0, distance) for distance in range(low, high + 1)), rate)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpose.data.joints.skeletons import COCO17, MPII16, Skeleton
 from jaxpose.data.records import MISSING, Record, Source
-from jaxpose.data.views import View
+from jaxpose.data.wrappers import Wrapper
 
 # For a joint, sets of joints whose mean can stand for it, the best first.
 Derivations = Mapping[str, Sequence[tuple[str, ...]]]
@@ -194,7 +194,7 @@ def animal14(source: Source) -> "InJointSet":
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class InJointSet(View):
+class InJointSet(Wrapper):
     """A source with the joints of another skeleton, found by name.
 
     A joint takes the first of its derivations whose joints the source's skeleton has, or else the joint of its own

@@ -11,7 +11,7 @@ from jaxpose.data.joints.skeletons import Skeleton
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
+class JointPair:
     """A joint under both its names; `how`: alias, same name, spelling or synonym."""
 
     source: str
@@ -30,7 +30,7 @@ class Match:
 
     source: Skeleton
     target: Skeleton
-    pairs: tuple[Pair, ...]
+    pairs: tuple[JointPair, ...]
 
     @property
     def skeleton(self) -> Skeleton:
@@ -96,13 +96,13 @@ def match(source: Skeleton, target: Skeleton, aliases: Mapping[str, str] | None 
     return Match(source=source, target=target, pairs=tuple(pairs))
 
 
-def _by_alias(source: Skeleton, target: Skeleton, aliases: Mapping[str, str]) -> list[Pair]:
+def _by_alias(source: Skeleton, target: Skeleton, aliases: Mapping[str, str]) -> list[JointPair]:
     pairs = []
     for name, other in aliases.items():
         if name in source.joints and other in target.joints:
-            pairs.append(Pair(source=name, target=other, how="alias"))
+            pairs.append(JointPair(source=name, target=other, how="alias"))
         elif other in source.joints and name in target.joints:
-            pairs.append(Pair(source=other, target=name, how="alias"))
+            pairs.append(JointPair(source=other, target=name, how="alias"))
         else:
             raise ValueError(
                 f"alias {name} = {other} names no joint of both skeletons: source {source.name} has "
@@ -115,21 +115,21 @@ def _by_alias(source: Skeleton, target: Skeleton, aliases: Mapping[str, str]) ->
     return pairs
 
 
-def _by_key(source: Iterable[str], target: Iterable[str], how: str, key: Callable[[str], object]) -> list[Pair]:
+def _by_key(source: Iterable[str], target: Iterable[str], how: str, key: Callable[[str], object]) -> list[JointPair]:
     """Pairs of joints whose keys are equal."""
-    found: dict[object, tuple[list[str], list[str]]] = {}
+    by_key: dict[object, tuple[list[str], list[str]]] = {}
     for side, joints in enumerate((source, target)):
         for joint in joints:
-            found.setdefault(key(joint), ([], []))[side].append(joint)
+            by_key.setdefault(key(joint), ([], []))[side].append(joint)
     pairs = []
-    for left, right in found.values():
+    for left, right in by_key.values():
         if left and right and len(left) + len(right) > 2:
             raise ValueError(
                 f"joints match in several ways by {how}: source {', '.join(left)}; target {', '.join(right)}; "
                 "expected one of each: state the pair as an alias"
             )
         if left and right:
-            pairs.append(Pair(source=left[0], target=right[0], how=how))
+            pairs.append(JointPair(source=left[0], target=right[0], how=how))
     return pairs
 
 

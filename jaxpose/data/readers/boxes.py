@@ -34,8 +34,8 @@ def square_boxes(keypoints: np.ndarray, visible: np.ndarray, *, factor: float) -
     high = np.where(labelled, keypoints, -np.inf).max(axis=1)
     low, high = (np.where(labelled.any(axis=1), bound, 0.0) for bound in (low, high))
     side = factor * (high - low).max(axis=1, keepdims=True)
-    found = np.concatenate([(low + high - side) / 2, side, side], axis=1)
-    return np.clip(found, *_RANGE).astype(np.float32)  # of joints at the end of the range
+    squares = np.concatenate([(low + high - side) / 2, side, side], axis=1)
+    return np.clip(squares, *_RANGE).astype(np.float32)  # of joints at the end of the range
 
 
 def with_squares(source: _Source, *, factor: float) -> _Source:

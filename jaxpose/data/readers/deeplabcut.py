@@ -66,7 +66,7 @@ class Table(NamedTuple):
     of_none: int  # labels of body parts of `single`, left out
 
 
-class Row(NamedTuple):
+class FrameLabels(NamedTuple):
     """The labels of one individual in one image."""
 
     image: str  # its name in the files
@@ -78,7 +78,7 @@ class Row(NamedTuple):
 def assemble(
     files: Files,
     joints: tuple[str, ...],
-    rows: Sequence[Row],
+    rows: Sequence[FrameLabels],
     *,
     bones: tuple[tuple[str, str], ...] = (),
     notes: tuple[records.Note, ...] = (),
@@ -214,7 +214,7 @@ def align(table: Table, first: Table) -> Table:
     )
 
 
-def rows_with_image(files: Files, tables: Sequence[Table]) -> tuple[list[Row], tuple[records.Note, ...]]:
+def rows_with_image(files: Files, tables: Sequence[Table]) -> tuple[list[FrameLabels], tuple[records.Note, ...]]:
     """One row per labelled individual whose image exists, and a note on the others."""
     stems = {}
     for name in files.names:
@@ -231,7 +231,7 @@ def rows_with_image(files: Files, tables: Sequence[Table]) -> tuple[list[Row], t
             for number, individual in enumerate(table.individuals):
                 if (image, individual) in rows:
                     raise ValueError(f"{table.name}: labels {image} again, expected one label per image")
-                rows[image, individual] = Row(
+                rows[image, individual] = FrameLabels(
                     image=image,
                     frame=_frame(stated, index),
                     keypoints=table.keypoints[index, number],
@@ -263,7 +263,7 @@ def _candidates(table: str, stated: str, stems: dict[str, str]) -> Iterator[str]
             yield converted
 
 
-def _select(rows: Sequence[Row], patterns: Sequence[str], path: str | os.PathLike) -> list[Row]:
+def _select(rows: Sequence[FrameLabels], patterns: Sequence[str], path: str | os.PathLike) -> list[FrameLabels]:
     present = sorted({_folder(row.image) for row in rows})
     for pattern in patterns:
         if not fnmatch.filter(present, pattern):

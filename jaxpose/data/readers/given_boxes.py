@@ -8,7 +8,7 @@ import scipy.optimize
 
 from jaxpose.data.readers import boxes
 from jaxpose.data.records import Note, Source
-from jaxpose.data.views import Subset, name_of
+from jaxpose.data.wrappers import Subset, name_of
 
 _EXTENT = 1.3  # side of a square relative to the extent of its joints
 
@@ -34,12 +34,12 @@ def boxes_of(source: Source, given: Mapping[str, np.ndarray], file: str) -> tupl
     absent = [name for name in rows if name not in given]
     if rows and len(absent) == len(rows):
         raise ValueError(f"{file}: found boxes of {next(iter(given), 'nothing')}, ..., expected of {absent[0]}, ...")
-    found = np.full((len(source), 4), np.nan, np.float32)
+    matched = np.full((len(source), 4), np.nan, np.float32)
     for name, those in rows.items():
         if name in given:
-            found[those] = _matched(source, those, given[name], f"{file}: {name}")
+            matched[those] = _matched(source, those, given[name], f"{file}: {name}")
     what = f"images taken whole, as they have no box in {file}"
-    return found, (Note(what=what, count=len(absent), example=absent[0]),) if absent else ()
+    return matched, (Note(what=what, count=len(absent), example=absent[0]),) if absent else ()
 
 
 def _matched(source: Source, rows: Sequence[int], given: np.ndarray, where: str) -> np.ndarray:

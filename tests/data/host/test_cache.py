@@ -112,7 +112,7 @@ def test_batches_are_the_same_and_broken_records_have_their_names(tmp_path: Path
     fields = ("image", "keypoints", "visible", "keypoints3d")
 
     def batches(folder: Path | None, start: int = 0) -> list[Any]:
-        reads = {"source": pipeline.Rows(elements=crops(folder, memory=3 * 3 * SIZE**2), count=4, fields=fields)}
+        reads = {"source": pipeline.BatchPart(elements=crops(folder, memory=3 * 3 * SIZE**2), count=4, fields=fields)}
         return list(itertools.islice(pipeline.training_batches([reads], seed=1, start=start), 6))
 
     for start in (0, 7):

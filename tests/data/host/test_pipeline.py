@@ -53,10 +53,10 @@ def crops(count: int, *, broken: tuple[int, ...] = (), memory: int = 0) -> eleme
 SEEN = ("image", "keypoints", "visible", "scale")
 
 
-def reads(size: int = 4) -> dict[str, pipeline.Rows]:
+def reads(size: int = 4) -> dict[str, pipeline.BatchPart]:
     return {
-        "source": pipeline.Rows(elements=crops(10), count=size, fields=("image", "keypoints", "visible")),
-        "target": pipeline.Rows(elements=crops(7), count=size, fields=("image",)),
+        "source": pipeline.BatchPart(elements=crops(10), count=size, fields=("image", "keypoints", "visible")),
+        "target": pipeline.BatchPart(elements=crops(7), count=size, fields=("image",)),
     }
 
 
@@ -79,14 +79,14 @@ def test_every_epoch_covers_a_domain_once_in_a_new_order() -> None:
 
 
 def test_domains_are_shuffled_independently_and_by_seed() -> None:
-    same = {name: pipeline.Rows(elements=crops(10), count=5, fields=("image",)) for name in ("source", "target")}
+    same = {name: pipeline.BatchPart(elements=crops(10), count=5, fields=("image",)) for name in ("source", "target")}
     first, second = (next(pipeline.training_batches([same], seed=seed)) for seed in (0, 1))
     assert numbers([first], "source") != numbers([first], "target")
     assert numbers([first], "source") != numbers([second], "source")
 
 
 def test_a_domains_order_is_its_own_and_that_of_the_stage() -> None:
-    two = {name: pipeline.Rows(elements=crops(10), count=5, fields=("image",)) for name in ("another", "target")}
+    two = {name: pipeline.BatchPart(elements=crops(10), count=5, fields=("image",)) for name in ("another", "target")}
     alone = {"target": two["target"]}
     both, one = (next(pipeline.training_batches([read], seed=0, order="adapt")) for read in (two, alone))
     assert numbers([both], "target") == numbers([one], "target")
@@ -119,7 +119,7 @@ class Noted(Numbers):
 @pytest.mark.parametrize(("ahead", "expected"), [(20 * 5 * 3 * 8 * 8, 20), (0, 4), (2**30, 256)])
 def test_as_many_batches_are_read_ahead_as_their_bytes_allow(ahead: int, expected: int) -> None:
     source = elements.Crops(source=Noted(count=50), joints=np.array([0]), size=8)
-    read = pipeline.Rows(elements=source, count=5, fields=("image",))
+    read = pipeline.BatchPart(elements=source, count=5, fields=("image",))
     Noted.asked.clear()
     batches = pipeline.training_batches([{"source": read}], seed=0, ahead=ahead)
     next(batches)
@@ -162,7 +162,7 @@ def test_batches_hold_what_was_asked_for() -> None:
 def test_uneven_processes_and_empty_domains_are_errors() -> None:
     with pytest.raises(ValueError, match=r"data.batch_size: 4 source rows cannot be split over 3"):
         next(pipeline.training_batches([reads()], seed=0, processes=3))
-    empty = {"source": pipeline.Rows(elements=crops(0), count=1, fields=("image",))}
+    empty = {"source": pipeline.BatchPart(elements=crops(0), count=1, fields=("image",))}
     with pytest.raises(ValueError, match=r"data.source: found 0 records"):
         next(pipeline.training_batches([empty], seed=0))
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from clips import Nothing, clips_of, windows
 
-from jaxpose.data import views
+from jaxpose.data import wrappers
 from jaxpose.data.generators.embedded import EmbeddedSource
-from jaxpose.data.host.windows import Window, Windows, consecutive, pairs
+from jaxpose.data.host.windows import Window, Windows, consecutive, frame_pairs
 
 
 def listed(found: Windows) -> list[list[int]]:
@@ -44,7 +44,7 @@ def test_frames_are_found_in_any_order_of_the_records() -> None:
 
 def test_pairs_at_random_distance_are_not_listed() -> None:
     source = clips_of(Nothing(), "a" * 5000)
-    found = Windows(source, pairs(5, 15))
+    found = Windows(source, frame_pairs(5, 15))
     assert len(found) == sum(5000 - distance for distance in range(5, 16))
     assert found[0].tolist() == [0, 5]
     assert found[len(found) - 1].tolist() == [4994, 4999]
@@ -58,7 +58,7 @@ def test_a_clip_whose_frames_are_ambiguous_has_no_windows() -> None:
 
 def test_windows_have_their_length() -> None:
     assert consecutive(3, every=2) == Window(((0, 2, 4),))
-    assert (consecutive(30).frames, pairs(5, 6).offsets) == (30, ((0, 5), (0, 6)))
+    assert (consecutive(30).frames, frame_pairs(5, 6).offsets) == (30, ((0, 5), (0, 6)))
     with pytest.raises(IndexError):
         windows(clips_of(Nothing(), "aa"), (0, 1))[1]
 
@@ -130,15 +130,15 @@ def test_a_rate_is_a_number_above_0(rate: float) -> None:
 
 def test_times_and_rates_go_through_views() -> None:
     source = timed("aabb", [0, 1, 0, 1], [10.0, 10.0, 20.0, 20.0])
-    part = views.Subset(source=source, index=np.array([3, 0]))
-    np.testing.assert_allclose(views.times_of(part), [0.05, 0.0])
-    np.testing.assert_allclose(views.rates_of(part), [20, 10])
-    stated = views.Timed(source=views.Subset(source=clips_of(Nothing(), "aab"), index=np.array([1, 2])), fps=4.0)
-    np.testing.assert_allclose(views.times_of(stated), [0.25, 0.0])
-    assert views.times_of(clips_of(Nothing(), "aab")) is None
+    part = wrappers.Subset(source=source, index=np.array([3, 0]))
+    np.testing.assert_allclose(wrappers.times_of(part), [0.05, 0.0])
+    np.testing.assert_allclose(wrappers.rates_of(part), [20, 10])
+    stated = wrappers.Timed(source=wrappers.Subset(source=clips_of(Nothing(), "aab"), index=np.array([1, 2])), fps=4.0)
+    np.testing.assert_allclose(wrappers.times_of(stated), [0.25, 0.0])
+    assert wrappers.times_of(clips_of(Nothing(), "aab")) is None
 
 
 def test_clips_that_are_embedded_state_their_rate() -> None:
     source = EmbeddedSource(kind="body", style="studio", split="train", size=24, image_size=32)
     assert len(Windows(source, consecutive(8, rate=10.0))) == 3
-    assert len(Windows(source, pairs(5, 15, rate=20.0))) > 0
+    assert len(Windows(source, frame_pairs(5, 15, rate=20.0))) > 0

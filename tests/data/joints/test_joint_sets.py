@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from jaxpose.data import views
+from jaxpose.data import wrappers
 from jaxpose.data.joints import joint_sets, skeletons
 from jaxpose.data.joints.skeletons import Skeleton
 
@@ -140,7 +140,7 @@ def test_animal14_leaves_out_shoulders():
 def test_sources_travel_to_workers():
     view = pickle.loads(pickle.dumps(joint_sets.mpii16(person(skeletons.COCO17))))
     assert by_name(view)["pelvis"][1] == 2
-    assert views.sequences_of(view) is None
+    assert wrappers.sequences_of(view) is None
     assert (len(view), view.labelled) == (1, True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxpose.data.host.elements import Elements
-from jaxpose.data.host.windows import consecutive, pairs
+from jaxpose.data.host.windows import consecutive, frame_pairs
 from jaxpose.data.motion import rigs, source
 from jaxpose.data.records import Motion
 
@@ -80,7 +80,7 @@ def test_windows_without_a_rate_are_of_recorded_frames():
 
 def test_pairs_of_frames_at_several_distances():
     listed = source.listed((motion(61, 60.0), motion(10, 60.0, "short")), source.canonical_skeleton("test", JOINTS))
-    found = source.MotionSource(source=listed, window=pairs(5, 15, rate=30.0), fields=("pelvis",))
+    found = source.MotionSource(source=listed, window=frame_pairs(5, 15, rate=30.0), fields=("pelvis",))
     apart = [round(30 * float(found[i]["pelvis"][1, 0])) for i in range(len(found))]
     # Of a second at 60 per second; the other one is too short for any pair.
     assert collections.Counter(apart) == {d: (61 - 2 * d - 1) // 2 + 1 for d in range(5, 16)}

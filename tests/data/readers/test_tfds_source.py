@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from invented import SKELETON
 
-from jaxpose.data import schemes, views
+from jaxpose.data import schemes, wrappers
 from jaxpose.data.formats import shards
 from jaxpose.data.readers import tfds_source
 from jaxpose.data.records import Record
@@ -73,7 +73,7 @@ def test_chosen_records_of_several_splits_keep_names_and_clips_in_worker_process
 def use(folder: Path) -> None:
     """As a run opens and reads it."""
     for source in schemes.open_data(f"tfds:{folder}", root="/").splits.values():
-        views.sequences_of(source)
+        wrappers.sequences_of(source)
         for i in range(len(source)):
             source[i]
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jaxpose.data import records, views
+from jaxpose.data import records, wrappers
 from jaxpose.data.formats import files
 from jaxpose.data.host.windows import Windows, consecutive
 from jaxpose.data.joints.skeletons import Skeleton
@@ -463,8 +463,8 @@ def test_names_that_are_not_utf8_are_one_line(tmp_path):
 
 def test_windows_by_time_of_a_video_at_another_rate(tmp_path):
     source = video.read(write(tmp_path / "a.mp4", 40), skeleton=SKELETON)
-    np.testing.assert_allclose(views.times_of(source), np.arange(40) / 25, atol=1e-4)
-    assert set(views.rates_of(source)) == {25.0}
+    np.testing.assert_allclose(wrappers.times_of(source), np.arange(40) / 25, atol=1e-4)
+    assert set(wrappers.rates_of(source)) == {25.0}
     found = Windows(source, consecutive(30, rate=30.0))
     assert found[0][:5].tolist() == [0, 1, 2, 2, 3]
     assert len(found) == 40 - 24

@@ -13,7 +13,7 @@ _EXTENT = 1.3  # side of a box relative to the extent of its joints
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+class Wrapper:
     """A source (`records.Source`) over another one, which it shows as it is; subclasses change something."""
 
     source: Source
@@ -40,7 +40,7 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Subset(View):
+class Subset(Wrapper):
     """Some records, in the order of `index`; `notes` are on the choice."""
 
     index: np.ndarray
@@ -82,7 +82,7 @@ class Subset(View):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Renamed(View):
+class Renamed(Wrapper):
     """The same joints with another structure or other names, in the same order."""
 
     renamed: Skeleton
@@ -100,7 +100,7 @@ class Renamed(View):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Boxed(View):
+class Boxed(Wrapper):
     """Boxes other than the data's own.
 
     Attributes:
@@ -125,7 +125,7 @@ class Boxed(View):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Timed(View):
+class Timed(Wrapper):
     """Clips whose frames per second are stated."""
 
     fps: float
@@ -144,14 +144,14 @@ class Timed(View):
 
 def sequences_of(source: Source) -> tuple[str, ...] | None:
     """The clip of each record, if the source knows it without reading images."""
-    found = _known(source, "sequences")
-    return None if found is None else tuple(found)
+    clips = _known(source, "sequences")
+    return None if clips is None else tuple(clips)
 
 
 def frames_of(source: Source) -> np.ndarray | None:
     """The number of each record in its clip, int64 (N,), if the source knows it without reading images."""
-    found = _known(source, "frames")
-    return None if found is None else np.asarray(found, np.int64)
+    numbers = _known(source, "frames")
+    return None if numbers is None else np.asarray(numbers, np.int64)
 
 
 def rates_of(source: Source) -> np.ndarray | None:
@@ -174,7 +174,7 @@ def times_of(source: Source) -> np.ndarray | None:
 
 def _known(source: Any, what: str) -> Any:
     """An attribute of a source, or of the one whose records it shows one by one."""
-    while isinstance(source, View) and not hasattr(source, what):
+    while isinstance(source, Wrapper) and not hasattr(source, what):
         source = source.source
     return getattr(source, what, None)
 
@@ -187,12 +187,12 @@ def name_of(source: Source, index: int) -> str:
 
 def notes_of(*sources: Any) -> tuple[Note, ...]:
     """The notes on sources or motions and, before them, on those that they show, each once."""
-    found: dict[Note, None] = {}
+    notes: dict[Note, None] = {}
     for source in sources:
         below = getattr(source, "source", None)
-        found |= dict.fromkeys(() if below is None else notes_of(below))
-        found |= dict.fromkeys(getattr(source, "notes", ()))
-    return tuple(found)
+        notes |= dict.fromkeys(() if below is None else notes_of(below))
+        notes |= dict.fromkeys(getattr(source, "notes", ()))
+    return tuple(notes)
 
 
 def _around(keypoints: np.ndarray, visible: np.ndarray) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""The record of a run, and going on from it."""
+"""The progress of a run, and going on from it."""
 
 import dataclasses
 import functools
@@ -8,12 +8,12 @@ from typing import Any
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.train.checkpoint import Checkpoints
 from jaxpose.train.evaluate import Scores
-from jaxpose.train.log import Window
+from jaxpose.train.log import LogWindow
 from jaxpose.train.run import Run
 
 
 @dataclasses.dataclass(kw_only=True)
-class Record:
+class Progress:
     """What a run knows besides its state; saved with every checkpoint.
 
     Attributes:
@@ -42,10 +42,10 @@ class Record:
     device_wait_s: float = 0.0
     step_s: dict[str, float] = dataclasses.field(default_factory=dict)
     loop_s: float = 0.0
-    window: Window = dataclasses.field(default_factory=list)
+    window: LogWindow = dataclasses.field(default_factory=list)
 
     @classmethod
-    def read(cls, checkpoints: Checkpoints, step: int) -> "Record":
+    def read(cls, checkpoints: Checkpoints, step: int) -> "Progress":
         """What was saved with a checkpoint; what other versions of this class have besides is left out."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in checkpoints.meta(step).items() if name in known})
@@ -61,10 +61,10 @@ class Record:
     def _known(self) -> set[str]:
         return set(self.broken)
 
-    def add(self, stage: Stage, found: Mapping[tuple[str, str], Scores]) -> None:
+    def add(self, stage: Stage, by_split: Mapping[tuple[str, str], Scores]) -> None:
         """Adds the scores by domain and split that a finished stage ended with."""
         step = self.start["step"] if self.start and self.stage == 0 else stage.steps
-        for (domain, split), scores in found.items():
+        for (domain, split), scores in by_split.items():
             for name in scores.broken:
                 self.note_broken(domain, name)
             place = {"domain": domain, "split": split}
@@ -73,11 +73,11 @@ class Record:
                 self.floor += [place | row for row in scores.floor]
 
 
-def restored(run: Run, checkpoints: Checkpoints, step: int) -> tuple[State, Record]:
+def restored(run: Run, checkpoints: Checkpoints, step: int) -> tuple[State, Progress]:
     """What was saved in a checkpoint of a run.
 
     Raises:
       ValueError: if it cannot be read.
     """
-    record = Record.read(checkpoints, step)
-    return checkpoints.restore(step, run.abstract_states()[record.stage]), record
+    progress = Progress.read(checkpoints, step)
+    return checkpoints.restore(step, run.abstract_states()[progress.stage]), progress
