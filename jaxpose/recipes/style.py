@@ -171,12 +171,6 @@ def stylised(
     return jax.lax.stop_gradient(images)
 
 
-def no_transfer(params: Trees, key: jax.Array, content: jax.Array, style_images: jax.Array) -> jax.Array:
-    """The content as it is."""
-    del params, key, style_images
-    return content
-
-
 def colour(params: Trees, key: jax.Array, content: jax.Array, style_images: jax.Array) -> jax.Array:
     """Colour statistics, part of the way; see `ops.style.statistics_transfer`."""
     del params

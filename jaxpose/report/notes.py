@@ -63,7 +63,7 @@ NOTHING_ON_THE_TARGET = (
     "how well adaptation worked."
 )
 NOT_ON_THE_TARGET = "Nothing is measured on the target: the numbers are of"
-NOTHING_AT_ALL = "Nothing is measured: neither the source nor the target has labels for testing."
+NOTHING_AT_ALL = "Nothing is measured: nothing is found for which there are labels for testing."
 
 
 def of_values(values: Mapping[str, Values]) -> list[str]:

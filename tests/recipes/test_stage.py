@@ -201,17 +201,14 @@ def test_a_stage_leaves_its_pictures(trained: tuple[Path, dict]) -> None:
     assert all(f"<figcaption>{caption}</figcaption>" in report for caption in captions)
 
 
-def test_a_stopped_run_goes_on_in_the_middle_of_a_turn(trained: tuple[Path, dict], tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_from_the_end_of_a_stage(trained: tuple[Path, dict], tmp_path: Path) -> None:
     whole, results = trained
     config = make_config(Toy())
     config.checkpoint_every = 3
     workdir = tmp_path / "run"
     trainer.train(config, workdir, show=False)
-    for later in (5, 7):
-        for path in sorted((workdir / "checkpoints" / str(later)).rglob("*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        (workdir / "checkpoints" / str(later)).rmdir()
-    for name in ("results.json", "report.html", "pictures/first.png"):
+    shutil.rmtree(workdir / "checkpoints" / "7")  # what is left is of step 5, the last of the first stage
+    for name in ("results.json", "report.html"):
         (workdir / name).unlink()
     again = trainer.train(config, workdir, show=False)
     assert again["fingerprint"] == results["fingerprint"]

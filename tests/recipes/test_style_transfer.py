@@ -254,11 +254,6 @@ def test_the_stage_shows_images_and_their_whole_transfer(monkeypatch: pytest.Mon
         np.testing.assert_allclose(found[caption], images, atol=1e-5)
 
 
-def test_no_transfer_is_the_content() -> None:
-    source, target = pair()
-    np.testing.assert_array_equal(style.stylised(KEY, style.no_transfer, {}, source, target, 1.0), source)
-
-
 def test_batches_are_styled_with_the_probability() -> None:
     source, target = pair()
     source, target = source[:, :8, :8], target[:, :8, :8]
