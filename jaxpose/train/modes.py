@@ -14,7 +14,7 @@ from jaxpose.recipes.stage import State
 from jaxpose.report import benchmark as benchmark_table
 from jaxpose.report import compilation
 from jaxpose.report.browse import Browsed, JointMatches, shown, write_page
-from jaxpose.train import benchmark, build, measurable, topologies
+from jaxpose.train import benchmark, build, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, newest_whole, write_json
@@ -33,7 +33,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     """
     build.check_same_run(config, workdir)
     run = build.build(config, workdir)
-    measurable.check(run)
+    build.check_metrics(run)
     folder = workdir / "checkpoints"
     step, damaged = meshes.from_first_process(lambda: newest_whole(folder))
     if step is None:

@@ -25,7 +25,7 @@ from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.metrics.metric import ACTION, CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.report import html, text
-from jaxpose.train import build, earlier, measurable, pictures, written
+from jaxpose.train import build, earlier, pictures, written
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, set_aside_damaged, write_json
 from jaxpose.train.evaluate import Evaluator, Scores
@@ -58,7 +58,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
 
     run = build.build(config, workdir)
     build.check_images(run)
-    measurable.check(run)
+    build.check_metrics(run)
     joints = run.task.skeleton.joints
     oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
     if config.start is not None and not (workdir / "config.json").exists():  # before anything is written

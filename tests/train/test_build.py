@@ -33,9 +33,9 @@ def test_images_of_which_none_can_be_decoded_are_found_out_before_training(tmp_p
     [
         (
             "pckh",
-            r"^PCKh cannot be measured on data\.target=bodies:street.*: test: .*: found no head_size, expected",
+            r"^PCKh cannot be measured on data\.target=bodies:street.*: test: found no head_size, expected",
         ),
-        ("ap", r"^OKSAP cannot be measured on data\.target=bodies:street.*: test: .*: found no area, expected"),
+        ("ap", r"^OKSAP cannot be measured on data\.target=bodies:street.*: test: found no area, expected"),
         ("mpjpe", r"^config\.metrics: found MPJPE, expected metrics of what regda finds: points, peaks, scores$"),
     ],
 )
