@@ -60,8 +60,8 @@ def noting(update: str, word: str, field: str) -> Step:
 def picture(state: State, batch: Batch) -> dict[str, jax.Array]:
     """Images as they are, the mean of both frames, and what the state knows."""
     first, mean = (
-        batch["frame_pairs"]["image"][:, 0],
-        jnp.mean(batch["frame_pairs"]["image"].astype(jnp.float32), axis=1) / 255,
+        batch["pairs"]["image"][:, 0],
+        jnp.mean(batch["pairs"]["image"].astype(jnp.float32), axis=1) / 255,
     )
     grey = 10 * state.params["poses"]["count"] + batch["source"]["index"]
     return {
@@ -187,8 +187,8 @@ def test_a_stage_leaves_its_pictures(trained: tuple[Path, dict]) -> None:
     run = build.build(make_config(Toy()), workdir)
     validation, train = (run.pair.domains[n].splits[s] for n, s in (("source", "validation"), ("target", "train")))
     np.testing.assert_array_equal(source, np.concatenate([validation[i]["image"] for i in (0, 2, 4, 7)]))
-    windows = Windows(train.source, PAIRS["frame_pairs"].window)
-    cropped = run.shown(run.stages[0])["frame_pairs"][2]  # both frames in one square
+    windows = Windows(train.source, PAIRS["pairs"].window)
+    cropped = run.shown(run.stages[0])["pairs"][2]  # both frames in one square
     assert cropped.windows is not None
     for row, i in enumerate(np.linspace(0, len(windows) - 1, 4).astype(int)):
         expected, place = cropped[int(i)]["image"], slice(32 * row, 32 * row + 32)
