@@ -85,6 +85,7 @@ def make_networks(*, target_statistics: bool = False, coding: inputs.Coding = in
         grid=GRID,
         coding=coding,
         channels=(4, 4, 4, 6),
+        width=5,
         target_statistics=target_statistics,
     )
 

@@ -35,6 +35,14 @@ def l2(target: Maps, maps: Maps) -> Values:
     return 0.5 * jnp.mean(jnp.square(maps.astype(jnp.float32) - target.astype(jnp.float32)), axis=(1, 2))
 
 
+def summed_l2(target: Maps, maps: Maps) -> Values:
+    """The squared difference, summed over pixels: 12.6 for a map without the peak of deviation 2 that it should have.
+
+    Source: Xu & Zou 2020, Eqs. 12-13.
+    """
+    return jnp.sum(jnp.square(maps.astype(jnp.float32) - target.astype(jnp.float32)), axis=(1, 2))
+
+
 def temporal_l2(maps: Float[Array, "b t h w k"], mask: Bool[Array, "b t k"]) -> Values:
     """Half the squared difference between the maps of neighbouring frames, summed over pixels, averaged over pairs.
 

@@ -46,6 +46,7 @@ class Detector:
       grid: the heatmaps' pixels.
       coding: how label maps are drawn and heatmaps read.
       channels: of each of the backbone's layers.
+      width: channels of what heads read.
       target_statistics: see `config.Model`.
     """
 
@@ -53,6 +54,7 @@ class Detector:
     grid: Grid
     coding: inputs.Coding = inputs.CLEAN
     channels: tuple[int, ...] = ()
+    width: int = 0
     target_statistics: bool = False
 
     def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
@@ -103,11 +105,23 @@ class Detector:
 
     def features(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple["Features", Trees]:
         """As `trunk`, with the features of the backbone's layers."""
-        by_layer, backbone = self.networks["backbone"].apply(params["backbone"], stats["backbone"], images, train=train)
-        up, upsampling = self.networks["upsampling"].apply(
-            params["upsampling"], stats["upsampling"], by_layer[-1], train=train
-        )
-        return Features(layers=by_layer, up=up), stats | {"backbone": backbone, "upsampling": upsampling}
+        by_layer, stats = self.backbone(params, stats, images, train=train)
+        up, stats = self.upsample(params, stats, by_layer[-1], train=train)
+        return Features(layers=by_layer, up=up), stats
+
+    def backbone(
+        self, params: Trees, stats: Trees, images: jax.Array, *, train: bool
+    ) -> tuple[tuple[jax.Array, ...], Trees]:
+        """Features of the backbone's layers, and all statistics with its own updated."""
+        return self._applied("backbone", params, stats, images, train)
+
+    def upsample(self, params: Trees, stats: Trees, features: jax.Array, *, train: bool) -> tuple[jax.Array, Trees]:
+        """What heads read, made of the features of the backbone's last layer, and all statistics."""
+        return self._applied("upsampling", params, stats, features, train)
+
+    def _applied(self, name: str, params: Trees, stats: Trees, x: jax.Array, train: bool) -> tuple[Any, Trees]:
+        y, moved = self.networks[name].apply(params[name], stats[name], x, train=train)
+        return y, stats | {name: moved}
 
     def head(
         self, name: str, params: Any, stats: Trees, features: jax.Array, *, train: bool
@@ -180,6 +194,7 @@ def build(
         grid=model.grid(task.image_size),
         coding=coding,
         channels=trunk.channels,
+        width=trunk.width,
         target_statistics=model.target_statistics,
     )
 
