@@ -143,8 +143,8 @@ def test_the_anchor_keeps_the_graph_from_collapsing(anchor: float, collapses: bo
     assert (last < 0.25 * first) == collapses
 
 
-def test_topology_is_the_formula() -> None:
-    """The share of pairs and the similarity of one step, from NumPy's loops over poses and joints."""
+def test_chosen_pairs_and_their_loss_are_the_formulas() -> None:
+    """Which pairs are kept and what is lost on them, from NumPy's loops over poses and joints."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(3, 2, 4)).astype(np.float32), rng.normal(size=(2, 2, 4)).astype(np.float32)
     sure = rng.uniform(0.2, 1, (3, 2)).astype(np.float32), rng.uniform(0.2, 1, (2, 2)).astype(np.float32)

@@ -113,7 +113,7 @@ class Crops:
         frames = 1 if self.windows is None else self.windows.offsets.shape[1]
         return 3 * self.size**2 * frames if "image" in self.fields else 4 * 2 * len(self.joints) * frames
 
-    @property
+    @functools.cached_property  # a record is read for it, and every evaluation asks
     def known(self) -> tuple[str, ...]:
         """The fields there are, as far as the first record that can be read shows them."""
         for index in range(len(self.source)):
