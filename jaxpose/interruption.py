@@ -6,6 +6,7 @@ It is the first that a program imports, so it imports little itself.
 
 import os
 import signal
+import sys
 
 RUN_AGAIN = 75  # exit status of what a signal stopped (sysexits.h: EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -58,6 +59,7 @@ def _end_at_once(number: int, frame: object) -> None:
 def _end_in_order(number: int, frame: object) -> None:
     _say(number)
     end_at_once()
+    sys.unraisablehook = lambda _: None  # an object that was being made need not know how to end
     raise SystemExit(RUN_AGAIN)
 
 

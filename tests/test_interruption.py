@@ -1,0 +1,28 @@
+"""What a signal leaves on the terminal."""
+
+import subprocess
+import sys
+
+from jaxpose.interruption import RUN_AGAIN
+
+_HALF_MADE = """
+import os, signal
+from jaxpose import interruption
+
+class Half:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.whole = True
+
+    def __del__(self):
+        assert self.whole
+
+interruption.end_in_order()
+Half()
+"""
+
+
+def test_an_object_that_was_being_made_does_not_complain() -> None:
+    done = subprocess.run([sys.executable, "-c", _HALF_MADE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == RUN_AGAIN
+    assert done.stderr.strip() == "stopped by SIGTERM; the same command goes on from what is saved"
