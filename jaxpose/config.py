@@ -78,7 +78,9 @@ class Data:
 
     Attributes:
       source, target: `SCHEME:PATH?OPTION=VALUE&...`, see `jaxpose.data.schemes`.
-      labelled: the same, images of the target's kind with labels, for recipes that read some; None for none.
+      labelled: the same, images of the target's kind with labels, for recipes that read some; or `20` or `40%`: so many
+        rows of the target's training split, drawn by the seed and spread over its clips, of which the others stay
+        without labels; None for none.
       motions: the same, recorded motions without images.
       poses: the same, labelled images of which no pixel is read, or motions.
       root: folder that relative paths start from.
@@ -93,7 +95,7 @@ class Data:
 
     source: str = limited("bodies:studio", *_SCHEME)
     target: str = limited("bodies:street", *_SCHEME)
-    labelled: str | None = limited(None, "SCHEME:PATH, or None", MinLen(1))
+    labelled: str | None = limited(None, "SCHEME:PATH, a number of rows, a share of them, or None", MinLen(1))
     motions: str | None = limited(None, "SCHEME:PATH, or None", MinLen(1))
     poses: str | None = limited(None, "SCHEME:PATH, or None", MinLen(1))
     root: str = "."
@@ -179,10 +181,14 @@ class Comparison:
     Attributes:
       base: everything but the method.
       methods: by name.
+      few: the same, of methods that read labelled target images; each of them is run with each of `labelled`.
+      labelled: amounts of labelled target images, see `Data`.
     """
 
     base: Config
     methods: dict[str, Any]
+    few: dict[str, Any] = dataclasses.field(default_factory=dict)
+    labelled: tuple[str, ...] = ()
 
 
 # What may change between the parts of a resumed run, because the result does not depend on it.

@@ -123,8 +123,9 @@ def _prepare() -> None:
 def _compare() -> None:
     config = _config_of(configs.Comparison, "--mode=compare: expected --config=configs/compare.py")
     configs.validate(config.base)
-    for name, method in config.methods.items():
-        limits.check(method, f"config.methods[{name!r}]")
+    for field in ("methods", "few"):
+        for name, method in getattr(config, field).items():
+            limits.check(method, f"config.{field}[{name!r}]")
     _keep_compiled_programs()
     print(f"\nLook at {compare.compare(config, _workdir(), seeds=_SEEDS.value)}")
 

@@ -8,7 +8,21 @@ from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.pairs import Pair
-from jaxpose.recipes import adabn, cc_ssl, dan, dann, inputs, mcd, mean_teacher, regda, supervised, sw, views
+from jaxpose.recipes import (
+    adabn,
+    cafa,
+    cc_ssl,
+    dan,
+    dann,
+    few_labels,
+    inputs,
+    mcd,
+    mean_teacher,
+    regda,
+    supervised,
+    sw,
+    views,
+)
 
 
 def regda_for(pair: Pair) -> regda.RegDA:
@@ -32,6 +46,18 @@ METHODS: dict[str, Callable[[Pair], Any]] = {
     "dd": lambda pair: disparity(regda_for(pair)),
     "regda": regda_for,
     "mean_teacher": lambda _: mean_teacher.MeanTeacher(),
+    "cafa_alone": lambda _: cafa.CAFA(topology=0.0),
+    "cafa": lambda _: cafa.CAFA(),
+}
+
+# Those that read labelled target images, the baselines first.
+FEW: dict[str, Callable[[], Any]] = {
+    "source_and_labelled": few_labels.FewLabels,
+    "fine_tuning": few_labels.fine_tuning,
+    "with_cafa": lambda: cafa.CAFA(structure=0.0, entropy=0.0, topology=0.0),
+    "with_isa": lambda: cafa.CAFA(alignment=0.0, topology=0.0),
+    "with_ihta": lambda: cafa.CAFA(alignment=0.0, structure=0.0, entropy=0.0),
+    "cafa_isa_ihta": cafa.CAFA,
 }
 
 

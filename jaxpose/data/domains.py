@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxpose.data import schemes
+from jaxpose.data import few, schemes
 from jaxpose.data.generators import sprites
 from jaxpose.data.host.cache import Cache, files_of
 from jaxpose.data.host.elements import Crops
@@ -94,7 +94,8 @@ def open_pair(
 
     Args:
       source, target: see `schemes`.
-      labelled: as the target, with labels, which are joined by its joints' names; None for none.
+      labelled: as the target, with labels, which are joined by its joints' names; or how many rows of the target's
+        training split have some, see `few`; None for none.
       motions: recorded motions, with joints of their own; None for none.
       poses: labelled images, of which no pixel is read, joined by the source's or the target's names; or motions, of
         which frames are read. None for none.
@@ -107,7 +108,14 @@ def open_pair(
     Raises:
       ValueError: naming what is missing: a scheme, a path, a labelled image, a shared joint.
     """
-    given = {"source": source, "target": target, "labelled": labelled, "motions": motions, "poses": poses}
+    drawn = labelled if labelled is not None and few.is_amount(labelled) else None
+    given = {
+        "source": source,
+        "target": target,
+        "labelled": None if drawn else labelled,
+        "motions": motions,
+        "poses": poses,
+    }
     specs = {name: spec for name, spec in given.items() if spec is not None}
     opened: dict[str, schemes.Opened] = {}
     for name, spec in specs.items():
@@ -156,6 +164,8 @@ def open_pair(
         )
         for name, found in opened.items()
     }
+    if drawn:
+        domains |= _with_few_labels(domains["target"], drawn, seed)
     pair = OpenedPair(skeleton=shared, match=match, domains=domains)
     if not isinstance(opened["target"].splits["train"], sprites.SpriteSource):
         return pair
@@ -173,6 +183,18 @@ def _named(skeleton: skeletons.Skeleton, wanted: Sequence[tuple[str, ...]], wher
             raise ValueError(f"{where}: found no joint {names[0]}, expected those of {whose}")
         found.append(skeleton.joints.index(there[0]))
     return np.array(found)
+
+
+def _with_few_labels(target: Domain, amount: str, seed: int) -> dict[str, Domain]:
+    """The target with fewer training rows, and those that it gives away."""
+    whole = target.splits["train"]
+    assert isinstance(whole, Crops)
+    try:
+        labelled, rest = few.draw(whole, amount, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"data.labelled={amount}: {error} (data.target={target.spec})") from None
+    given = dataclasses.replace(target, spec=amount, splits={"train": labelled}, notes=())
+    return {"target": dataclasses.replace(target, splits={**target.splits, "train": rest}), "labelled": given}
 
 
 def _cache(folder: str, domain: str, spec: str, root: str, source: Source) -> Cache:

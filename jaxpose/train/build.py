@@ -184,7 +184,8 @@ def _check_reads(program: Program, pair: OpenedPair) -> None:
         for read in (*stage.reads.values(), *(stage.pictures.reads.values() if stage.pictures else ())):
             what = f"the stage {stage.name} of {program.config.method.name} reads"
             if read.domain not in pair.domains:
-                raise ValueError(f"config.data.{read.domain}: found none, expected SCHEME:PATH, as {what} it")
+                expected = "SCHEME:PATH" + (" or a number of the target's rows" if read.domain == "labelled" else "")
+                raise ValueError(f"config.data.{read.domain}: found none, expected {expected}, as {what} it")
             domain = pair.domains[read.domain]
             if "visible" in read.fields and not domain.splits["train"].labelled:
                 raise ValueError(

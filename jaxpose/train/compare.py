@@ -1,6 +1,7 @@
 """Several methods under the same conditions: one source model per seed, one table."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,17 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
       The page.
 
     Raises:
-      ValueError: if a work directory holds another configuration.
+      ValueError: if a work directory holds another configuration, or there are not as many labelled images.
     """
+    if config.base.data.labelled is not None:
+        raise ValueError(
+            f"config.base.data.labelled: found {config.base.data.labelled}, expected None: config.labelled says how "
+            "many labelled images the methods of config.few have"
+        )
     pair = build.open_data(config.base)
     print(build.describe(pair))
+    for amount in config.labelled:
+        build.open_data(_with_labels(config.base, amount))
     labelled = pair.domains["target"].splits["train"].labelled
     runs: dict[str, list[report.RunResults]] = {}
     for seed in range(seeds):
@@ -38,17 +46,31 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
         configs = {
             text.SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),
             **{name: dataclasses.replace(base, method=method, start=start) for name, method in config.methods.items()},
+            **{
+                f"{name}, {amount}": dataclasses.replace(_with_labels(base, amount), method=method, start=start)
+                for amount in config.labelled
+                for name, method in config.few.items()
+            },
         }
         if labelled:
             oracle = Supervised(name="oracle", domain="target")
             configs[text.ORACLE] = dataclasses.replace(base, steps=steps, method=oracle)
         for name, chosen in configs.items():
-            runs.setdefault(name, []).append(_run(name, chosen, folder / name))
+            runs.setdefault(name, []).append(_run(name, chosen, folder / _folder(name)))
     table = report.summarize(runs)
     write_json(workdir / "compare.json", table)
     page = report.write_page(workdir, config.base.pair, table)
     print(report.text_table(table))
     return page
+
+
+def _with_labels(config: Config, amount: str) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, labelled=amount))
+
+
+def _folder(name: str) -> str:
+    """`cafa, 40%` -> `cafa_40pc`."""
+    return re.sub(r"[^\w.-]+", "_", name.replace("%", "pc"))
 
 
 def _run(name: str, config: Config, workdir: Path) -> report.RunResults:
