@@ -34,6 +34,8 @@ Seen = dict[str, Features]  # of `source`, `target` and, where there are some, `
 Looking = Callable[[Detector, Trees, Trees, Mapping[str, Array]], tuple[Seen, Trees]]
 Comparison = Callable[[Array, Array, Grid], Array]  # maps of labelled (A, ...) and other rows (B, ...) -> scalar
 Term = tuple[Array, tuple[Trees, Metrics]]  # what is minimised, with all statistics after it
+# what is seen, parameters and statistics -> features (B, h, w, c) by domain, and a loss of theirs
+Aligning = Callable[["Adaptation", Seen, Trees, Trees], tuple[dict[str, Array], Array]]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -46,7 +48,9 @@ class CAFA:
       labelled: weight of the labelled target rows (Eq. 14).
       anchor: weight of a loss by which the graph network's output must tell where the source's joints are; without it,
         an output that is always the same has no loss left.
-      look: how images are seen: `plain`, as at test, with attention beside it, or `attended`, by attention alone.
+      look: how images are seen: `plain`, as at test, or `attended`, after attention.
+      align: what is made alike: `beside`, features after attention, by which the source's joints must be found too, or
+        `as_seen`, those that `look` has attended to.
       compare: ISA's maps: `centred`, by their shapes around their peaks; `literal`, place by place; `nearest`, so, each
         only with the labelled pose that is nearest.
       threshold: tau of Eq. 9; pairs of poses that are at least as similar are made alike.
@@ -57,6 +61,7 @@ class CAFA:
       bandwidth, unbiased: of the discrepancy, see `kernels.mmd`.
       hidden, blocks: of the graph network.
       loss, maps, mean: as in `supervised.Supervised`.
+      best: the network's output for which `loss` is least, given a label's map.
     """
 
     name: str = "cafa"
@@ -68,6 +73,7 @@ class CAFA:
     labelled: float = limited(0.5, *AT_LEAST_0)
     anchor: float = limited(1.0, *AT_LEAST_0)
     look: Looking = dataclasses.field(default_factory=lambda: plain)
+    align: Aligning = dataclasses.field(default_factory=lambda: beside)
     compare: Comparison = dataclasses.field(default_factory=lambda: centred)
     threshold: float = limited(0.7, *SHARE)
     relative: bool = True
@@ -80,6 +86,7 @@ class CAFA:
     loss: supervised.Loss = heatmap.spatial_kl
     maps: views.ConfidenceMaps = views.softmax_maps
     mean: supervised.Reduction = heatmap.masked_mean
+    best: Callable[[Array], Array] = jnp.log
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
@@ -94,12 +101,14 @@ def literal_settings() -> CAFA:
         name="cafa_literal",
         anchor=0.0,
         look=attended,
+        align=as_seen,
         compare=literal,
         relative=False,
         sure=False,
         pooled=True,
         loss=heatmap.summed_l2,
         maps=views.plain_maps,
+        best=jnp.positive,
     )
 
 
@@ -232,15 +241,8 @@ class Adaptation:
 
     def alignment(self, seen: Seen, params: Trees, stats: Trees) -> Term:
         """CAFA: attended features of both domains are alike (Eq. 3), and fit to find joints by."""
-        networks, settings = self.networks, self.settings
-        supervision = jnp.zeros(())
-        deep = {name: of.layers[-1] for name, of in seen.items()}
-        if settings.look is not attended:
-            deep = attend(networks, params, deep)
-            labels = self.labels["source"]
-            up, _ = networks.upsample(params, stats, deep["source"], train=True)
-            maps, _ = networks.head("head", params["head"], stats, up, train=True)
-            supervision = settings.mean(settings.loss(labels.maps, maps), labels.mask)
+        settings = self.settings
+        deep, supervision = settings.align(self, seen, params, stats)
         pooled = [jnp.mean(deep[name].astype(jnp.float32), axis=(1, 2)) for name in ("source", "target")]
         distance = functools.partial(kernels.mmd, *pooled, bandwidth=settings.bandwidth)
         value = distance(unbiased=settings.unbiased)
@@ -289,11 +291,25 @@ class Adaptation:
 
     @functools.cached_property
     def peak(self) -> Array:
-        """By what `maps` has to be multiplied so that it is 1 for a label's map."""
-        grid = self.networks.grid
-        middle = jnp.full((1, 1, 2), (grid.size - 1) // 2, jnp.float32)
-        label = grid.gaussians(middle)
-        return 1 / jnp.max(self.settings.maps(jnp.log(label) if self.settings.maps is views.softmax_maps else label))
+        """By what `maps` has to be multiplied so that it is 1 where the loss is least for a label's map."""
+        middle = jnp.full((1, 1, 2), (self.networks.grid.size - 1) // 2, jnp.float32)
+        label = self.networks.grid.gaussians(middle)
+        return 1 / jnp.max(self.settings.maps(self.settings.best(label)))
+
+
+def beside(adaptation: Adaptation, seen: Seen, params: Trees, stats: Trees) -> tuple[dict[str, Array], Array]:
+    """Features after attention, by which the source's joints must be found as well."""
+    networks, settings, labels = adaptation.networks, adaptation.settings, adaptation.labels["source"]
+    deep = attend(networks, params, as_seen(adaptation, seen, params, stats)[0])
+    up, _ = networks.upsample(params, stats, deep["source"], train=True)
+    maps, _ = networks.head("head", params["head"], stats, up, train=True)
+    return deep, settings.mean(settings.loss(labels.maps, maps), labels.mask)
+
+
+def as_seen(adaptation: Adaptation, seen: Seen, params: Trees, stats: Trees) -> tuple[dict[str, Array], Array]:
+    """The features that all else is made of."""
+    del adaptation, params, stats
+    return {name: of.layers[-1] for name, of in seen.items()}, jnp.zeros(())
 
 
 def literal(few: Array, others: Array, grid: Grid) -> Array:

@@ -40,21 +40,7 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     runs: dict[str, list[report.RunResults]] = {}
     for seed in range(seeds):
         folder = workdir / f"seed{seed}"
-        base = dataclasses.replace(config.base, seed=seed)
-        steps = {"pretrain": base.steps_of("pretrain")}
-        start = str(folder / text.SOURCE_ONLY)
-        configs = {
-            text.SOURCE_ONLY: dataclasses.replace(base, steps=steps, method=Supervised()),
-            **{name: dataclasses.replace(base, method=method, start=start) for name, method in config.methods.items()},
-            **{
-                f"{name}, {amount}": dataclasses.replace(_with_labels(base, amount), method=method, start=start)
-                for amount in config.labelled
-                for name, method in config.few.items()
-            },
-        }
-        if labelled:
-            oracle = Supervised(name="oracle", domain="target")
-            configs[text.ORACLE] = dataclasses.replace(base, steps=steps, method=oracle)
+        configs = runs_of(config, seed, folder, labelled=labelled)
         for name, chosen in configs.items():
             runs.setdefault(name, []).append(_run(name, chosen, folder / _folder(name)))
     table = report.summarize(runs)
@@ -62,6 +48,21 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
     page = report.write_page(workdir, config.base.pair, table)
     print(report.text_table(table))
     return page
+
+
+def runs_of(config: Comparison, seed: int, folder: Path, *, labelled: bool) -> dict[str, Config]:
+    """The runs of a seed, by their names in the table; without labels of the target there is no oracle."""
+    base = dataclasses.replace(config.base, seed=seed)
+    source_only = dataclasses.replace(base, steps={"pretrain": base.steps_of("pretrain")}, method=Supervised())
+    adapted = dataclasses.replace(base, start=str(folder / text.SOURCE_ONLY))
+    runs = {text.SOURCE_ONLY: source_only}
+    runs |= {name: dataclasses.replace(adapted, method=method) for name, method in config.methods.items()}
+    for amount in config.labelled:
+        some = _with_labels(adapted, amount)
+        runs |= {f"{name}, {amount}": dataclasses.replace(some, method=made) for name, made in config.few.items()}
+    if labelled:
+        runs[text.ORACLE] = dataclasses.replace(source_only, method=Supervised(name="oracle", domain="target"))
+    return runs
 
 
 def _with_labels(config: Config, amount: str) -> Config:
