@@ -58,7 +58,7 @@ def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32
     """
 
     def split(key):
-        return nnx.split(module(dtype=dtype, rngs=nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+        return nnx.split(module(dtype=dtype, rngs=_Rngs(key)), nnx.Param, nnx.BatchStat)
 
     def init(key):
         _, params, stats = split(key)
@@ -107,3 +107,22 @@ def keypoint_head(in_channels: int, joints: int, dtype: DTypeLike = jnp.float32)
 def regressor(in_channels: int, joints: int, dtype: DTypeLike) -> Network:
     """RegDA's two-layer head: features (B,h,w,in_channels) -> float32 heatmaps of logits (B,h,w,joints)."""
     return network(functools.partial(pose.Regressor, inputs=in_channels, joints=joints), dtype=dtype)
+
+
+class _Rngs(nnx.Rngs):
+    """What `nnx.Rngs(params=key)` is."""
+
+    params: nnx.RngStream
+
+    def __init__(self, key: jax.Array):
+        super().__init__()
+        self.params = _Stream(key, tag="params")
+
+
+class _Stream(nnx.RngStream):
+    """The same keys, but counting them does not compare shardings, which makes tracing quadratic in depth."""
+
+    def __call__(self) -> jax.Array:
+        key = jax.random.fold_in(self.key[...], self.count[...])
+        self.count.set_value(self.count[...] + 1)
+        return key
