@@ -33,7 +33,7 @@ class Backbone(nnx.Module):
 NETWORKS = detector.Detector(
     networks={
         "backbone": functional.network(Backbone),
-        "upsampling": functional.Network(init=lambda key: ({}, {}), apply=lambda p, s, x, train: (x, s)),
+        "upsampling": functional.Network(init=lambda key: ({}, {}), apply=lambda p, s, x, train: (x[-1], s)),
         "head": functional.keypoint_head(CHANNELS, K),
     },
     grid=GRID,

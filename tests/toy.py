@@ -29,7 +29,7 @@ class Toy:
 
     def trunk(self, dtype: DTypeLike) -> functional.Trunk:
         backbone = functools.partial(Convolutions, stride=self.stride, width=self.width)
-        nothing = functional.Network(init=lambda key: ({}, {}), apply=lambda params, stats, x, train: (x, stats))
+        nothing = functional.Network(init=lambda key: ({}, {}), apply=lambda params, stats, x, train: (x[-1], stats))
         networks = {"backbone": functional.network(backbone, dtype=dtype), "upsampling": nothing}
         return functional.Trunk(networks=networks, channels=(4, self.width), width=self.width)
 

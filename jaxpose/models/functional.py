@@ -37,8 +37,8 @@ class Trunk:
     """What a detector's heads stand on.
 
     Attributes:
-      networks: `backbone`, normalised images (B,H,W,3) -> a tuple of its layers' features, (B,h,w,c) each; and
-        `upsampling`, those of the last layer -> the features that heads read.
+      networks: `backbone`, normalised images (B,H,W,3) -> a tuple of its layers' features, (B,h,w,c) each, from fine to
+        coarse; and `upsampling`, that tuple -> the features that heads read. In between, methods may change the last.
       channels: of each layer.
       width: channels of the features that heads read.
     """
@@ -90,7 +90,10 @@ def backbone_channels(depth: int, width: int, layer: int = 4) -> int:
 
 
 def upsampling(in_channels: int, head_width: int, dtype: DTypeLike, *, layers: int = 3) -> Network:
-    """Transposed convolutions: features (B,h,w,in_channels) -> (B,h*2**layers,w*2**layers,head_width)."""
+    """Transposed convolutions of the last of a backbone's layers, see `Trunk`.
+
+    From features (B,h,w,in_channels) to (B,h*2**layers,w*2**layers,head_width).
+    """
     module = functools.partial(pose.Upsampling, inputs=in_channels, width=head_width, layers=layers)
     return network(module, dtype=dtype)
 
@@ -107,6 +110,9 @@ def keypoint_head(in_channels: int, joints: int, dtype: DTypeLike = jnp.float32)
 def regressor(in_channels: int, joints: int, dtype: DTypeLike) -> Network:
     """RegDA's two-layer head: features (B,h,w,in_channels) -> float32 heatmaps of logits (B,h,w,joints)."""
     return network(functools.partial(pose.Regressor, inputs=in_channels, joints=joints), dtype=dtype)
+
+
+HEADS: dict[str, Head] = {"linear": keypoint_head, "regressor": regressor}
 
 
 class _Rngs(nnx.Rngs):

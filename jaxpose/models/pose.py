@@ -13,7 +13,7 @@ from jaxpose.ops.activation import relu
 
 
 class Upsampling(nnx.Module):
-    """Feature maps to feature maps of 2**layers times the size.
+    """Feature maps of a backbone's layers, of which it reads the last, to feature maps of 2**layers times its size.
 
     Attributes:
       deconv0, bn0, deconv1, bn1, ...: one pair per doubling.
@@ -26,8 +26,9 @@ class Upsampling(nnx.Module):
             setattr(self, f"deconv{index}", deconv)
             setattr(self, f"bn{index}", norm)
 
-    def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
+    def __call__(self, features: tuple[Float[Array, "*b _ _ _"], ...], train: bool) -> Float[Array, "*b h2 w2 o"]:
         """Features of `width` channels."""
+        x = features[-1]
         for index in range(self.layers):
             x = getattr(self, f"deconv{index}")(x)
             x = relu(getattr(self, f"bn{index}")(x, train))

@@ -36,7 +36,7 @@ class SimpleBaseline:
     head_width: int = limited(256, *AT_LEAST_1)
     upsampling: int = limited(3, "1 to 5", Interval(ge=1, le=5))
     sigma: float = limited(2.0, *POSITIVE)
-    head: str = limited("linear", *one_of("linear", "regressor"))
+    head: str = limited("linear", *one_of(*functional.HEADS))
     target_statistics: bool = False
     weights: str | None = limited(None, "a file, or None", MinLen(1))
 
@@ -57,7 +57,7 @@ class SimpleBaseline:
     @property
     def source_head(self) -> functional.Head:
         """What `head` says."""
-        return functional.keypoint_head if self.head == "linear" else functional.regressor
+        return functional.HEADS[self.head]
 
     def load(self, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
         """Puts the file's weights into the backbone.

@@ -183,10 +183,14 @@ def plain(networks: Detector, params: Trees, stats: Trees, images: Mapping[str, 
 
 def attended(networks: Detector, params: Trees, stats: Trees, images: Mapping[str, Array]) -> tuple[Seen, Trees]:
     """Images after attention to one of the other domain (Eqs. 1-2), which there is none of at test."""
-    deep = {}
+    layers, seen = {}, {}
     for name in images:  # the target's last, as they are at test
-        deep[name], stats = networks.backbone(params, stats, images[name], train=True)
-    return _decoded(networks, params, stats, attend(networks, params, {name: of[-1] for name, of in deep.items()}))
+        layers[name], stats = networks.backbone(params, stats, images[name], train=True)
+    for name, deep in attend(networks, params, {name: of[-1] for name, of in layers.items()}).items():
+        by_layer = (*layers[name][:-1], deep)
+        up, stats = networks.upsample(params, stats, by_layer, train=True)
+        seen[name] = Features(layers=by_layer, up=up)
+    return seen, stats
 
 
 def attend(networks: Detector, params: Trees, deep: Mapping[str, Array]) -> dict[str, Array]:
@@ -301,7 +305,8 @@ def beside(adaptation: Adaptation, seen: Seen, params: Trees, stats: Trees) -> t
     """Features after attention, by which the source's joints must be found as well."""
     networks, settings, labels = adaptation.networks, adaptation.settings, adaptation.labels["source"]
     deep = attend(networks, params, as_seen(adaptation, seen, params, stats)[0])
-    up, _ = networks.upsample(params, stats, deep["source"], train=True)
+    by_layer = (*seen["source"].layers[:-1], deep["source"])
+    up, _ = networks.upsample(params, stats, by_layer, train=True)
     maps, _ = networks.head("head", params["head"], stats, up, train=True)
     return deep, settings.mean(settings.loss(labels.maps, maps), labels.mask)
 
@@ -330,11 +335,3 @@ def nearest(few: Array, others: Array, grid: Grid) -> Array:
     points = (heatmaps.argmax_points(jax.lax.stop_gradient(maps)) for maps in (few, others))
     values = 1 - structure.cosines(structure.whole(few), structure.whole(others))
     return structure.mean_of_pairs(values, structure.nearest_rows(*points))
-
-
-def _decoded(networks: Detector, params: Trees, stats: Trees, deep: Mapping[str, Array]) -> tuple[Seen, Trees]:
-    seen = {}
-    for name, features in deep.items():
-        up, stats = networks.upsample(params, stats, features, train=True)
-        seen[name] = Features(layers=(features,), up=up)
-    return seen, stats

@@ -106,7 +106,7 @@ class Detector:
     def features(self, params: Trees, stats: Trees, images: jax.Array, *, train: bool) -> tuple["Features", Trees]:
         """As `trunk`, with the features of the backbone's layers."""
         by_layer, stats = self.backbone(params, stats, images, train=train)
-        up, stats = self.upsample(params, stats, by_layer[-1], train=train)
+        up, stats = self.upsample(params, stats, by_layer, train=train)
         return Features(layers=by_layer, up=up), stats
 
     def backbone(
@@ -115,11 +115,13 @@ class Detector:
         """Features of the backbone's layers, and all statistics with its own updated."""
         return self._applied("backbone", params, stats, images, train)
 
-    def upsample(self, params: Trees, stats: Trees, features: jax.Array, *, train: bool) -> tuple[jax.Array, Trees]:
-        """What heads read, made of the features of the backbone's last layer, and all statistics."""
-        return self._applied("upsampling", params, stats, features, train)
+    def upsample(
+        self, params: Trees, stats: Trees, by_layer: tuple[jax.Array, ...], *, train: bool
+    ) -> tuple[jax.Array, Trees]:
+        """What heads read, made of the features of the backbone's layers, and all statistics."""
+        return self._applied("upsampling", params, stats, by_layer, train)
 
-    def _applied(self, name: str, params: Trees, stats: Trees, x: jax.Array, train: bool) -> tuple[Any, Trees]:
+    def _applied(self, name: str, params: Trees, stats: Trees, x: Any, train: bool) -> tuple[Any, Trees]:
         y, moved = self.networks[name].apply(params[name], stats[name], x, train=train)
         return y, stats | {name: moved}
 

@@ -34,7 +34,7 @@ def test_published_sizes():
 def test_upsampling_doubles_per_layer_and_ends_normalised(count, size):
     network = functional.upsampling(5, 4, jnp.float32, layers=count)
     params, stats = network.init(jax.random.key(0))
-    y, after = network.apply(params, stats, _normal(0, (2, 3, 3, 5)), train=True)
+    y, after = network.apply(params, stats, (_normal(0, (2, 3, 3, 5)),), train=True)
     assert y.shape == (2, size, size, 4)
     assert float(y.min()) == 0.0  # ReLU comes last
     assert set(params) == {f"{kind}{i}" for kind in ("deconv", "bn") for i in range(count)}
@@ -156,7 +156,7 @@ def test_bfloat16_computes_narrow_but_keeps_parameters_statistics_and_heatmaps_w
     x = _normal(0, (2, 4, 4, 8))
 
     def loss(params):
-        features, up = upsampling.apply(params[0], stats[0], x, train=True)
+        features, up = upsampling.apply(params[0], stats[0], (x,), train=True)
         heatmaps, head = regressor.apply(params[1], stats[1], features, train=True)
         return jnp.square(heatmaps).sum(), (features, heatmaps, (up, head))
 
@@ -186,6 +186,6 @@ def test_network_is_a_pure_function_of_plain_dicts():
     for path in paths:
         assert all(isinstance(entry.key, str) for entry in path[1:])
     x = _normal(0, (1, 2, 2, 4))
-    first, second = (network.apply(params, stats, x, train=True) for _ in range(2))
+    first, second = (network.apply(params, stats, (x,), train=True) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert inspect.signature(network.apply).parameters["train"].kind is inspect.Parameter.KEYWORD_ONLY

@@ -103,7 +103,7 @@ def naive_released_step(networks: Any, state: State, batch: dict, step: int) -> 
     def forward(p: dict, s: dict, x: jax.Array) -> tuple[jax.Array, jax.Array, dict]:
         s = dict(s)
         layers, s["backbone"] = networks["backbone"].apply(p["backbone"], s["backbone"], x, train=True)
-        x, s["upsampling"] = networks["upsampling"].apply(p["upsampling"], s["upsampling"], layers[-1], train=True)
+        x, s["upsampling"] = networks["upsampling"].apply(p["upsampling"], s["upsampling"], layers, train=True)
         y, s["head"] = networks["head"].apply(p["head"], s["head"], x, train=True)
         a, s["head_adv"] = networks["head_adv"].apply(
             p["head_adv"], s["head_adv"], warm_start(x, float(weight)), train=True
