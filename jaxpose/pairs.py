@@ -2,8 +2,8 @@
 
 A config file is a function of a pair and flags, which are the words after the colon, joined with commas:
 `configs/regda.py:ultrasound,quick`. It decides on the method; everything else comes from here, so that recipes are
-compared under the same conditions. The pairs of `published` have the sizes and the schedule of the papers and are for a
-GPU; the others suit two CPU cores.
+compared under the same conditions. `hrnet_w32` or `hrnet_w48` puts that network in the place of the pair's own. The
+pairs of `published` have the sizes and the schedule of the papers and are for a GPU; the others suit two CPU cores.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jaxpose.config import Config, Data
+from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.optimizers import Optim
@@ -27,7 +28,7 @@ class Pair:
 
     Attributes:
       config: everything but the method.
-      few: what of the data is different where it shall be quick.
+      few, small: what of the data and of the model is different where it shall be quick.
       of_a_paper: a paper's experiment, which its own settings of a method suit.
       epochs: of pretraining, where the schedule is RegDA's published one.
       upright: figures are seen upright, more or less; hands may not be.
@@ -35,6 +36,7 @@ class Pair:
 
     config: Config
     few: dict[str, str] = dataclasses.field(default_factory=dict)
+    small: dict[str, Any] = dataclasses.field(default_factory=lambda: {"depth": 18, "width": 8, "head_width": 16})
     of_a_paper: bool = False
     epochs: int | None = None
     upright: bool = True
@@ -48,16 +50,29 @@ class Pair:
             checkpoint_every=10,
             log_every=10,
             data=dataclasses.replace(self.config.data, **self.few, image_size=64, batch_size=8),
-            model=dataclasses.replace(self.config.model, depth=18, width=8, head_width=16, sigma=1.0, weights=None),
+            model=dataclasses.replace(self.config.model, **self.small, sigma=1.0, weights=None),
         )
         return dataclasses.replace(self, config=config)
+
+    def with_hrnet(self, width: int, weights: str) -> "Pair":
+        """The same with another network; from a file of ImageNet weights where the pair's own starts from one."""
+        own = self.config.model
+        model = HRNet(
+            width=width,
+            sigma=own.sigma,
+            head=own.head,
+            target_statistics=own.target_statistics,
+            weights=own.weights and weights,
+        )
+        small = {"width": 8, "stem": 16, "modules": (1, 1, 1), "blocks": 1}
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model), small=small)
 
 
 def from_words(*names: str) -> Callable[[Callable[..., _Made]], Callable[..., _Made]]:
     """Makes `get_config` of a function of a pair, whose keyword arguments are flags: its words are what can be said.
 
-    A word is a pair (none: `bodies`), `quick`, a flag, or one of `names`; of those the function gets what was said
-    after the pair, in alphabetical order. What is said otherwise is a ValueError.
+    A word is a pair (none: `bodies`), a network (none: the pair's), `quick`, a flag, or one of `names`; of those the
+    function gets what was said after the pair, in alphabetical order. What is said otherwise is a ValueError.
     """
 
     def decorate(make: Callable[..., _Made]) -> Callable[..., _Made]:
@@ -65,13 +80,15 @@ def from_words(*names: str) -> Callable[[Callable[..., _Made]], Callable[..., _M
 
         def get_config(words: str | None = None) -> _Made:
             said = [word for word in (words or "").split(",") if word]
-            chosen = [word for word in said if word in PAIRS]
-            if len(chosen) > 1:
-                raise ValueError(f"found pairs {' and '.join(chosen)}, expected one")
-            known = (*PAIRS, "quick", *flags, *names)
+            pairs, networks = ([word for word in said if word in of] for of in (PAIRS, NETWORKS))
+            for what, chosen in (("pairs", pairs), ("networks", networks)):
+                if len(chosen) > 1:
+                    raise ValueError(f"found {what} {' and '.join(chosen)}, expected one")
+            known = (*PAIRS, *NETWORKS, "quick", *flags, *names)
             if unknown := sorted(set(said) - set(known)):
                 raise ValueError(f"found {unknown[0]!r}, expected one of {', '.join(known)}")
-            pair = PAIRS[chosen[0]]() if chosen else bodies()
+            pair = PAIRS[pairs[0]]() if pairs else bodies()
+            pair = NETWORKS[networks[0]](pair) if networks else pair
             return make(
                 pair.quick() if "quick" in said else pair,
                 *sorted(set(said) & set(names)),
@@ -382,4 +399,9 @@ PAIRS: dict[str, Callable[[], Pair]] = {
         for make in (sprites, sprites_published)
         for a, b in itertools.permutations(_VARIANTS, 2)
     },
+}
+
+NETWORKS: dict[str, Callable[[Pair], Pair]] = {
+    "hrnet_w32": lambda pair: pair.with_hrnet(32, "hrnet_w32-36af842e.pth"),
+    "hrnet_w48": lambda pair: pair.with_hrnet(48, "hrnet_w48-8ef0771d.pth"),
 }

@@ -15,6 +15,7 @@ from jaxpose.data.joints import matching
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
+from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import inputs, mcd, mean_teacher, optimizers, regda, supervised, views
@@ -92,6 +93,10 @@ def flagged(value: Any, **changes: Any) -> Any:
         (
             {"model": flagged(SimpleBaseline(), target_statistics="false")},
             r"config.model.target_statistics: found 'false', expected bool",
+        ),
+        (
+            {"model": HRNet(modules=(1, 0, 1))},
+            r"config.model.modules: found \(1, 0, 1\), expected three counts of at l",
         ),
         ({"model": SimpleBaseline(weights="")}, r"config.model.weights: found '', expected a file, or None"),
         ({"augmentation": flagged(Augmentation(), mirror=7)}, r"config.augmentation.mirror: found 7, expected 0 to 1"),
@@ -181,6 +186,17 @@ def test_words_are_checked() -> None:
         said("bodies,hands")
     with pytest.raises(ValueError, match=r"found 'fast', expected one of bodies, .*, quick, released, dd, sgd, adam"):
         said("dd,fast,hands")
+    with pytest.raises(ValueError, match="found networks hrnet_w32 and hrnet_w48, expected one"):
+        said("hrnet_w32,hrnet_w48")
+
+
+def test_a_word_puts_another_network_in_the_place_of_the_pairs() -> None:
+    published = get_config("cafa", "rhd_h3d,hrnet_w48").model
+    assert published == HRNet(width=48, weights="hrnet_w48-8ef0771d.pth")
+    assert get_config("dan", "hrnet_w32").model == HRNet(sigma=1.5, head="regressor", target_statistics=True)
+    for recipe in ("regda", "cafa", "mean_teacher", "oracle", "source_only", "cc_ssl", "temporal"):
+        quick = get_config(recipe, "quick,rhd_h3d,hrnet_w32")
+        assert (quick.model.width, quick.model.modules, quick.model.weights) == (8, (1, 1, 1), None)
 
 
 def test_presets_differ_where_they_should() -> None:

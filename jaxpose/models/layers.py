@@ -1,7 +1,8 @@
 """Layers that the networks share: convolution, transposed convolution, batch normalisation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float
 from jaxpose.ops import convolution, normalization
 
 Initializer = Callable[..., jax.Array]
+Layers = Mapping[str, Any]  # nnx.Dict, whose own type beartype does not take
 
 
 def normal(deviation: float) -> Initializer:
@@ -128,6 +130,17 @@ class BatchNorm(nnx.Module):
             value.reshape((1,) * (x.ndim - 1) + (-1,)) for value in (self.mean[...], gain, self.bias[...])
         )
         return ((x.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
+
+
+def conv_norm(inputs: int, outputs: int, size: int, *, stride: int = 1, dtype: DTypeLike, rngs: nnx.Rngs) -> Layers:
+    """A convolution "0" and its normalisation "1", as they are called in torch's Sequential; see `apply_conv_norm`."""
+    conv = Conv(inputs, outputs, size, stride=stride, init=he_normal, dtype=dtype, rngs=rngs)
+    return nnx.Dict({"0": conv, "1": BatchNorm(outputs, dtype=dtype)})
+
+
+def apply_conv_norm(made: Layers, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
+    """Convolves and normalises images."""
+    return made["1"](made["0"](x), train)
 
 
 def of_images(function: Callable[[jax.Array], jax.Array], x: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c2"]:

@@ -25,10 +25,10 @@ class ResNet(nnx.Module):
         self.conv1 = layers.Conv(3, width, 7, stride=2, init=layers.he_normal, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(width, dtype=dtype)
         outputs = width * block.expansion
-        self.layer1 = _stage(block, width, width, 1, counts[0], dtype=dtype, rngs=rngs)
-        self.layer2 = _stage(block, outputs, 2 * width, 2, counts[1], dtype=dtype, rngs=rngs)
-        self.layer3 = _stage(block, 2 * outputs, 4 * width, 2, counts[2], dtype=dtype, rngs=rngs)
-        self.layer4 = _stage(block, 4 * outputs, 8 * width, 2, counts[3], dtype=dtype, rngs=rngs)
+        self.layer1 = blocks(block, width, width, 1, counts[0], dtype=dtype, rngs=rngs)
+        self.layer2 = blocks(block, outputs, 2 * width, 2, counts[1], dtype=dtype, rngs=rngs)
+        self.layer3 = blocks(block, 2 * outputs, 4 * width, 2, counts[2], dtype=dtype, rngs=rngs)
+        self.layer4 = blocks(block, 4 * outputs, 8 * width, 2, counts[3], dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "*b h w 3"], train: bool
@@ -91,6 +91,23 @@ class Bottleneck(nnx.Module):
         return relu(y + _shortcut(self.downsample, x, train))
 
 
+def blocks(
+    block: type[BasicBlock] | type[Bottleneck],
+    inputs: int,
+    channels: int,
+    stride: int,
+    count: int,
+    *,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> layers.Layers:
+    """Blocks "0", "1", ... one after the other, of which the first changes the shape."""
+    first = block(inputs, channels, stride, dtype=dtype, rngs=rngs)
+    outputs = channels * block.expansion
+    others = [block(outputs, channels, 1, dtype=dtype, rngs=rngs) for _ in range(count - 1)]
+    return nnx.Dict({str(index): made for index, made in enumerate([first, *others])})
+
+
 def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]:
     known = {
         18: (BasicBlock, (2, 2, 2, 2)),
@@ -104,21 +121,12 @@ def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tupl
     return known[depth]
 
 
-def _stage(block, inputs, channels, stride, count, *, dtype, rngs):
-    """Blocks of which the first changes the shape."""
-    first = block(inputs, channels, stride, dtype=dtype, rngs=rngs)
-    outputs = channels * block.expansion
-    others = [block(outputs, channels, 1, dtype=dtype, rngs=rngs) for _ in range(count - 1)]
-    return nnx.Dict({str(index): made for index, made in enumerate([first, *others])})
-
-
 def _downsample(inputs, outputs, stride, *, dtype, rngs):
     """The 1x1 convolution and normalisation on the shortcut where the shape changes, else None."""
     if stride == 1 and inputs == outputs:
         return None
-    conv = layers.Conv(inputs, outputs, 1, stride=stride, init=layers.he_normal, dtype=dtype, rngs=rngs)
-    return nnx.Dict({"0": conv, "1": layers.BatchNorm(outputs, dtype=dtype)})
+    return layers.conv_norm(inputs, outputs, 1, stride=stride, dtype=dtype, rngs=rngs)
 
 
 def _shortcut(downsample, x, train):
-    return x if downsample is None else downsample["1"](downsample["0"](x), train)
+    return x if downsample is None else layers.apply_conv_norm(downsample, x, train)

@@ -4,6 +4,7 @@ import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,59 +47,90 @@ def load_torch_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def resnet_from_torch(state_dict: dict[str, np.ndarray], params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-    """Puts torchvision-named ResNet weights into the places of a `functional.backbone`.
+    """Puts torchvision-named ResNet weights, but for `fc.*`, into the places of a `functional.backbone`.
+
+    Args and errors are those of `networks_from_torch`, with the backbone's parameters and statistics.
+    """
+    new_params, new_stats = networks_from_torch(
+        state_dict,
+        {"backbone": params},
+        {"backbone": stats},
+        prefixes={"backbone": ""},
+        left_out=("fc.",),
+        settings="model.depth, model.width",
+    )
+    return new_params["backbone"], new_stats["backbone"]
+
+
+def networks_from_torch(
+    state_dict: dict[str, np.ndarray],
+    params: Tree,
+    stats: Tree,
+    *,
+    prefixes: Mapping[str, str],
+    left_out: tuple[str, ...],
+    settings: str,
+) -> tuple[Tree, Tree]:
+    """Puts weights into the places of networks that have torch's names.
 
     Keys may begin with `module.` or `backbone.`, or both; where some begin with `backbone.`, the others belong to other
-    networks and are left out. `fc.*` and `num_batches_tracked` are ignored.
+    networks and are left out. `num_batches_tracked` is ignored.
 
     Args:
       state_dict: torch's names and layouts.
-      params, stats: what the backbone's `init` returned; only names and shapes matter, `jax.ShapeDtypeStruct` will do.
+      params, stats: by network, what `init` returned; only names and shapes matter, `jax.ShapeDtypeStruct` will do.
+      prefixes: of the networks that are filled, what torch's names begin with.
+      left_out: beginnings of keys that are ignored.
+      settings: what to look at where the file is of another network.
 
     Returns:
-      Parameters and statistics, float32.
+      Parameters and statistics of all networks; those that are filled float32.
 
     Raises:
       ValueError: a key is missing, unexpected or of another shape.
     """
-    weights = {k: v for k, v in _unprefixed(state_dict).items() if not k.startswith("fc.")}
+    weights = {k: v for k, v in _unprefixed(state_dict).items() if not k.startswith(left_out)}
     weights = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
-    expected = {key for key, _ in [*_leaves(params), *_leaves(stats)]}
+    expected = {
+        key for name, prefix in prefixes.items() for tree in (params, stats) for key in _names(tree[name], prefix)
+    }
     for what, keys in (("missing", expected - weights.keys()), ("unexpected", weights.keys() - expected)):
         if keys:
             some = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
             raise ValueError(
                 f"model.weights: {len(keys)} {what} keys ({some}); found {len(weights)} keys, expected "
-                f"{len(expected)}: is model.depth that of the file?"
+                f"{len(expected)}; see {settings}"
             )
-    return _filled(params, weights), _filled(stats, weights)
+    new_params, new_stats = (
+        {name: _filled(tree[name], weights, prefix, settings) for name, prefix in prefixes.items()}
+        for tree in (params, stats)
+    )
+    return params | new_params, stats | new_stats
 
 
 # How a leaf of a layer is called in torch; kernels are HWIO here and OIHW there.
 _NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
-def _leaves(tree, prefix=""):
+def _names(tree, prefix):
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from _names(value, f"{prefix}{name}.")
         else:
-            yield prefix + _NAMES[name], value
+            yield prefix + _NAMES[name]
 
 
-def _filled(tree, found, prefix=""):
+def _filled(tree, found, prefix, settings):
     filled = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            filled[name] = _filled(value, found, f"{prefix}{name}.")
+            filled[name] = _filled(value, found, f"{prefix}{name}.", settings)
             continue
         key = prefix + _NAMES[name]
         array = np.asarray(found[key])
         expected = tuple(value.shape[i] for i in (3, 2, 0, 1)) if name == "kernel" else tuple(value.shape)
         if array.shape != expected:
-            raise ValueError(
-                f"model.weights: {key} has shape {array.shape}, expected {expected}; see model.depth, model.width"
-            )
+            raise ValueError(f"model.weights: {key} has shape {array.shape}, expected {expected}; see {settings}")
         array = array.transpose(2, 3, 1, 0) if name == "kernel" else array
         filled[name] = jnp.asarray(array.astype(np.float32))
     return filled

@@ -15,6 +15,7 @@ from tiny import make_config, make_task
 
 from jaxpose.config import Data
 from jaxpose.models import functional
+from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
@@ -36,7 +37,9 @@ METHODS = {
     "cc_ssl": cc_ssl.CCSSL(),
     "temporal": temporal.Temporal(method=regda.RegDA(), head=functional.regressor),
     "cc_ssl_temporal": cc_ssl.CCSSL(temporal_ratio=0.9),
+    "hrnet": regda.RegDA(name="regda_hrnet"),
 }
+MODELS = {"regda_hrnet": HRNet(width=4, stem=4, modules=(1, 1, 1), blocks=1)}
 # Sheared views and maps by nearest pixels are gathered everywhere: not for TPUs.
 GATHERED = {"mean_teacher_released": mean_teacher.released_settings()}
 LOWERED = {"gpu": "cuda", "tpu": "tpu"}
@@ -49,7 +52,7 @@ def program(method: Any, platform: str) -> Program:
         steps=steps,
         dtype="auto",
         data=Data(image_size=SIZE, batch_size=4),
-        model=SimpleBaseline(depth=18, width=4, head_width=8, sigma=1.0),
+        model=MODELS.get(method.name, SimpleBaseline(depth=18, width=4, head_width=8, sigma=1.0)),
     )
     sizes = {"source": 8, "target": 8, "target_clips": 8}
     task = make_task(image_size=SIZE, augmentation=Augmentation(), sizes=sizes)
