@@ -77,7 +77,7 @@ class Detector:
             return first, second, after
         both, moved = self.features(params, stats, normalization.stack_domains(source, target), train=True)
         first, second = (
-            Features(layers=layers, up=up)
+            Features(layers=tuple(layers), up=up)
             for *layers, up in zip(*(normalization.unstack_domains(x) for x in (*both.layers, both.up)), strict=True)
         )
         before = {name: stats[name] for name in TRUNK}
