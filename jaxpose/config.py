@@ -127,9 +127,10 @@ class Config:
       steps: updates per stage.
       dtype: of the convolutions, `float32` or `bfloat16`; `auto` is bfloat16 on accelerators and float32 on CPU.
       metrics: what is reported besides the error in pixels: `pck`, `tllib_pck` (the released evaluation), `mae` (in the
-        units of the data), `pckh`, `ap` (COCO's, of object keypoint similarity), `epe` (mean error in pixels of the
-        image), `nme` (relative to a size); of 3D joints `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target
-        has the labels that they need; elsewhere, those that cannot be measured are left out.
+        units of the data), `pckh`, `pckh_compat` (at 0.11, which released code prints as 0.1), `ap` (COCO's, of object
+        keypoint similarity), `epe` (mean error in pixels of the image), `nme` (relative to a size); of 3D joints
+        `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target has the labels that they need; elsewhere, those
+        that cannot be measured are left out.
       pck_thresholds, pckh_thresholds: fractions of the image side, and of the size of the head.
       nme_joints: two joints between whose labels lies what `nme` divides by; none for the longer side of the box.
       actions: a regular expression that finds the action in a clip's name, by which `mpjpe` and so on are reported

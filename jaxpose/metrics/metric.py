@@ -89,9 +89,9 @@ class Metric(Protocol):
         ...
 
 
-def label_mask(fields: Fields) -> Bool[Array, "B K"]:
-    """Which labels count."""
-    return (fields["visible"] > 0) & fields["row"][:, None]
+def label_mask(fields: Fields, labels: str = "visible") -> Bool[Array, "B K"]:
+    """Which labels count; of `annotated` joints also those outside the crop."""
+    return (fields[labels] > 0) & fields["row"][:, None]
 
 
 def without(mask: Bool[Array, "B K"], joints: Sequence[int]) -> Bool[Array, "B K"]:

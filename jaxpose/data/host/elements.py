@@ -61,6 +61,7 @@ class Crops:
 
     - `image` uint8 (S, S, 3);
     - `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,), 0 also outside it;
+    - `annotated` uint8 (K,): as `visible`, also outside the crop: benchmarks count what a crop has cut off;
     - `scale` float32: its pixels per pixel of the stored image; `crop` float32 (2, 3): from that to it;
     - `keypoints3d` float32 (K, 3) metres, `intrinsics` float32 (3, 3) of the crop;
     - `area` and `head_size` float32: of the object's segment and head, in square pixels and pixels of the crop;
@@ -306,6 +307,10 @@ class _Cut:
         keypoints, visible = _labels(self.record, self.scale, self.offset, self.size)
         return keypoints[self.joints], visible[self.joints]
 
+    def annotated(self) -> np.ndarray:
+        there = np.isfinite(self.record["keypoints"]).all(axis=-1)
+        return np.where(there, self.record["visible"], 0).astype(np.uint8)[self.joints]
+
     def crop(self) -> np.ndarray:
         return np.array([[self.scale, 0, self.offset[0]], [0, self.scale, self.offset[1]]])
 
@@ -339,6 +344,7 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "image": _Cut.image,
     "keypoints": lambda cut: cut.labels[0],
     "visible": lambda cut: cut.labels[1],
+    "annotated": lambda cut: cut.annotated(),
     "scale": lambda cut: np.array(cut.scale, np.float32),
     "crop": lambda cut: cut.crop().astype(np.float32),
     "keypoints3d": lambda cut: cut.known("keypoints3d").astype(np.float32)[cut.joints],
@@ -351,7 +357,7 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "mask": _Cut.mask,
 }
 _OF_ALL = ("scale", "crop", "box_size", "image_id")  # which every record has
-_MADE_OF = {"mask": "segmentation"}  # what of a record a field of another name is made of
+_MADE_OF = {"mask": "segmentation", "annotated": "visible"}  # what of a record a field of another name is made of
 
 
 def shapes(
@@ -378,6 +384,7 @@ _SHAPES: dict[str, tuple[tuple[Any, ...], type]] = {
     "image": (("S", "S", 3), np.uint8),
     "keypoints": (("K", 2), np.float32),
     "visible": (("K",), np.uint8),
+    "annotated": (("K",), np.uint8),
     "scale": ((), np.float32),
     "crop": ((2, 3), np.float32),
     "keypoints3d": (("K", 3), np.float32),
