@@ -167,7 +167,8 @@ class Detector:
 
         def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
             maps = self.predict(evaluated(state), fields)
-            points, scores = self.read(normal(maps))
+            points, confidence = self.read(normal(maps))
+            scores = confidence / views.label_peak(normal, self.grid)
             peaks = points if self.coding.peaks is None else self.coding.peaks(maps, self.grid)
             return Predictions(points=points, peaks=peaks, scores=scores)
 

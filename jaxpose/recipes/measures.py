@@ -89,7 +89,7 @@ NAMED: dict[str, Callable[[Settings, Task, float], Metric]] = {
     "pckh": lambda config, task, _: PCKh(thresholds=tuple(config.pckh_thresholds), left_out=_torso(task.skeleton)),
     # What SimpleBaselines' and HRNet's evaluations print as the mean at 0.1: it is taken one step further.
     "pckh_compat": lambda config, task, _: PCKh(thresholds=(0.11,), left_out=_torso(task.skeleton), suffix="_compat"),
-    "ap": lambda config, task, _: OKSAP(sigmas=_sigmas(task.skeleton)),
+    "ap": lambda config, task, _: OKSAP(sigmas=_sigmas(task.skeleton), size=task.image_size),
     "epe": lambda config, task, _: EPE(),
     "nme": _nme,
     "mpjpe": _mpjpe("root"),

@@ -30,10 +30,11 @@ def opened(spec: str, root: Path, *, margin: float = 1.25) -> domains.OpenedPair
     return domains.open_pair(source=spec, target=spec, root=str(root), image_size=SIZE, margin=margin, memory=0, seed=0)
 
 
+Rows = dict[tuple[str, str], Measurement]
 Find = Callable[[Mapping[str, jax.Array]], Predictions]
 
 
-def measured(pair: domains.OpenedPair, find: Find, *metrics: str) -> dict[tuple[str, str], Measurement]:
+def measured(pair: domains.OpenedPair, find: Find, *metrics: str) -> Rows:
     """Rows of the target's test split, by metric and group, of what is found from the fields of its elements."""
     task = Task(skeleton=pair.skeleton, image_size=SIZE, augmentation=Augmentation())
     found = metrics_of(Config(method=None, metrics=metrics), task)
@@ -45,7 +46,7 @@ def measured(pair: domains.OpenedPair, find: Find, *metrics: str) -> dict[tuple[
     evaluator = Evaluator(evaluation, task, (), meshes.make_mesh(1), 8, np.zeros((len(task.skeleton), 2), np.float32))
     crops = pair.domains["target"].elements("test", fields_of(evaluation, (), ()), word="target")
     scores = evaluator(initial_state(params={}, stats={}, optimizers={}), crops)
-    return {(row["metric"], row["group"]): row for row in scores.rows}
+    return {(row["metric"], row["group"]): Measurement(**row) for row in scores.rows}
 
 
 def unpacked(archive: Path, part: str, folder: Path) -> Path:

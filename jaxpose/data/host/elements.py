@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ from jaxpose.data.formats import files
 from jaxpose.data.host.cache import Cache, Element, labels_of
 from jaxpose.data.host.windows import Window, Windows
 from jaxpose.data.records import BrokenImageError, Record, Source, printable
-from jaxpose.data.wrappers import name_of, sequences_of
+from jaxpose.data.wrappers import name_of, people_of, sequences_of
 
 
 @runtime_checkable
@@ -67,6 +68,7 @@ class Crops:
     - `area` and `head_size` float32: of the object's segment and head, in square pixels and pixels of the crop;
     - `box_size` float32: the longer side of the box, or of the whole image, in pixels of the crop;
     - `image_id` int32 (2,): the same for records of one image, whose names are the same but for a `#NUMBER` at the end;
+    - `score` float32: of the box, 1 where it was not detected;
     - `hand` int32: -1 left, 1 right;
     - `mask` uint8 (S, S): 0 background, else the number of a part.
 
@@ -122,11 +124,37 @@ class Crops:
                 record = self.source[index]
             except BrokenImageError:
                 continue
-            there = {*record, "scale", "crop", "box_size", "image_id"} - (
+            there = {*record, "scale", "crop", "box_size", "image_id", "score"} - (
                 set() if self.labelled else {"keypoints", "visible"}
             )
             return tuple(field for field in _FIELDS if _MADE_OF.get(field, field) in there)
         return tuple(_FIELDS)
+
+    @functools.cached_property  # by its first evaluation
+    def people(self) -> dict[str, np.ndarray] | None:
+        """Everyone who is annotated in the images; None if that is not known, see `wrappers.people_of`.
+
+        By person `keypoints` (N, K, 2) in pixels of the images, `visible` (N, K), `bbox` (N, 4), `area` (N,), `crowd`
+        (N,) bool and `image_id` (N, 2); and `images` (I, 2), the identifiers of all images in the order of their files.
+        """
+        found = people_of(self.source)
+        if found is None or not len(found) or self.windows is not None:
+            return None
+        everyone: list[Any] = [found[i] for i in range(len(found))]  # Any: not every record has these fields
+        names = [person["name"] for person in everyone]
+        images = {*names, *(name_of(self.source, i) for i in range(len(self.source)))}
+        # COCO's files are numbered as its images are: equally sure detections come in the same order as there.
+        images = sorted(images, key=lambda name: (posixpath.basename(name), name))
+        identifiers = {name: _image_id(name) for name in images}
+        return {
+            "keypoints": np.stack([person["keypoints"] for person in everyone])[:, self.joints],
+            "visible": np.stack([person["visible"] for person in everyone])[:, self.joints],
+            "bbox": np.stack([person["bbox"] for person in everyone]),
+            "area": np.array([person["area"] for person in everyone]),
+            "crowd": np.array([person["crowd"] for person in everyone]),
+            "image_id": np.stack([identifiers[name] for name in names]),
+            "images": np.stack(list(identifiers.values())),
+        }
 
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each element, if that is known."""
@@ -326,10 +354,6 @@ class _Cut:
             sides = files.image_shape(self.record["image"], self.record["name"])
         return np.array(max(sides) * self.scale, np.float32)
 
-    def image_id(self) -> np.ndarray:
-        name = re.sub(r"#\d+$", "", self.record["name"]).encode(errors="backslashreplace")
-        return np.frombuffer(hashlib.blake2b(name, digest_size=8).digest(), "<i4").astype(np.int32)
-
     def mask(self) -> np.ndarray:
         parts = files.decode_mask(self.known("segmentation"), self.record["name"])
         return cv2.warpAffine(parts, self.crop(), (self.size, self.size), flags=cv2.INTER_NEAREST)
@@ -338,6 +362,11 @@ class _Cut:
         if name not in self.record:
             raise ValueError(f"{printable(self.record['name'])}: found no {name}, expected it as a field is made of it")
         return self.record[name]
+
+
+def _image_id(name: str) -> np.ndarray:
+    image = re.sub(r"#\d+$", "", name).encode(errors="backslashreplace")
+    return np.frombuffer(hashlib.blake2b(image, digest_size=8).digest(), "<i4").astype(np.int32)
 
 
 _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
@@ -352,11 +381,11 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "area": lambda cut: np.array(cut.known("area") * cut.scale**2, np.float32),
     "head_size": lambda cut: np.array(cut.known("head_size") * cut.scale, np.float32),
     "box_size": _Cut.box_size,
-    "image_id": _Cut.image_id,
+    "image_id": lambda cut: _image_id(cut.record["name"]),
+    "score": lambda cut: np.array(cut.record.get("score", 1.0), np.float32),
     "hand": lambda cut: np.array({"left": -1, "right": 1}[cut.known("hand")], np.int32),
     "mask": _Cut.mask,
 }
-_OF_ALL = ("scale", "crop", "box_size", "image_id")  # which every record has
 _MADE_OF = {"mask": "segmentation", "annotated": "visible"}  # what of a record a field of another name is made of
 
 
@@ -393,6 +422,7 @@ _SHAPES: dict[str, tuple[tuple[Any, ...], type]] = {
     "head_size": ((), np.float32),
     "box_size": ((), np.float32),
     "image_id": ((2,), np.int32),
+    "score": ((), np.float32),
     "hand": ((), np.int32),
     "mask": (("S", "S"), np.uint8),
     "positions": (("K", 3), np.float32),
