@@ -154,7 +154,7 @@ def detections(
         where = f"{path}: detection {number}"
         if not isinstance(one, dict) or "image_id" not in one:
             raise ValueError(f"{where}: found {untrusted.one_line(one)}, expected {_DETECTIONS}")
-        if "category_id" in one and one["category_id"] not in categories:
+        if "category_id" in one and not (isinstance(one["category_id"], _Id) and one["category_id"] in categories):
             continue
         score: Any = one.get("score")
         box: Any = one.get("bbox")
