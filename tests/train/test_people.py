@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import scipy.io
 
+from jaxpose import config as configs
+from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.data import domains
+from jaxpose.data.joints.joint_sets import COMMON12
 from jaxpose.datasets import mpii, prepare
 from jaxpose.metrics.metric import Measurement, Predictions
 from jaxpose.ops import affine
 from jaxpose.ops.augment import Augmentation
+from jaxpose.recipes import optimizers
 from jaxpose.recipes.measures import metrics_of
 from jaxpose.recipes.stage import Evaluation, State, Task, initial_state
 from jaxpose.train import mesh as meshes
@@ -112,3 +116,34 @@ def test_pckh_counts_joints_that_a_crop_has_cut_off(mpii_sample: Path) -> None:
     rows = measured(pair, moved(np.zeros((5, 16))), "pckh", "pck")
     assert rows["pckh@0.5", "all"]["count"] == 66
     assert rows["pck@0.05", "all"]["count"] < 60
+
+
+@pytest.mark.parametrize(("name", "metric", "epochs"), [("mpii_coco", "ap", 150), ("coco_mpii", "pckh@0.5", 135)])
+def test_published_pairs_join_their_data_and_are_measured(
+    name: str, metric: str, epochs: int, mpii_sample: Path, pack: Callable[[str], Path]
+) -> None:
+    root = mpii_sample.parents[1]
+    unpacked(pack("coco_mini_and_munch.tar"), "coco_mini", root).rename(root / "coco")
+    config = pairs.PAIRS[name]().config
+    configs.validate(config)
+    data = config.data
+    pair = domains.open_pair(
+        source=data.source,
+        target=data.target,
+        root=str(root),
+        image_size=SIZE,
+        margin=data.margin,
+        memory=0,
+        seed=0,
+    )
+    assert set(pair.skeleton.joints) == set(COMMON12.joints)
+    rows = measured(pair, lambda fields: Predictions(points=fields["keypoints"]), metric.partition("@")[0])
+    # Of two people only the face is labelled: boxes with nobody to find, whose points are nowhere.
+    value, count = (0.98, 66) if metric == "ap" else (1.0, 12 * 3 + 10 * 2)  # people; labelled joints of the limbs
+    assert value <= rows[metric, "all"]["value"] <= 1
+    assert rows[metric, "all"]["count"] == count
+    assert config.steps == dict.fromkeys(("pretrain", "adapt"), epochs * 695 // 2)
+    assert config.metrics[0] == metric.partition("@")[0]
+    assert config.flip_test
+    rate = optimizers.inverse_schedule(optimizers.peak("adam", config.optim), config.steps["adapt"], config.optim)
+    assert float(rate(jnp.int32(config.steps["adapt"] - 1))) == pytest.approx(1e-4)

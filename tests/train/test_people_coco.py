@@ -273,6 +273,10 @@ BOX = {"image_id": 397133, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.
     [
         ([BOX | {"image_id": 7}], "found detections of image 7, ..., expected of images of"),
         ([], "found detections of image nothing, ..., expected of images of"),
+        (
+            [BOX | {"category_id": [1]}, BOX | {"image_id": [7]}],
+            "found detections of image [7], ..., expected of images",
+        ),
         ([{k: v for k, v in BOX.items() if k != "score"}], "detection 0: found the score None, expected a number"),
         ([BOX, BOX | {"bbox": [1, 2]}], "detection 1: found the bbox [1, 2], expected x, y, width, height"),
         ([3], "detection 0: found 3, expected a list of detections with image_id, bbox and score"),
