@@ -4,17 +4,18 @@
 
 Give its work directory to an adaptation run with `--config.oracle=runs/oracle` and the report shows it beside. Words:
 a pair; `quick`; `l2`, the mean squared error on heatmaps instead of the spatial KL divergence; `released`, RegDA's
-oracle: that error and its released label maps, with Adam at 1e-3 for all networks. On `bodies`, three minutes of two
-CPU cores and a PCK@0.05 of 72 ± 4; see `docs/results.md`.
+oracle: that error and its released label maps, with Adam at 1e-3 for all networks; `msra`, `dark` or `udp`: heatmaps
+are drawn and read as SimpleBaselines, DARK or UDP do. On `bodies`, three minutes of two CPU cores and a PCK@0.05 of
+72 ± 4; see `docs/results.md`.
 """
 
 from jaxpose import methods, pairs
 from jaxpose.config import Config
 from jaxpose.pairs import Pair
-from jaxpose.recipes import supervised
+from jaxpose.recipes import inputs, supervised
 
 
-@pairs.from_words()
-def get_config(pair: Pair, *, l2: bool = False, released: bool = False) -> Config:
+@pairs.from_words(*inputs.CODINGS)
+def get_config(pair: Pair, *coding: str, l2: bool = False, released: bool = False) -> Config:
     method = supervised.Supervised(name="oracle", domain="target")
-    return methods.supervised_config(pair, method, l2=l2, released=released)
+    return methods.supervised_config(pair, method, coding, l2=l2, released=released)

@@ -127,9 +127,11 @@ class Config:
       steps: updates per stage.
       dtype: of the convolutions, `float32` or `bfloat16`; `auto` is bfloat16 on accelerators and float32 on CPU.
       metrics: what is reported besides the error in pixels: `pck`, `tllib_pck` (the released evaluation), `mae` (in the
-        units of the data), `pckh`, `ap` (COCO's, of object keypoint similarity), `epe` (mean error in pixels of the
-        image), `nme` (relative to a size); of 3D joints `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target
-        has the labels that they need; elsewhere, those that cannot be measured are left out.
+        units of the data), `pckh`, `pckh_compat` (at 0.11, which released code prints as 0.1), `ap` (COCO's, of object
+        keypoint similarity), `epe` (mean error in pixels of the image), `nme` (relative to a size); of 3D joints
+        `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target has the labels that they need; elsewhere, those
+        that cannot be measured are left out.
+      flip_test: whether evaluations read the mean of the maps of an image and of its mirror image.
       pck_thresholds, pckh_thresholds: fractions of the image side, and of the size of the head.
       nme_joints: two joints between whose labels lies what `nme` divides by; none for the longer side of the box.
       actions: a regular expression that finds the action in a clip's name, by which `mpjpe` and so on are reported
@@ -148,6 +150,7 @@ class Config:
     )
     dtype: str = limited("auto", *one_of("auto", "float32", "bfloat16"))
     metrics: tuple[str, ...] = limited(("pck",), *_METRICS)
+    flip_test: bool = False
     pck_thresholds: tuple[float, ...] = limited((0.05, 0.1), *_FRACTIONS)
     pckh_thresholds: tuple[float, ...] = limited((0.5,), *_FRACTIONS)
     nme_joints: tuple[str, ...] = limited((), "two joints, or none", Predicate(lambda found: len(set(found)) in (0, 2)))

@@ -1,7 +1,7 @@
 """The adaptation methods by name, with the settings that suit a pair; and the ends of the scale."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxpose import pairs
@@ -61,12 +61,31 @@ FEW: dict[str, Callable[[], Any]] = {
 }
 
 
-def supervised_config(pair: Pair, method: supervised.Supervised, *, l2: bool, released: bool) -> Config:
-    """What `configs/source_only.py` and `configs/oracle.py` have in common; they say what the words mean."""
+def supervised_config(
+    pair: Pair, method: supervised.Supervised, coding: Sequence[str] = (), *, l2: bool, released: bool
+) -> Config:
+    """What `configs/source_only.py` and `configs/oracle.py` have in common; they say what the words mean.
+
+    Raises:
+      ValueError: if several codings are asked for.
+    """
     config = pair.config
+    method = with_coding(method, (*coding, "released") if released else coding)
     if l2 or released:
         method = dataclasses.replace(method, loss=heatmap.l2, maps=views.plain_maps)
     if released:
-        method = dataclasses.replace(method, coding=inputs.RELEASED, mean=heatmap.mean_with_zeros)
+        method = dataclasses.replace(method, mean=heatmap.mean_with_zeros)
         config = pairs.with_adam(config, 1e-3, drops=(44 / 70, 59 / 70))
     return dataclasses.replace(config, method=method, steps={"pretrain": config.steps["pretrain"]})
+
+
+def with_coding(method: Any, words: Sequence[str]) -> Any:
+    """A method that draws and reads heatmaps as one of `inputs.CODINGS` or as `released`; without a word, as it does.
+
+    Raises:
+      ValueError: if there are several.
+    """
+    if len(words) > 1:
+        raise ValueError(f"found {' and '.join(words)}, expected one way to draw and to read heatmaps")
+    codings = inputs.CODINGS | {"released": inputs.RELEASED}
+    return dataclasses.replace(method, coding=codings[words[0]]) if words else method

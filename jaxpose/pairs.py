@@ -14,58 +14,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from jaxpose.config import Config, Data
-from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
+from jaxpose.pair import Pair
+from jaxpose.people_pairs import coco_mpii, mpii_coco
 from jaxpose.recipes.optimizers import Optim
 
 _Made = TypeVar("_Made")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
-    """Two domains and what suits them.
-
-    Attributes:
-      config: everything but the method.
-      few, small: what of the data and of the model is different where it shall be quick.
-      of_a_paper: a paper's experiment, which its own settings of a method suit.
-      epochs: of pretraining, where the schedule is RegDA's published one.
-      upright: figures are seen upright, more or less; hands may not be.
-    """
-
-    config: Config
-    few: dict[str, str] = dataclasses.field(default_factory=dict)
-    small: dict[str, Any] = dataclasses.field(default_factory=lambda: {"depth": 18, "width": 8, "head_width": 16})
-    of_a_paper: bool = False
-    epochs: int | None = None
-    upright: bool = True
-
-    def quick(self) -> "Pair":
-        """The same in under a minute on two cores, to see that everything works; its numbers mean nothing."""
-        config = dataclasses.replace(
-            self.config,
-            steps=dict.fromkeys(self.config.steps, 40),
-            eval_every=20,
-            checkpoint_every=10,
-            log_every=10,
-            data=dataclasses.replace(self.config.data, **self.few, image_size=64, batch_size=8),
-            model=dataclasses.replace(self.config.model, **self.small, sigma=1.0, weights=None),
-        )
-        return dataclasses.replace(self, config=config)
-
-    def with_hrnet(self, width: int, weights: str) -> "Pair":
-        """The same with another network; from a file of ImageNet weights where the pair's own starts from one."""
-        own = self.config.model
-        model = HRNet(
-            width=width,
-            sigma=own.sigma,
-            head=own.head,
-            target_statistics=own.target_statistics,
-            weights=own.weights and weights,
-        )
-        small = {"width": 8, "stem": 16, "modules": (1, 1, 1), "blocks": 1}
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model), small=small)
 
 
 def from_words(*names: str) -> Callable[[Callable[..., _Made]], Callable[..., _Made]]:
@@ -178,6 +133,14 @@ def synth_body() -> Pair:
     base = lspet().config
     data = dataclasses.replace(base.data, source="tfds:synth_body")
     return Pair(config=dataclasses.replace(base, pair="synth_body", data=data))
+
+
+def synth_coco() -> Pair:
+    """Rendered people to photographs of everyday scenes. Data: `configs/synth.py:body` and 60 images of COCO, a tar."""
+    base = synth_body().config
+    target = "coco:coco_mini_and_munch.tar?annotations=person_keypoints_train2017"
+    data = dataclasses.replace(base.data, target=f"{target}&test_annotations=person_keypoints_val2017")
+    return Pair(config=dataclasses.replace(base, pair="synth_coco", metrics=("pck", "ap"), data=data))
 
 
 def synth_hand() -> Pair:
@@ -389,8 +352,8 @@ def sprites_published(source: str, target: str) -> Pair:
     return dataclasses.replace(pair, config=config)
 
 
-_SMALL = (bodies, hands, ultrasound, custom, lspet, synth_body, synth_hand)
-_PUBLISHED = (rhd_h3d, freihand_rhd, rhd_mvhand, surreal_human36m, surreal_lsp)
+_SMALL = (bodies, hands, ultrasound, custom, lspet, synth_body, synth_coco, synth_hand)
+_PUBLISHED = (rhd_h3d, freihand_rhd, rhd_mvhand, surreal_human36m, surreal_lsp, mpii_coco, coco_mpii)
 
 PAIRS: dict[str, Callable[[], Pair]] = {
     **{make.__name__: make for make in _SMALL + _PUBLISHED},

@@ -365,3 +365,11 @@ def test_a_configuration_without_motions_and_poses_is_still_read() -> None:
     config.data.motions = ""
     with pytest.raises(ValueError, match=r"config\.data\.motions: found '', expected SCHEME:PATH, or None"):
         configs.validate(config)
+
+
+def test_configurations_choose_a_coding_by_its_word() -> None:
+    for config in ("source_only", "oracle", "cafa"):
+        for word, coding in inputs.CODINGS.items():
+            assert get_config(config, f"quick,{word}").method.coding == coding
+        with pytest.raises(ValueError, match="found dark and msra, expected one way"):
+            get_config(config, "msra,dark")

@@ -24,6 +24,8 @@ class Record(TypedDict):
     name: str  # a file or an index, for messages
     bbox: NotRequired[np.ndarray]  # float32 (4,): x, y, width, height of the object; absent: the whole image
     area: NotRequired[float]  # of the object's segment in square pixels, for object keypoint similarity
+    crowd: NotRequired[bool]  # whether it is several objects at once, which are no record of their own
+    score: NotRequired[float]  # of the box, where it was detected
     head_size: NotRequired[float]  # of the head in pixels of the stored image, for PCKh
     keypoints3d: NotRequired[np.ndarray]  # float32 (K, 3)
     intrinsics: NotRequired[np.ndarray]  # float32 (3, 3), of the stored image

@@ -6,7 +6,9 @@
   file, `background`: a painting.
 - `tfds:NAME`: a prepared data set, by name or folder. Options `train`, `validation`, `test`: its splits or slices of
   them such as `train[:90%]`; `preset`: splits of released code.
-- `coco:PATH`: a keypoints JSON, or a folder or tar with one. Options `annotations`, `images`, `category`.
+- `coco:PATH`: a keypoints JSON, or a folder or tar with one. Options `annotations`, `images`, `category`;
+  `test_annotations`: another JSON, all of which is for testing, and `detections`: boxes of people in its images, as
+  COCO's results have them, each of which is then a record.
 - `deeplabcut:PATH`: a project, its `labeled-data`, or a tar of either.
 - `lightning:PATH`: a Lightning Pose data folder or a tar of it. Option `csv`: which table, or view.
 - `sleap:PATH`: a `.slp` or `.pkg.slp` file or an exported analysis `.h5`. Option `video` for the latter.
@@ -255,7 +257,26 @@ def _prepared_folder(place: _Place) -> Path:
 def _coco(place: _Place, options: _Options) -> Splits:
     named = {key: options.take(key) for key in ("annotations", "images", "category")}
     given = {key: text for key, text in named.items() if text is not None}
-    return divide(coco.read(place.full, **given), options.splits())
+    test_annotations, detections = options.take("test_annotations"), options.take("detections")
+    whole, patterns = coco.read(place.full, **given), options.splits()
+    if test_annotations is None:
+        if detections is not None:
+            raise ValueError(f"found detections={detections}, expected test_annotations, of whose images they are")
+        return divide(whole, patterns)
+    if "test" in patterns:
+        raise ValueError(f"found test={patterns['test']}, expected none beside test_annotations")
+    if place.path.lower().endswith(".json"):
+        raise ValueError(f"found one file and test_annotations={test_annotations}, expected a folder or tar of both")
+    if detections is not None and options.take("boxes") is not None:
+        raise ValueError("found boxes and detections, expected one of them")
+    boxes = None if detections is None else place.root / detections
+    test = coco.read(place.full, **{**given, "annotations": test_annotations, "detections": boxes})
+    if test.skeleton.joints != whole.skeleton.joints:
+        raise ValueError(
+            f"found the joints {', '.join(test.skeleton.joints)} in {test_annotations}, expected those of the training "
+            f"annotations: {', '.join(whole.skeleton.joints)}"
+        )
+    return divide(whole, patterns or {"train": "*"}) | {"test": test}
 
 
 def _deeplabcut(place: _Place, options: _Options) -> Splits:

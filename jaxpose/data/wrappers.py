@@ -38,6 +38,10 @@ class Wrapper:
         """The name of a record."""
         return name_of(self.source, index)
 
+    def people(self) -> Source | None:
+        """Everyone who is annotated in the records' images, see `people_of`."""
+        return people_of(self.source)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Subset(Wrapper):
@@ -80,6 +84,15 @@ class Subset(Wrapper):
         """The name of a record."""
         return name_of(self.source, int(self.index[index]))
 
+    def people(self) -> Source | None:
+        """Those in the chosen records' images."""
+        found = people_of(self.source)
+        if found is None:
+            return None
+        names = {self.name(i) for i in range(len(self))}
+        index = np.array([i for i in range(len(found)) if name_of(found, i) in names], np.int64)
+        return Subset(source=found, index=index)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Renamed(Wrapper):
@@ -97,6 +110,11 @@ class Renamed(Wrapper):
     def skeleton(self) -> Skeleton:
         """The given one."""
         return self.renamed
+
+    def people(self) -> Source | None:
+        """With the same names of joints."""
+        found = people_of(self.source)
+        return None if found is None else dataclasses.replace(self, source=found)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,6 +158,15 @@ class Timed(Wrapper):
     def rates(self) -> np.ndarray:
         """The same for all."""
         return np.full(len(self.source), self.fps)
+
+
+def people_of(source: Any) -> Source | None:
+    """Everyone who is annotated in the images of a source, as records without pixels; None if that is not known.
+
+    Among them are those who are no records: crowds, people without a labelled joint or without a crop.
+    """
+    find = getattr(source, "people", None)
+    return None if find is None else find()
 
 
 def sequences_of(source: Source) -> tuple[str, ...] | None:

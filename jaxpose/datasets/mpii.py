@@ -17,6 +17,7 @@ _HOMEPAGE = "http://human-pose.mpi-inf.mpg.de"
 _LICENCE = "BSD for the annotations; images for research"
 _CITATION = "Andriluka et al.: 2D human pose estimation: New benchmark and state of the art analysis. CVPR 2014."
 _REFERENCE = 200  # pixels of a person's height at scale 1
+_HEAD = 0.6  # of the diagonal of its rectangle is the size of a head
 _SHIFT = 15  # pixels at scale 1 by which released code lowers a person's centre, so that no ankle is cut off
 
 
@@ -28,18 +29,19 @@ class Mpii(RecordBuilder):
 
     The box is a square of 200 scale pixels around the owners' rough centre, which is lowered by 15 scale pixels as in
     all released code (its side is about a person's height; HRNet's further factor of 1.25 is the margin of the crop).
-    Head rectangles, which PCKh divides by, are not in these files.
+    `head_size`, by which PCKh divides, is 0.6 times the diagonal of the head's rectangle; for training, where there
+    are no rectangles, it is NaN.
     """
 
     SKELETON = MPII16
-    FIELDS = ("bbox",)
+    FIELDS = ("bbox", "head_size")
     COUNTS = {"train": 22_246, "validation": 2_958}
     HOMEPAGE = _HOMEPAGE
     LICENCE = _LICENCE
     CITATION = _CITATION
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "unpack mpii_human_pose_v1.tar.gz, which holds images/, and put HRNet's annot/train.json and annot/valid.json "
-        "beside it"
+        "unpack mpii_human_pose_v1.tar.gz, which holds images/, and put HRNet's annot/ with train.json, valid.json and "
+        "gt_valid.mat beside it"
     )
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
@@ -47,8 +49,15 @@ class Mpii(RecordBuilder):
         images = _reading.require(root / "images", "the folder of MPII's images")
         files = {"train": root / "annot" / "train.json", "validation": root / "annot" / "valid.json"}
         people = {s: untrusted.read_json(file, list, "HRNet's list of people") for s, file in files.items()}
+        heads = {
+            "train": np.full(len(people["train"]), np.nan),
+            "validation": _validation_heads(root / "annot" / "gt_valid.mat", len(people["validation"])),
+        }
         return {
-            split: _flat.in_shards(images, [_from_json(person, i) for i, person in enumerate(found)])
+            split: _flat.in_shards(
+                images,
+                [_from_json(person, i, head) for i, (person, head) in enumerate(zip(found, heads[split], strict=True))],
+            )
             for split, found in people.items()
         }
 
@@ -59,11 +68,12 @@ class MpiiOriginal(RecordBuilder):
     The owners have no validation split and keep the labels of the test images. Unlike in `Mpii`, occluded joints are
     marked, and `sequence` names the video that an image comes from, so that a division need not put neighbouring frames
     of one video on both sides. The neck and the top of the head have no flag of visibility and count as visible.
-    Coordinates count from 1 in the file and from 0 here. Boxes are those of `Mpii`.
+    Coordinates count from 1 in the file and from 0 here. Boxes and `head_size` are those of `Mpii`; where there is no
+    rectangle of the head, its size is NaN.
     """
 
     SKELETON = MPII16
-    FIELDS = ("bbox", "sequence")
+    FIELDS = ("bbox", "head_size", "sequence")
     COUNTS = {"train": None}
     HOMEPAGE = _HOMEPAGE
     LICENCE = _LICENCE
@@ -89,7 +99,20 @@ class MpiiOriginal(RecordBuilder):
         return {"train": _flat.in_shards(images, rows)}
 
 
-def _from_json(person: Any, number: int) -> _flat.FileLabels | Skipped:
+def _validation_heads(path: Path, people: int) -> np.ndarray:
+    """The sizes of heads in the file that released evaluations read, in the order of the validation list."""
+    boxes = _reading.load_mat(path, ("headboxes_src",))["headboxes_src"]
+    corners = _reading.finite(boxes, (2, 2, people), f"{path}: headboxes_src")  # corner, axis, person
+    return np.array([_head_size(corners[:, :, i].ravel()) for i in range(people)])
+
+
+def _head_size(corners: Any) -> float:
+    """Of a rectangle's x1, y1, x2, y2; NaN of none."""
+    found = _reading.numbers(corners, (4,))
+    return np.nan if found is None else _HEAD * float(np.hypot(*(found[2:] - found[:2])))
+
+
+def _from_json(person: Any, number: int, head: float) -> _flat.FileLabels | Skipped:
     """A person of HRNet's lists."""
     if not isinstance(person, dict) or not isinstance(person.get("image"), str):
         return Skipped(f"person {number}", "it names no image")
@@ -99,7 +122,7 @@ def _from_json(person: Any, number: int) -> _flat.FileLabels | Skipped:
     if points is None or labelled is None:
         return Skipped(name, "it has no 16 joints with flags")
     visible = np.where(labelled > 0, VISIBLE, MISSING).astype(np.uint8)
-    return _row(person["image"], name, points, visible, person.get("center"), person.get("scale"))
+    return _row(person["image"], name, points, visible, person.get("center"), person.get("scale"), head)
 
 
 def _from_mat(image: Any, place: str) -> list[_flat.FileLabels | Skipped]:
@@ -126,7 +149,8 @@ def _from_mat(image: Any, place: str) -> list[_flat.FileLabels | Skipped]:
         else:
             rough = getattr(person, "objpos", None)
             centre = (getattr(rough, "x", None), getattr(rough, "y", None))
-            row = _row(file, name, points, visible, centre, getattr(person, "scale", None))
+            head = _head_size([getattr(person, corner, None) for corner in ("x1", "y1", "x2", "y2")])
+            row = _row(file, name, points, visible, centre, getattr(person, "scale", None), head)
             rows.append(row if isinstance(row, Skipped) else (row[0], {**row[1], "sequence": sequence}))
     return rows
 
@@ -137,7 +161,7 @@ def _visible(flag: Any) -> int:
 
 
 def _row(
-    file: str, name: str, points: np.ndarray, visible: np.ndarray, centre: Any, scale: Any
+    file: str, name: str, points: np.ndarray, visible: np.ndarray, centre: Any, scale: Any, head: float
 ) -> _flat.FileLabels | Skipped:
     """From coordinates that count from 1."""
     place, size = _reading.numbers(centre, (2,)), _reading.numbers(scale, ())
@@ -152,4 +176,5 @@ def _row(
         "keypoints": np.where(visible[:, None] > 0, points - 1, 0).astype(np.float32),
         "visible": visible,
         "bbox": np.array([*corner, side, side], np.float32),
+        "head_size": float(head),
     }

@@ -9,7 +9,7 @@ from jaxpose.metrics.pck import PCK, PCKh, TllibPCK
 
 _SCALES = {
     "pck": PCK.scale,
-    "pckh": PCKh.scale,
+    **dict.fromkeys(("pckh", "pckh_compat"), PCKh.scale),
     "tllib_pck": TllibPCK.scale,
     **dict.fromkeys(("ap", "ar"), OKSAP.scale),
     "mae": MAE.scale,

@@ -34,7 +34,7 @@ class Predictions:
     Attributes:
       points: (B, K, 2) or, of windows of frames, (B, T, K, 2) in pixels of the crop.
       peaks: as `points`, as the evaluation reads them that belongs to the way of drawing labels, see `inputs.Coding`.
-      scores: (B, K) or (B, T, K) confidences.
+      scores: (B, K) or (B, T, K) confidences; 1 is that of a map which is a label's.
       points3d: (B, K, 3) or (B, T, K, 3) metres.
       maps: heatmaps (B, H, W, K).
       scalars: (B,) by name.
@@ -89,9 +89,18 @@ class Metric(Protocol):
         ...
 
 
-def label_mask(fields: Fields) -> Bool[Array, "B K"]:
-    """Which labels count."""
-    return (fields["visible"] > 0) & fields["row"][:, None]
+@runtime_checkable
+class OfPeople(Protocol):
+    """A metric that also counts people who are no rows."""
+
+    def among(self, people: Mapping[str, np.ndarray]) -> Metric:
+        """The metric on images in which these people are annotated, see `elements.Crops.people`."""
+        ...
+
+
+def label_mask(fields: Fields, labels: str = "visible") -> Bool[Array, "B K"]:
+    """Which labels count; of `annotated` joints also those outside the crop."""
+    return (fields[labels] > 0) & fields["row"][:, None]
 
 
 def without(mask: Bool[Array, "B K"], joints: Sequence[int]) -> Bool[Array, "B K"]:

@@ -60,9 +60,10 @@ class PCK:
 class PCKh:
     """`pckh@T`: the fraction of labels whose point is at most T times the size of the head away, pooled.
 
-    MPII's mean weighs joints by their numbers of labels, and so the mean over all labels of a group is the same. Its
-    table counts neither pelvis nor thorax, and its head is the joint at the top of the head. Rows without a size of the
-    head do not count. Labels and predictions both count pixels from 0, so that nothing is added to either.
+    MPII's mean weighs joints by their numbers of labels, and so the mean over all labels is the same. Its table counts
+    neither pelvis nor thorax, its head is the joint at the top of the head, and its rows of left and right are the mean
+    of both rates, here that of both's labels. Rows without a size of the head do not count; labels outside the crop do.
+    Labels and predictions both count pixels from 0, so that nothing is added to either.
 
     Source: Andriluka et al., CVPR 2014, whose size of the head is 0.6 times the diagonal of its box; SimpleBaselines'
     evaluation, which compares with `<=`.
@@ -70,24 +71,26 @@ class PCKh:
     Attributes:
       thresholds: as fractions of the size of the head.
       left_out: joints that do not count.
+      suffix: of the metric's names.
     """
 
     thresholds: tuple[float, ...] = (0.5,)
     left_out: tuple[int, ...] = ()
+    suffix: str = ""
     scale: ClassVar[Scale] = FRACTION
     needs: ClassVar[str] = "points"
-    fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible", "head_size")
+    fields: ClassVar[tuple[str, ...]] = ("keypoints", "annotated", "head_size")
 
     def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
         """Distances relative to the size of the head."""
-        per_row = relative(predictions.points, fields, fields["head_size"])
+        per_row = relative(predictions.points, fields, fields["head_size"], "annotated")
         return None, per_row | {"mask": without(per_row["mask"], self.left_out)}
 
     def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """All groups, then all clips."""
         for threshold in self.thresholds:
             near = per_row["distance"] <= np.float32(threshold)
-            yield from means(f"pckh@{threshold:g}", near, per_row["mask"], groups, clips)
+            yield from means(f"pckh@{threshold:g}{self.suffix}", near, per_row["mask"], groups, clips)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,14 +181,16 @@ def distances(predicted: Float[Array, "B K 2"], keypoints: Float[Array, "B K 2"]
     return jnp.linalg.norm(predicted - keypoints, axis=-1)
 
 
-def relative(points: Float[Array, "B K 2"], fields: Fields, size: Float[Array, " B"]) -> PerRow:
+def relative(
+    points: Float[Array, "B K 2"], fields: Fields, size: Float[Array, " B"], labels: str = "visible"
+) -> PerRow:
     """`distance` (B, K) of points from their labels in units of each row's size, and the `mask` (B, K) of labels.
 
     Rows whose size is not finite and more than 0 do not count.
     """
     known = jnp.isfinite(size) & (size > 0)
     distance = distances(points, fields["keypoints"]) / jnp.where(known, size, 1.0)[:, None]
-    return {"distance": distance, "mask": label_mask(fields) & known[:, None]}
+    return {"distance": distance, "mask": label_mask(fields, labels) & known[:, None]}
 
 
 @jax.tree_util.register_dataclass

@@ -60,7 +60,7 @@ class CAFA:
       pooled: whether joints' features are means over all pixels, as in Eq. 5, or over the joint's own.
       bandwidth, unbiased: of the discrepancy, see `kernels.mmd`.
       hidden, blocks: of the graph network.
-      loss, maps, mean: as in `supervised.Supervised`.
+      loss, maps, mean, coding: as in `supervised.Supervised`.
       best: the network's output for which `loss` is least, given a label's map.
     """
 
@@ -87,10 +87,11 @@ class CAFA:
     maps: views.ConfidenceMaps = views.softmax_maps
     mean: supervised.Reduction = heatmap.masked_mean
     best: Callable[[Array], Array] = jnp.log
+    coding: inputs.Coding = inputs.CLEAN
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain on the source, then adapt."""
-        networks = detector.build(task, config)
+        networks = detector.build(task, config, coding=self.coding)
         first = supervised.pretrain(task, config, networks, loss=self.loss, maps=self.maps, mean=self.mean)
         return first, adapt(task, config, networks, self)
 

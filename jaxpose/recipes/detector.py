@@ -48,6 +48,8 @@ class Detector:
       channels: of each of the backbone's layers.
       width: channels of what heads read.
       target_statistics: see `config.Model`.
+      mirror: which joint is which in a mirrored image (K,), if what is evaluated are the mean maps of an image and of
+        its mirror image.
     """
 
     networks: Mapping[str, functional.Network]
@@ -56,6 +58,7 @@ class Detector:
     channels: tuple[int, ...] = ()
     width: int = 0
     target_statistics: bool = False
+    mirror: tuple[int, ...] | None = None
 
     def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
         """Fresh parameters and statistics of the named networks."""
@@ -168,8 +171,13 @@ class Detector:
         """
 
         def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
-            maps = self.predict(evaluated(state), fields)
-            points, scores = self.read(normal(maps))
+            state = evaluated(state)
+            maps = self.predict(state, fields)
+            if self.mirror is not None:
+                others = self.predict(state, {**fields, "image": fields["image"][:, :, ::-1]})
+                maps = (maps + inputs.mirrored_back(others, self.mirror, self.coding)) / 2
+            points, confidence = self.read(normal(maps))
+            scores = confidence / views.label_peak(normal, self.grid)
             peaks = points if self.coding.peaks is None else self.coding.peaks(maps, self.grid)
             return Predictions(points=points, peaks=peaks, scores=scores)
 
@@ -198,6 +206,7 @@ def build(
         channels=trunk.channels,
         width=trunk.width,
         target_statistics=model.target_statistics,
+        mirror=tuple(task.skeleton.flip_permutation.tolist()) if config.flip_test else None,
     )
 
 

@@ -1,14 +1,15 @@
 """From a domain's part of the batch to network inputs and label maps, on the device."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxpose.data.records import MISSING, OCCLUDED
-from jaxpose.ops import augment, heatmaps
+from jaxpose.ops import augment, decoding, heatmaps
 from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes.stage import Task
 
@@ -43,11 +44,16 @@ class Coding:
       read: points in image pixels, between heatmap pixels where the logits say so.
       peaks: points in image pixels, as the evaluation reads them that belongs to the way of drawing, of the network's
         own maps; None: as `read` does.
+      mirror_shift: pixels by which maps of mirrored images, mirrored back, are moved to the right before they are
+        compared with those of the image. Where a map's pixel i stands for the image's pixel i * stride, mirroring the
+        image moves its maps 1 - 1 / stride pixels to the left of where mirroring the maps does: released codes move
+        them back by a whole one. Where pixels' centres are mapped to each other, nothing is to be moved.
     """
 
     draw: LabelMaps
     read: Reading
     peaks: Reading | None = None
+    mirror_shift: int = 0
 
 
 def unlabelled(key: jax.Array, fields: Fields, task: Task) -> jax.Array:
@@ -101,5 +107,92 @@ def released_peaks(maps: jax.Array, grid: Grid) -> jax.Array:
     return heatmaps.argmax_points_released(maps) * grid.stride
 
 
+def msra_labels(keypoints: jax.Array, visible: jax.Array, grid: Grid) -> tuple[jax.Array, jax.Array]:
+    """SimpleBaselines' label maps: as `released_labels`, but occluded joints count, and all of which a part is seen.
+
+    Source: `JointsDataset.generate_target` of SimpleBaselines and HRNet.
+    """
+    centre = jnp.trunc(keypoints / grid.stride + 0.5)
+    mask = (visible > MISSING) & _reaches(centre, grid)
+    return _masked(grid.gaussians(centre, support="square"), mask), mask
+
+
+def msra_points(logits: jax.Array, grid: Grid) -> jax.Array:
+    """As SimpleBaselines reads its maps, to a quarter of a pixel."""
+    return decoding.quarter_points(logits) * grid.stride
+
+
+def dark_labels(keypoints: jax.Array, visible: jax.Array, grid: Grid) -> tuple[jax.Array, jax.Array]:
+    """As `msra_labels`, but Gaussians at the exact place.
+
+    Source: Zhang et al., CVPR 2020, Eqs. 11-12.
+    """
+    points = keypoints / grid.stride
+    mask = (visible > MISSING) & _reaches(jnp.trunc(points + 0.5), grid)
+    return _masked(grid.gaussians(points), mask), mask
+
+
+def dark_points(logits: jax.Array, grid: Grid) -> jax.Array:
+    """Where `dark_labels` have their peaks, see `decoding.dark_points`."""
+    return decoding.dark_points(_values(logits), kernel=_kernel(grid)) * grid.stride
+
+
+def udp_labels(keypoints: jax.Array, visible: jax.Array, grid: Grid) -> tuple[jax.Array, jax.Array]:
+    """As `dark_labels`, where the outermost pixels' centres of image and map lie on each other.
+
+    The released code cuts the Gaussians to a square; here they are whole.
+
+    Source: Huang et al., CVPR 2020, Sec. 3.2: sizes are measured in distances between pixels.
+    """
+    points = keypoints / _unbiased_stride(grid)
+    mask = (visible > MISSING) & _reaches(jnp.trunc(points + 0.5), grid)
+    return _masked(grid.gaussians(points), mask), mask
+
+
+def udp_points(logits: jax.Array, grid: Grid) -> jax.Array:
+    """Where `udp_labels` have their peaks, see `decoding.udp_points`."""
+    return decoding.udp_points(_values(logits), kernel=_kernel(grid)) * _unbiased_stride(grid)
+
+
 CLEAN = Coding(draw=clean_labels, read=clean_points)
-RELEASED = Coding(draw=released_labels, read=released_points, peaks=released_peaks)
+RELEASED = Coding(draw=released_labels, read=released_points, peaks=released_peaks, mirror_shift=1)
+MSRA = Coding(draw=msra_labels, read=msra_points, mirror_shift=1)
+DARK = Coding(draw=dark_labels, read=dark_points, mirror_shift=1)
+UDP = Coding(draw=udp_labels, read=udp_points)
+
+# Those of top-down people, as the words of configurations call them.
+CODINGS = {"msra": MSRA, "dark": DARK, "udp": UDP}
+
+
+def mirrored_back(maps: jax.Array, permutation: Sequence[int], coding: Coding) -> jax.Array:
+    """Maps (B, H, W, K) of mirrored images as maps of the images; `permutation` gives joints their other side's name.
+
+    What is moved, see `Coding.mirror_shift`, leaves the columns at the border as they were.
+    """
+    maps = maps[:, :, ::-1, np.asarray(permutation)]
+    shift = coding.mirror_shift
+    return maps if not shift else jnp.concatenate([maps[:, :, :shift], maps[:, :, :-shift]], axis=2)
+
+
+def _reaches(centre: jax.Array, grid: Grid) -> jax.Array:
+    """Whether a square of three sigmas around whole pixels (B, K, 2) has one on the map."""
+    reach = int(3 * grid.sigma)
+    return jnp.all((centre - reach < grid.size) & (centre + reach + 1 >= 0), axis=-1)
+
+
+def _masked(maps: jax.Array, mask: jax.Array) -> jax.Array:
+    return jnp.where(mask[:, None, None, :], maps, 0.0)
+
+
+def _unbiased_stride(grid: Grid) -> float:
+    return (grid.size * grid.stride - 1) / (grid.size - 1)
+
+
+def _kernel(grid: Grid) -> int:
+    """Pixels of the blur that belong to a sigma: 11 to 2 and 17 to 3."""
+    return 2 * round(3 * grid.sigma) - 1
+
+
+def _values(logits: jax.Array) -> jax.Array:
+    """Maps of peak 1 with these logarithms; where the peak lies does not depend on how high it is."""
+    return jnp.exp(logits - jnp.max(logits, axis=(1, 2), keepdims=True))

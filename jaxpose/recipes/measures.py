@@ -86,10 +86,10 @@ NAMED: dict[str, Callable[[Settings, Task, float], Metric]] = {
     "pck": lambda config, task, _: PCK(size=task.image_size, thresholds=tuple(config.pck_thresholds)),
     "tllib_pck": _tllib,
     "mae": lambda config, task, pixels_per_unit: MAE(pixels_per_unit=pixels_per_unit),
-    "pckh": lambda config, task, _: PCKh(
-        thresholds=tuple(config.pckh_thresholds), left_out=_there(task.skeleton, ("pelvis", "thorax"))
-    ),
-    "ap": lambda config, task, _: OKSAP(sigmas=_sigmas(task.skeleton)),
+    "pckh": lambda config, task, _: PCKh(thresholds=tuple(config.pckh_thresholds), left_out=_torso(task.skeleton)),
+    # What SimpleBaselines' and HRNet's evaluations print as the mean at 0.1: it is taken one step further.
+    "pckh_compat": lambda config, task, _: PCKh(thresholds=(0.11,), left_out=_torso(task.skeleton), suffix="_compat"),
+    "ap": lambda config, task, _: OKSAP(sigmas=_sigmas(task.skeleton), size=task.image_size),
     "epe": lambda config, task, _: EPE(),
     "nme": _nme,
     "mpjpe": _mpjpe("root"),
@@ -103,6 +103,11 @@ NAMED: dict[str, Callable[[Settings, Task, float], Metric]] = {
 def _root(skeleton: Skeleton) -> int:
     """The joint that 3D errors are relative to: the pelvis of a body, the wrist of a hand, else the first."""
     return next((i for i, joint in enumerate(skeleton.joints) if joint in ("pelvis", "wrist")), 0)
+
+
+def _torso(skeleton: Skeleton) -> tuple[int, ...]:
+    """The joints that MPII's evaluation leaves out."""
+    return _there(skeleton, ("pelvis", "thorax"))
 
 
 def _there(skeleton: Skeleton, joints: Sequence[str]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxpose.ops import affine, augment, warp
@@ -81,6 +82,11 @@ def read(maps: Maps, grid: Grid, coding: inputs.Coding = inputs.CLEAN) -> tuple[
 def softmax_maps(maps: Maps) -> Maps:
     """For networks trained by `spatial_kl`: probabilities over the pixels."""
     return jax.nn.softmax(maps.astype(jnp.float32), axis=(1, 2))
+
+
+def label_peak(normal: ConfidenceMaps, grid: Grid) -> float:
+    """The confidence of maps that are a label's: as probabilities, Gaussians have lower peaks the wider they are."""
+    return 1 / (2 * np.pi * grid.sigma**2) if normal is softmax_maps else 1.0
 
 
 def plain_maps(maps: Maps) -> Maps:

@@ -13,7 +13,7 @@ from jaxpose.data.host.elements import Crops, Elements
 from jaxpose.data.host.pipeline import evaluation_batches
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import BrokenImageError
-from jaxpose.metrics.metric import JOINT, Metric, Predictions
+from jaxpose.metrics.metric import JOINT, Metric, OfPeople, Predictions
 from jaxpose.recipes.stage import Evaluation, State, Task
 from jaxpose.train import mesh as meshes
 
@@ -117,11 +117,16 @@ class Evaluator:
         names = [name for name in (elements.clips() if clips else None) or () for _ in range(frames)]
         groups = skeleton.group_indices
         groups |= {JOINT + joint: np.array([i], np.int32) for i, joint in enumerate(skeleton.joints)}
+        people = elements.people if isinstance(elements, Crops) else None
+        metrics = [
+            metric if people is None or not isinstance(metric, OfPeople) else metric.among(people)
+            for metric in self._metrics
+        ]
         rows, floor = (
             [
                 dict(row)
                 for number, sums in total[who].items()
-                for row in self._metrics[number].rows(sums, per_row[who][number], groups, names)
+                for row in metrics[number].rows(sums, per_row[who][number], groups, names)
             ]
             for who in ("found", "floor")
         )

@@ -186,7 +186,7 @@ def test_poses_are_labels_of_images_or_frames_of_motions(tmp_path: Path) -> None
     found = poses.elements("train", ("keypoints", "visible"), word="poses")[0]
     order = np.argsort(found["keypoints"][:, 0])
     assert [pair.skeleton.joints[i] for i in order] == ["tail", "nose"]  # by name: written from the left
-    with pytest.raises(ValueError, match="train: found no image, expected some of keypoints, visible, scale, crop"):
+    with pytest.raises(ValueError, match="train: found no image, expected some of keypoints, visible, annotated"):
         poses.elements("train", ("image",), word="poses")
     pair = open_pair(**BODIES, root=tmp_path, poses="bvh:.")
     assert pair.domains["poses"].elements("train", ("positions",), word="poses")[0]["positions"].shape == (18, 3)
@@ -216,7 +216,7 @@ def test_fields_that_records_do_not_have_are_named(tmp_path: Path) -> None:
     write_project(tmp_path / "a", {"v": 6})
     write_project(tmp_path / "b", {"v": 4}, labels=False)
     pair = open_pair("deeplabcut:a", "deeplabcut:b", tmp_path)
-    with pytest.raises(ValueError, match="train: found no keypoints3d, expected some of image, keypoints, visible, sc"):
+    with pytest.raises(ValueError, match="train: found no keypoints3d, expected some of image, keypoints, visible"):
         pair.domains["source"].elements("train", ("image", "keypoints3d"), word="source")
     with pytest.raises(ValueError, match="train: found no keypoints, expected some of image, scale, crop"):
         pair.domains["target"].elements("train", ("keypoints",), word="target")

@@ -35,6 +35,12 @@ def person(**changes):
     }
 
 
+def save_heads(root, corners):
+    """The file of released evaluations: corners (x1, y1, x2, y2) as (corner, axis, person)."""
+    boxes = np.array(corners, float).reshape(-1, 2, 2).transpose(1, 2, 0)
+    scipy.io.savemat(root / "annot" / "gt_valid.mat", {"headboxes_src": boxes})
+
+
 @pytest.fixture
 def hrnet(tmp_path):
     missing = person(joints=[[-1.0, -1.0], *POINTS[1:].tolist()], joints_vis=[0] + [1] * 15)
@@ -50,6 +56,7 @@ def hrnet(tmp_path):
     root = tmp_path / "mpii"
     common.write(root / "annot" / "train.json", json.dumps([person(), missing, *broken]))
     common.write(root / "annot" / "valid.json", json.dumps([person(image="b.jpg", scale=1)]))
+    save_heads(root, [[70, 20, 100, 60]])
     common.write(root / "images" / "a.jpg", common.picture(value=10))
     common.write(root / "images" / "b.jpg", common.picture(value=200))
     common.write(root / "outside.jpg", common.picture())
@@ -68,6 +75,8 @@ def test_hrnet_counts_from_one(hrnet):
     (valid,) = common.records(found["validation"])
     np.testing.assert_allclose(valid["bbox"], [100 - 100, 60 + 15 - 100, 200, 200])
     assert valid["image"] == common.picture(value=200)
+    assert valid["head_size"] == pytest.approx(0.6 * 50)  # a rectangle of 30 x 40
+    assert np.isnan([first["head_size"], second["head_size"]]).all()
     assert (first["name"], second["name"]) == ("a.jpg#0", "a.jpg#1")
 
 
@@ -88,6 +97,12 @@ def test_prepared(hrnet, tmp_path):
 
 
 def test_hrnet_layout_errors(hrnet):
+    save_heads(hrnet, [[70, 20, 100, 60]] * 2)
+    with pytest.raises(ValueError, match=r"gt_valid\.mat: headboxes_src: found .*, expected 2 x 2 x 1 finite numbers"):
+        common.splits(mpii.Mpii, hrnet)
+    (hrnet / "annot" / "gt_valid.mat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"gt_valid\.mat: no such file"):
+        common.splits(mpii.Mpii, hrnet)
     (hrnet / "annot" / "valid.json").write_text("{")
     with pytest.raises(ValueError, match=r"valid\.json: .*, expected HRNet's list of people"):
         common.splits(mpii.Mpii, hrnet)
@@ -115,9 +130,12 @@ def point(number, flag, x=None):
     return {"x": 11.0 + number if x is None else x, "y": 21.5, "id": number, "is_visible": flag}
 
 
-def annotation(*points, scale=2.0, centre=(31, 41)):
+def annotation(*points, scale=2.0, centre=(31, 41), top=5):
     return {
         "x1": 1,
+        "y1": top,
+        "x2": 7,
+        "y2": 13,
         "scale": scale,
         "objpos": structs({"x": centre[0], "y": centre[1]}) if centre else [],
         "annopoints": structs({"point": structs(*points)}) if points else [],
@@ -126,9 +144,10 @@ def annotation(*points, scale=2.0, centre=(31, 41)):
 
 @pytest.fixture
 def original(tmp_path):
+    headless = annotation(point(3, 1), point(4, 0), top=[])
     listed = [
         ("a.jpg", structs(annotation(point(0, "0"), point(9, []), point(15, "1"))), 7, 1),
-        ("b.jpg", structs(annotation(point(3, 1), point(4, 0)), annotation(), annotation(point(6, 1), scale=[])), 7, 1),
+        ("b.jpg", structs(headless, annotation(), annotation(point(6, 1), scale=[])), 7, 1),
         ("c.jpg", structs(annotation(point(16, 1)), annotation(point(1, 1), point(2, 1, x=np.nan))), 8, 1),
         ("test.jpg", structs(annotation(point(0, 1))), 9, 0),
         ("none.jpg", [], 9, 1),
@@ -158,6 +177,8 @@ def test_original_marks_occlusion(original):
     np.testing.assert_allclose(first["bbox"], [30 - 200, 40 + 30 - 200, 400, 400])
     assert (first["name"], second["name"]) == ("a.jpg#0", "b.jpg#0")
     assert first["sequence"] == second["sequence"] == "video00007"
+    assert first["head_size"] == pytest.approx(0.6 * 10)
+    assert np.isnan(second["head_size"])
 
 
 def test_original_skips_broken_people(original):
@@ -199,6 +220,7 @@ def test_real_people(pack, tmp_path):
         image.rename(here / "images" / image.name)
     for name in ("train", "valid"):
         (here / "annot" / f"{name}.json").write_bytes((here / "test_mpii.json").read_bytes())
+    save_heads(here, [[0, 0, 3, 4]] * 5)
     found = common.splits(mpii.Mpii, here)["train"]
     assert not common.reasons(found)
     assert len(found) == 5

@@ -11,14 +11,20 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from jaxpose.data.joints.skeletons import COCO17
-from jaxpose.metrics import OKSAP
+from jaxpose.metrics import OKSAP, ap
 from jaxpose.metrics.metric import Measurement
 
 GROUPS = {"all": np.arange(17)}
 Rows = dict[tuple[str, str], Measurement]
 
 
-def in_crops(people: dict[str, np.ndarray], *, sigmas: tuple[float, ...] = COCO17.sigmas, **more: Any) -> Rows:
+def in_crops(
+    people: dict[str, np.ndarray],
+    *,
+    sigmas: tuple[float, ...] = COCO17.sigmas,
+    among: dict[str, np.ndarray] | None = None,
+    **more: Any,
+) -> Rows:
     """What the metric finds of people in pixels of their images, seen in crops of any places and scales."""
     rng = np.random.default_rng(0)
     size = len(people["points"])
@@ -29,7 +35,8 @@ def in_crops(people: dict[str, np.ndarray], *, sigmas: tuple[float, ...] = COCO1
 
     fields = {
         "keypoints": cropped(people["labels"]),
-        "visible": people["visible"],
+        "annotated": people["visible"],
+        "score": np.ones(size),
         "scale": scale,
         "crop": np.concatenate([scale[:, None, None] * np.eye(2), offset[..., None]], axis=-1),
         "area": people["area"] * scale**2,
@@ -37,7 +44,9 @@ def in_crops(people: dict[str, np.ndarray], *, sigmas: tuple[float, ...] = COCO1
         **more,
     }
     scores = {"scores": np.repeat(people["score"][:, None], 17, axis=1)} if "score" in people else {}
-    return rows_of(OKSAP(sigmas=sigmas), {"points": cropped(people["points"]), **scores}, fields, GROUPS)
+    metric = OKSAP(sigmas=sigmas, size=64, seen=0.0, nms=1.0)
+    metric = metric if among is None else metric.among(among)
+    return rows_of(metric, {"points": cropped(people["points"]), **scores}, fields, GROUPS)
 
 
 def crowd(seed: int, size: int = 60) -> dict[str, np.ndarray]:
@@ -179,3 +188,57 @@ def test_what_has_no_area_or_is_no_number_is_not_found() -> None:
     people["area"] = np.array([0.0, 1e5, 1e5])
     people["points"][1] = np.nan
     assert in_crops(people)["ar", "all"]["value"] == pytest.approx(1 / 3)
+
+
+def test_the_score_is_the_boxs_times_the_mean_of_joints_that_are_seen() -> None:
+    joints = np.array([[0.9, 0.3, 0.2, np.nan], [0.1, 0.2, 0.0, 0.0]])
+    np.testing.assert_allclose(ap.rescored(np.array([0.5, 1.0]), joints, 0.2), [0.5 * 0.6, 0.0])
+
+
+def test_of_alike_detections_of_an_image_the_surest_stays() -> None:
+    points = np.zeros((5, 2, 2)) + np.arange(5)[:, None, None] * (3.0, 0.0)
+    image, area = np.array([0, 0, 0, 1, 0]), np.full(5, 900.0)
+    score = np.array([0.5, 0.9, 0.5, 0.1, 0.2])
+    # At a distance of 3 pixels, two are exp(-9 / 8 / sigma^2 / 900) = 0.95 alike; 6 are 0.82, 9 are 0.64.
+    sigma = np.sqrt(-9 / 8 / 900 / np.log(0.95))
+    found = {
+        threshold: ap.suppressed(points, score, area, image, sigmas=(sigma, sigma), threshold=threshold).tolist()
+        for threshold in (0.6, 0.8, 0.9, 1.0)
+    }
+    assert found[0.6] == [False, True, False, True, False]
+    assert found[0.8] == [False, True, False, True, True]
+    assert found[0.9] == [False, True, False, True, True]
+    assert found[1.0] == [True] * 5
+    doubled = area * np.array([1, 4, 1, 1, 1])  # the mean of both: 2.5 times the variance
+    assert ap.suppressed(points, score, doubled, image, sigmas=(sigma, sigma), threshold=0.8).tolist()[4] is False
+
+
+def test_sigmas_of_another_number_of_joints_are_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^ap: found 16 sigmas, expected 17, one for every joint"):
+        in_crops(crowd(0), sigmas=(0.1,) * 16)
+
+
+def test_people_who_are_no_rows_are_missed_or_take_what_is_found() -> None:
+    """Someone without a row is missed; a crowd and someone without labels make a false detection one that is not."""
+    people = crowd(7, size=2) | {"image": np.zeros(2, int)}
+    people["points"] = people["labels"].copy()
+    people["points"][1] = np.tile([900.0, 950.0], (17, 1)) + 3 * np.arange(34).reshape(17, 2)
+    people["score"] = np.array([0.5, 0.9])
+    others = {
+        "keypoints": people["labels"][:1].repeat(3, axis=0),
+        "visible": np.array([[2] * 17, [0] * 17, [0] * 17], np.uint8),
+        "bbox": np.array([[0, 0, 1, 1], [900, 900, 100, 150], [900, 900, 100, 150]], float),
+        "area": np.array([people["area"][0], 5000.0, 5000.0]),
+        "crowd": np.array([False, False, False]),
+        "image_id": np.full((3, 2), [0, 7]),
+        "images": np.array([[0, 7]]),
+    }
+
+    def precision(kept: list[int], **changes: Any) -> float:
+        everyone = {name: x if name == "images" else x[kept] for name, x in (others | changes).items()}
+        return in_crops(people, among=everyone)["ap", "all"]["value"]
+
+    assert precision([0]) == pytest.approx(0.5)  # the surer detection is false
+    assert precision([0, 1]) == pytest.approx(1.0)
+    assert precision([0, 2], crowd=np.array([False, False, True])) == pytest.approx(1.0)
+    assert precision([0, 0]) == pytest.approx(51 / 101 / 2)

@@ -259,7 +259,7 @@ def shard(arrays):
 def test_pckh_is_the_mean_over_labels_of_mpiis_joints():
     found, true, known = points(7, batch=8, joints=5)
     head = np.random.default_rng(0).uniform(8, 20, 8)
-    fields = {"keypoints": true, "visible": 2 * known.astype(np.uint8), "head_size": head}
+    fields = {"keypoints": true, "annotated": 2 * known.astype(np.uint8), "head_size": head}
     metric = PCKh(thresholds=(0.5, 0.11), left_out=(1, 3))
     groups = {"all": np.arange(5), "two": np.array([0, 1]), "joint:3": np.array([3])}
     rows = rows_of(metric, {"points": found}, fields, groups, ["a"] * 3 + ["b"] * 5)
@@ -282,7 +282,7 @@ def test_pckh_is_the_mean_over_labels_of_mpiis_joints():
 
 
 def test_pckh_counts_what_lies_at_the_threshold():
-    fields = {"keypoints": np.zeros((2, 1, 2)), "visible": np.ones((2, 1), np.uint8), "head_size": np.full(2, 10.0)}
+    fields = {"keypoints": np.zeros((2, 1, 2)), "annotated": np.ones((2, 1), np.uint8), "head_size": np.full(2, 10.0)}
     rows = rows_of(PCKh(), {"points": [[[3.0, 4.0]], [[3.0, 4.1]]]}, fields, {"all": np.arange(1)})
     assert rows["pckh@0.5", "all"]["value"] == 0.5
 
@@ -292,11 +292,11 @@ def test_pckh_leaves_out_images_without_a_head_and_rows_that_fill_up():
     true[4] = np.nan
     fields = {
         "keypoints": true,
-        "visible": np.array([[1, 0], [1, 1], [1, 1], [1, 1], [0, 0]], np.uint8),
+        "annotated": np.array([[1, 0], [1, 1], [1, 1], [1, 1], [0, 0]], np.uint8),
         "head_size": np.array([10.0, 0.0, np.nan, 10.0, 10.0]),
         "row": np.array([True, True, True, False, True]),
     }
     rows = rows_of(PCKh(), {"points": np.zeros((5, 2, 2))}, fields, {"all": np.arange(2), "second": np.array([1])})
     assert {group: (row["value"], row["count"]) for (_, group), row in rows.items()} == {"all": (1.0, 1)}
-    nothing = fields | {"visible": np.zeros((5, 2), np.uint8)}
+    nothing = fields | {"annotated": np.zeros((5, 2), np.uint8)}
     assert not rows_of(PCKh(), {"points": np.zeros((5, 2, 2))}, nothing, {"all": np.arange(2)})

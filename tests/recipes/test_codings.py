@@ -13,6 +13,7 @@ from toy import Toy
 from jaxpose import methods, pairs
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.metrics import pck
+from jaxpose.ops import heatmaps
 from jaxpose.ops.augment import Augmentation
 from jaxpose.ops.heatmaps import Grid
 from jaxpose.recipes import adabn, cc_ssl, detector, inputs, mcd, mean_teacher, regda, views
@@ -134,3 +135,100 @@ def test_reading_in_the_wrong_way_is_half_a_stride_off(stride: float) -> None:
     logits = jnp.log(jnp.maximum(maps, 1e-30))
     np.testing.assert_allclose(inputs.released_points(logits, grid), points, atol=1e-3)
     np.testing.assert_allclose(inputs.clean_points(logits, grid) - points, stride / 2 - 0.5, atol=1e-3)
+
+
+def naive_place(point: np.ndarray, grid: Grid, way: str) -> np.ndarray:
+    """Where a point of the image lies on the maps."""
+    if way == "udp":
+        return point * (grid.size - 1) / (grid.size * grid.stride - 1)
+    return point / grid.stride
+
+
+@pytest.mark.parametrize("way", sorted(inputs.CODINGS))
+def test_labels_of_top_down_people_are_gaussians_where_the_papers_put_them(way: str) -> None:
+    grid = make_grid(64, 16)
+    edges = [-40.0, -30.1, -27.0, -5.0, 0.0, 1.9, 2.1, 31.5, 61.9, 63.0, 80.0, 87.0, 86.0, 95.0]
+    points = np.array([[[x, y] for x in edges] for y in edges])
+    visible = np.random.default_rng(0).integers(0, 3, points.shape[:2], np.uint8)
+    maps, mask = inputs.CODINGS[way].draw(jnp.asarray(points, jnp.float32), jnp.asarray(visible), grid)
+    y, x = np.mgrid[:16, :16]
+    for b, k in np.ndindex(visible.shape):
+        place = naive_place(points[b, k], grid, way)
+        whole = np.array([int(value + 0.5) for value in place])
+        reached = (whole - 6 < 16).all() and (whole + 6 + 1 >= 0).all()
+        assert bool(mask[b, k]) == (bool(visible[b, k]) and bool(reached)), (points[b, k], visible[b, k])
+        centre = whole if way == "msra" else place
+        expected = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / 8) * bool(mask[b, k])
+        if way == "msra":
+            expected *= (np.abs(x - centre[0]) <= 6) & (np.abs(y - centre[1]) <= 6)
+        np.testing.assert_allclose(maps[b, :, :, k], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("way", "bound"), [("msra", 0.5), ("dark", 0.01), ("udp", 0.01)])
+@pytest.mark.parametrize("stride", [2.0, 4.0])
+def test_what_is_drawn_is_read(way: str, bound: float, stride: float) -> None:
+    """MSRA's whole pixels lose half a one; the others lose nothing."""
+    grid = make_grid(int(32 * stride), 32)
+    points = np.random.default_rng(5).uniform(9 * stride, 22 * stride, (3, 60, 2)).astype(np.float32)
+    coding = inputs.CODINGS[way]
+    maps, mask = coding.draw(jnp.asarray(points), jnp.full((3, 60), 2, jnp.uint8), grid)
+    assert mask.all()
+    found, confidence = views.read(maps, grid, coding)
+    assert np.abs(np.asarray(found) - points).max() <= bound * stride + 1e-3
+    assert float(confidence.max()) <= 1
+
+
+class Sides(detector.Detector):
+    """Finds what is bright: the middle joint anywhere, the others the surer the further on their side."""
+
+    def predict(self, state: Any, fields: Any) -> jax.Array:
+        bright = fields["image"][..., 0]
+        side = jnp.linspace(0.0, 1.0, bright.shape[2])[None, None]
+        return jnp.stack([bright * (1 - side), bright, bright * side], axis=-1)
+
+
+def found_by(detector_class: Any, image: jax.Array, coding: inputs.Coding, mirror: tuple[int, ...] | None) -> Any:
+    grid = make_grid(64, 16)
+    networks = detector_class(networks={}, grid=grid, coding=coding, mirror=mirror)
+    state = initial_state(params={}, stats={}, optimizers={})
+    return networks.evaluation(normal=views.plain_maps).predict(state, {"image": image})
+
+
+def test_a_detector_that_is_the_same_in_the_mirror_finds_the_same() -> None:
+    image = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3)).astype(np.float32))
+    once, both = (found_by(Sides, image, inputs.CLEAN, mirror) for mirror in (None, (2, 1, 0)))
+    np.testing.assert_allclose(once.points, both.points, atol=1e-4)
+    np.testing.assert_allclose(once.scores, both.scores, atol=1e-6)
+    names_kept = found_by(Sides, image, inputs.CLEAN, (0, 1, 2))
+    assert np.abs(np.asarray(once.points - names_kept.points)).max() > 1
+
+
+def test_mirrored_twice_is_once() -> None:
+    maps = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 5, 6, 3)).astype(np.float32))
+    there = inputs.mirrored_back(maps, (2, 1, 0), inputs.CLEAN)
+    np.testing.assert_array_equal(inputs.mirrored_back(there, (2, 1, 0), inputs.CLEAN), maps)
+    np.testing.assert_array_equal(there[1, 2, :, 0], maps[1, 2, ::-1, 2])
+    moved = inputs.mirrored_back(maps, (2, 1, 0), inputs.MSRA)
+    np.testing.assert_array_equal(moved[:, :, 1:], there[:, :, :-1])
+    np.testing.assert_array_equal(moved[:, :, 0], there[:, :, 0])
+
+
+@pytest.mark.parametrize("stride", [2.0, 4.0])
+@pytest.mark.parametrize("way", ["clean", "released", *sorted(inputs.CODINGS)])
+def test_labels_of_a_mirrored_image_are_mirrored_back_to_where_they_were(way: str, stride: float) -> None:
+    """Exactly where centres of pixels are mapped to each other; else, with the shift, 1 / stride of a pixel beside."""
+    coding = {"clean": inputs.CLEAN, "released": inputs.RELEASED, **inputs.CODINGS}[way]
+    grid = make_grid(int(32 * stride), 32)
+    points = np.random.default_rng(7).uniform(12 * stride, 20 * stride, (1, 200, 2)).astype(np.float32)
+    mirrored = np.stack([32 * stride - 1 - points[..., 0], points[..., 1]], axis=-1)
+    seen = jnp.full((1, 200), 2, jnp.uint8)
+    straight, back = (coding.draw(jnp.asarray(p), seen, grid)[0] for p in (points, mirrored))
+    back = inputs.mirrored_back(back, tuple(range(200)), coding)
+    was, now = (heatmaps.subpixel_points(jnp.log(maps + 1e-9)) for maps in (straight, back))
+    offset = np.asarray(now - was)
+    assert np.abs(offset[..., 1]).max() < 1e-3
+    exact = {"clean": 0.0, "udp": 0.0, "dark": 1 / stride}
+    if way in exact:
+        np.testing.assert_allclose(offset[..., 0], exact[way], atol=1e-3)
+    else:  # whole pixels: on average the same, in steps of one
+        assert offset[..., 0].mean() == pytest.approx(1 / stride, abs=0.12)

@@ -55,11 +55,11 @@ def test_settings_of_the_configuration_are_read() -> None:
 
 
 def test_sigmas_are_the_skeletons_or_cocos_and_others_are_said() -> None:
-    assert metrics_of(COCO17, "ap")[0] == OKSAP(sigmas=COCO17.sigmas)
+    assert metrics_of(COCO17, "ap")[0] == OKSAP(sigmas=COCO17.sigmas, size=64)
     config = Config(method=None, metrics=("ap",))
     assert measures.notes(config, COCO17) == []
     bare = dataclasses.replace(COCO17.restrict(["nose", "left_hip"]), sigmas=())
-    assert metrics_of(bare, "ap")[0] == OKSAP(sigmas=(0.026, 0.107))
+    assert metrics_of(bare, "ap")[0] == OKSAP(sigmas=(0.026, 0.107), size=64)
     assert measures.notes(config, bare) == []
     sigmas = dict(zip(MPII16.joints, metrics_of(MPII16, "ap")[0].sigmas, strict=True))
     assert (sigmas["left_knee"], sigmas["pelvis"]) == (0.087, 0.1)

@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -11,14 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from jaxpose.config import Config
 from jaxpose.data import domains
-from jaxpose.data.host.elements import Crops
-from jaxpose.data.readers import coco
-from jaxpose.metrics import OKSAP
 from jaxpose.metrics.metric import Predictions
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes.measures import metrics_of
@@ -142,50 +136,3 @@ def test_what_records_have_no_fields_for_is_not_measured(pair: domains.OpenedPai
     assert set(crops.fields) == {"keypoints", "visible", "scale", "box_size"}
     scores = evaluator(initial_state(params={}, stats={}, optimizers={}), crops)
     assert {row["metric"] for row in scores.rows} == {"pck@0.05", "pck@0.1", "nme", "error_px"}
-
-
-def test_precision_of_real_people_is_that_of_cocos_own_file(pack: Callable[[str], Path]) -> None:
-    path = pack("coco_mini_and_munch.tar")
-    source = coco.read(path, annotations="person_keypoints_val2017")
-    crops = Crops(source=source, joints=np.arange(17), size=64, margin=1.25)
-    task = Task(skeleton=source.skeleton, image_size=64, augmentation=Augmentation())
-
-    def predict(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
-        points = fields["keypoints"] + 4 * jnp.sin(7 * fields["keypoints"])
-        return Predictions(points=points, scores=jnp.mean(jnp.sin(points) ** 2, axis=-1))
-
-    evaluation = Evaluation(predict=predict, fields=("keypoints",), metrics=(OKSAP(sigmas=source.skeleton.sigmas),))
-    evaluator = Evaluator(evaluation, task, (), meshes.make_mesh(1), 16, np.zeros((17, 2), np.float32))
-    crops = dataclasses.replace(crops, fields=fields_of(evaluation, (), crops.known))
-    scores = evaluator(initial_state(params={}, stats={}, optimizers={}), crops)
-    with tarfile.open(path) as archive:
-        (name,) = (n for n in archive.getnames() if n.endswith("person_keypoints_val2017.json"))
-        member = archive.extractfile(name)
-        assert member is not None
-        content = json.load(member)
-    people = [a for a in content["annotations"] if not a["iscrowd"] and a["num_keypoints"]]
-    found = []
-    for person, points in zip(people, scores.points["points"], strict=True):
-        x, y, w, h = person["bbox"]
-        scale, middle = 64 / (1.25 * max(w, h)), np.array([x + (w - 1) / 2, y + (h - 1) / 2])
-        labels = np.reshape(person["keypoints"], (17, 3))
-        outside = np.abs((labels[:, :2] - middle) * scale).max(axis=1) > 32
-        labels[outside, 2] = 0
-        person["keypoints"], person["num_keypoints"] = labels.ravel().tolist(), int((labels[:, 2] > 0).sum())
-        pose = (points - 31.5) / scale + middle
-        confidence = float(np.mean(np.sin(points) ** 2))
-        keypoints = np.c_[pose, np.ones(17)].ravel().tolist()
-        found.append({"image_id": person["image_id"], "category_id": 1, "keypoints": keypoints, "score": confidence})
-    truth = COCO()
-    truth.dataset = content | {"annotations": people}
-    truth.createIndex()
-    by_coco = COCOeval(truth, truth.loadRes(found), "keypoints")
-    by_coco.evaluate()
-    by_coco.accumulate()
-    by_coco.summarize()
-    rows = {(row["metric"], row["group"]): row for row in scores.rows}
-    for number, place in enumerate((("ap", "all"), ("ap@0.5", "all"), ("ap@0.75", "all"), ("ap", "medium"))):
-        assert rows[place]["value"] == pytest.approx(by_coco.stats[number], abs=1e-6)
-    assert rows["ar", "large"]["value"] == pytest.approx(by_coco.stats[9], abs=1e-6)
-    assert rows["ap", "all"]["count"] == sum(person["num_keypoints"] > 0 for person in people)
-    assert 0.05 < rows["ap", "all"]["value"] < 0.95

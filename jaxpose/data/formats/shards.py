@@ -54,6 +54,7 @@ def record_features(skeleton: Skeleton, optional: Iterable[str] = ()) -> tfds.fe
     known = {
         "bbox": features.Tensor(shape=(4,), dtype=np.float32),
         "area": features.Scalar(np.float32),
+        "head_size": features.Scalar(np.float32),
         "keypoints3d": features.Tensor(shape=(k, 3), dtype=np.float32),
         "intrinsics": features.Tensor(shape=(3, 3), dtype=np.float32),
         "hand": features.Text(),
@@ -72,7 +73,7 @@ def record_features(skeleton: Skeleton, optional: Iterable[str] = ()) -> tfds.fe
     )
 
 
-OPTIONAL = ("bbox", "area", "keypoints3d", "intrinsics", "hand", "sequence", "frame", "segmentation")
+OPTIONAL = ("bbox", "area", "head_size", "keypoints3d", "intrinsics", "hand", "sequence", "frame", "segmentation")
 
 
 def motion_features(joints: int) -> tfds.features.FeaturesDict:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import posixpath
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ from jaxpose.data.formats import files
 from jaxpose.data.host.cache import Cache, Element, labels_of
 from jaxpose.data.host.windows import Window, Windows
 from jaxpose.data.records import BrokenImageError, Record, Source, printable
-from jaxpose.data.wrappers import name_of, sequences_of
+from jaxpose.data.wrappers import name_of, people_of, sequences_of
 
 
 @runtime_checkable
@@ -61,11 +62,13 @@ class Crops:
 
     - `image` uint8 (S, S, 3);
     - `keypoints` float32 (K, 2) in pixels of that image, `visible` uint8 (K,), 0 also outside it;
+    - `annotated` uint8 (K,): as `visible`, also outside the crop: benchmarks count what a crop has cut off;
     - `scale` float32: its pixels per pixel of the stored image; `crop` float32 (2, 3): from that to it;
     - `keypoints3d` float32 (K, 3) metres, `intrinsics` float32 (3, 3) of the crop;
     - `area` and `head_size` float32: of the object's segment and head, in square pixels and pixels of the crop;
     - `box_size` float32: the longer side of the box, or of the whole image, in pixels of the crop;
     - `image_id` int32 (2,): the same for records of one image, whose names are the same but for a `#NUMBER` at the end;
+    - `score` float32: of the box, 1 where it was not detected;
     - `hand` int32: -1 left, 1 right;
     - `mask` uint8 (S, S): 0 background, else the number of a part.
 
@@ -121,11 +124,37 @@ class Crops:
                 record = self.source[index]
             except BrokenImageError:
                 continue
-            there = {*record, "scale", "crop", "box_size", "image_id"} - (
+            there = {*record, "scale", "crop", "box_size", "image_id", "score"} - (
                 set() if self.labelled else {"keypoints", "visible"}
             )
             return tuple(field for field in _FIELDS if _MADE_OF.get(field, field) in there)
         return tuple(_FIELDS)
+
+    @functools.cached_property  # by its first evaluation
+    def people(self) -> dict[str, np.ndarray] | None:
+        """Everyone who is annotated in the images; None if that is not known, see `wrappers.people_of`.
+
+        By person `keypoints` (N, K, 2) in pixels of the images, `visible` (N, K), `bbox` (N, 4), `area` (N,), `crowd`
+        (N,) bool and `image_id` (N, 2); and `images` (I, 2), the identifiers of all images in the order of their files.
+        """
+        found = people_of(self.source)
+        if found is None or not len(found) or self.windows is not None:
+            return None
+        everyone: list[Any] = [found[i] for i in range(len(found))]  # Any: not every record has these fields
+        names = [person["name"] for person in everyone]
+        images = {*names, *(name_of(self.source, i) for i in range(len(self.source)))}
+        # COCO's files are numbered as its images are: equally sure detections come in the same order as there.
+        images = sorted(images, key=lambda name: (posixpath.basename(name), name))
+        identifiers = {name: _image_id(name) for name in images}
+        return {
+            "keypoints": np.stack([person["keypoints"] for person in everyone])[:, self.joints],
+            "visible": np.stack([person["visible"] for person in everyone])[:, self.joints],
+            "bbox": np.stack([person["bbox"] for person in everyone]),
+            "area": np.array([person["area"] for person in everyone]),
+            "crowd": np.array([person["crowd"] for person in everyone]),
+            "image_id": np.stack([identifiers[name] for name in names]),
+            "images": np.stack(list(identifiers.values())),
+        }
 
     def clips(self) -> tuple[str, ...] | None:
         """The clip of each element, if that is known."""
@@ -306,6 +335,10 @@ class _Cut:
         keypoints, visible = _labels(self.record, self.scale, self.offset, self.size)
         return keypoints[self.joints], visible[self.joints]
 
+    def annotated(self) -> np.ndarray:
+        there = np.isfinite(self.record["keypoints"]).all(axis=-1)
+        return np.where(there, self.record["visible"], 0).astype(np.uint8)[self.joints]
+
     def crop(self) -> np.ndarray:
         return np.array([[self.scale, 0, self.offset[0]], [0, self.scale, self.offset[1]]])
 
@@ -321,10 +354,6 @@ class _Cut:
             sides = files.image_shape(self.record["image"], self.record["name"])
         return np.array(max(sides) * self.scale, np.float32)
 
-    def image_id(self) -> np.ndarray:
-        name = re.sub(r"#\d+$", "", self.record["name"]).encode(errors="backslashreplace")
-        return np.frombuffer(hashlib.blake2b(name, digest_size=8).digest(), "<i4").astype(np.int32)
-
     def mask(self) -> np.ndarray:
         parts = files.decode_mask(self.known("segmentation"), self.record["name"])
         return cv2.warpAffine(parts, self.crop(), (self.size, self.size), flags=cv2.INTER_NEAREST)
@@ -335,10 +364,16 @@ class _Cut:
         return self.record[name]
 
 
+def _image_id(name: str) -> np.ndarray:
+    image = re.sub(r"#\d+$", "", name).encode(errors="backslashreplace")
+    return np.frombuffer(hashlib.blake2b(image, digest_size=8).digest(), "<i4").astype(np.int32)
+
+
 _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "image": _Cut.image,
     "keypoints": lambda cut: cut.labels[0],
     "visible": lambda cut: cut.labels[1],
+    "annotated": lambda cut: cut.annotated(),
     "scale": lambda cut: np.array(cut.scale, np.float32),
     "crop": lambda cut: cut.crop().astype(np.float32),
     "keypoints3d": lambda cut: cut.known("keypoints3d").astype(np.float32)[cut.joints],
@@ -346,12 +381,12 @@ _FIELDS: dict[str, Callable[[_Cut], np.ndarray]] = {
     "area": lambda cut: np.array(cut.known("area") * cut.scale**2, np.float32),
     "head_size": lambda cut: np.array(cut.known("head_size") * cut.scale, np.float32),
     "box_size": _Cut.box_size,
-    "image_id": _Cut.image_id,
+    "image_id": lambda cut: _image_id(cut.record["name"]),
+    "score": lambda cut: np.array(cut.record.get("score", 1.0), np.float32),
     "hand": lambda cut: np.array({"left": -1, "right": 1}[cut.known("hand")], np.int32),
     "mask": _Cut.mask,
 }
-_OF_ALL = ("scale", "crop", "box_size", "image_id")  # which every record has
-_MADE_OF = {"mask": "segmentation"}  # what of a record a field of another name is made of
+_MADE_OF = {"mask": "segmentation", "annotated": "visible"}  # what of a record a field of another name is made of
 
 
 def shapes(
@@ -378,6 +413,7 @@ _SHAPES: dict[str, tuple[tuple[Any, ...], type]] = {
     "image": (("S", "S", 3), np.uint8),
     "keypoints": (("K", 2), np.float32),
     "visible": (("K",), np.uint8),
+    "annotated": (("K",), np.uint8),
     "scale": ((), np.float32),
     "crop": ((2, 3), np.float32),
     "keypoints3d": (("K", 3), np.float32),
@@ -386,6 +422,7 @@ _SHAPES: dict[str, tuple[tuple[Any, ...], type]] = {
     "head_size": ((), np.float32),
     "box_size": ((), np.float32),
     "image_id": ((2,), np.int32),
+    "score": ((), np.float32),
     "hand": ((), np.int32),
     "mask": (("S", "S"), np.uint8),
     "positions": (("K", 3), np.float32),

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpose.data.joints.skeletons import COCO17, MPII16, Skeleton
 from jaxpose.data.records import MISSING, Record, Source
-from jaxpose.data.wrappers import Wrapper
+from jaxpose.data.wrappers import Wrapper, people_of
 
 # For a joint, sets of joints whose mean can stand for it, the best first.
 Derivations = Mapping[str, Sequence[tuple[str, ...]]]
@@ -237,6 +237,11 @@ class InJointSet(Wrapper):
     def skeleton(self) -> Skeleton:
         """The joint set."""
         return self.joint_set
+
+    def people(self) -> Source | None:
+        """With the same joints."""
+        found = people_of(self.source)
+        return None if found is None else dataclasses.replace(self, source=found)
 
     def __getitem__(self, index: int) -> Record:
         fields: dict[str, Any] = dict(self.source[index])

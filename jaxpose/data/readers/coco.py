@@ -14,7 +14,8 @@ from jaxpose import untrusted
 from jaxpose.data import records
 from jaxpose.data.formats.files import Files, FileSource
 from jaxpose.data.joints.skeletons import COCO17, Skeleton
-from jaxpose.data.readers import boxes, sides
+from jaxpose.data.readers import boxes, coco_people, sides
+from jaxpose.data.readers.coco_people import People
 
 BOX_FACTOR = 1.3  # side of the box of an object that has none, relative to the extent of its joints
 
@@ -25,20 +26,37 @@ class CocoSource(FileSource):
 
     Attributes:
       areas: float64 (N,) square pixels of the objects' segments, NaN where unknown.
+      everyone: who is annotated in the images; None if that, or the area of someone, is not known.
+      scores: float64 (N,) of the boxes, if they are detections, which have no labels.
     """
 
     areas: np.ndarray
+    everyone: People | None = None
+    scores: np.ndarray | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels: of detections, those of the people."""
+        return super().labelled or (self.scores is not None and self.everyone is not None and self.everyone.labelled)
+
+    def people(self) -> People | None:
+        """See `everyone`."""
+        return self.everyone
 
     def __getitem__(self, index: int) -> records.Record:
         record = super().__getitem__(index)
-        if np.isfinite(self.areas[index]):
+        if self.scores is not None:
+            record["score"] = float(self.scores[index])
+        if np.isfinite(self.areas[index]) or self.scores is not None:
             record["area"] = float(self.areas[index])
         return record
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "CocoSource":
         """The records at `indices`, in that order."""
         part = cast(CocoSource, super().subset(indices))
-        return dataclasses.replace(part, areas=self.areas[np.asarray(indices, dtype=np.int64)])
+        index = np.asarray(indices, dtype=np.int64)
+        scores = None if self.scores is None else self.scores[index]
+        return dataclasses.replace(part, areas=self.areas[index], scores=scores)
 
 
 def read(
@@ -47,8 +65,9 @@ def read(
     annotations: str | None = None,
     images: str | os.PathLike | None = None,
     category: str | None = None,
+    detections: str | os.PathLike | None = None,
 ) -> CocoSource:
-    """The objects of a COCO file that have keypoints, one record each.
+    """The objects of a COCO file that have keypoints, or boxes detected in its images, one record each.
 
     The categories name the joints and the bones: pairs that count from 1, or from 0 where the file holds a 0; bones
     that name no joint are left out. Left and right follow from the names; with the names of COCO's 17 joints the
@@ -56,8 +75,8 @@ def read(
     that count from 0. Boxes are x, y, width, height as stated, or a square of 1.3 times the joints' extent where none
     is. A joint without a finite coordinate is missing.
 
-    Left out are crowds and objects without a labelled joint; left out and noted are objects whose category or image
-    is unknown, whose image does not exist, or whose box is empty or unusable.
+    Left out are crowds and objects without a labelled joint, which are still among `CocoSource.everyone`; left out and
+    noted are objects whose category or image is unknown, whose image does not exist, or whose box is empty or unusable.
 
     Args:
       path: a JSON file, or a folder or tar that holds one at any depth.
@@ -66,6 +85,7 @@ def read(
         image is looked for beside the JSON, in `images` there, and then by its name anywhere below `path`, or below
         the parent folder of a JSON in `annotations`.
       category: which category, where several have different joints.
+      detections: a file of COCO's results: records are the boxes that it holds, with scores and without labels.
 
     Raises:
       FileNotFoundError: if a path does not exist.
@@ -76,7 +96,8 @@ def read(
     files, name, data = _find_json(Path(path), annotations)
     where = f"{path}: {name}" if Path(path).suffix.lower() != ".json" else str(path)
     with untrusted.reading(where, "keypoints in COCO's format"):
-        return _source(_parse(data, where), files, name, where, images=images, category=category)
+        content = _parse(data, where)
+        return _source(content, files, name, where, images=images, category=category, detections=detections)
 
 
 def _source(
@@ -87,6 +108,7 @@ def _source(
     *,
     images: str | os.PathLike | None,
     category: str | None,
+    detections: str | os.PathLike | None,
 ) -> CocoSource:
     notes: list[records.Note] = []
     skeleton, categories = _skeleton(content["categories"], category, where, notes)
@@ -94,19 +116,20 @@ def _source(
     stated = _image_names(content["images"], where)
     known = {_identifier(c, "id", where) for c in content["categories"]}
     unusable: dict[str, list[str]] = {}
-    rows = []
-    for found in _labelled(content["annotations"], where):
+    rows, parsed = [], {}
+    places: dict[_Id, str | None] = {}
+    for position, found in _labelled(content["annotations"], where):
         own = _identifier(found, "category_id", where) if "category_id" in found else None
         if own is not None and own not in categories:
             if own not in known:
                 unusable.setdefault("category is unknown", []).append(f"category {own}")
             continue
-        points, visible = _keypoints(found, len(skeleton), where)
+        parsed[position] = points, visible = _keypoints(found, len(skeleton), where)
         if not visible.any():
             continue
         image_id = _identifier(found, "image_id", where)
         file_name = stated.get(image_id)
-        image = None if file_name is None else finder.find(file_name, where)
+        image = places[image_id] = None if file_name is None else finder.find(file_name, where)
         box = _box(found, points, visible)
         if file_name is None:
             unusable.setdefault("image is unknown", []).append(f"image {image_id}")
@@ -115,14 +138,16 @@ def _source(
         elif box is None:
             unusable.setdefault("box is unusable", []).append(file_name)
         else:
-            rows.append((image, points, visible, box, _area(found)))
+            rows.append((image, points, visible, box, coco_people.area_of(found)))
     if not rows:
         summary = "; ".join(f"{len(those)} whose {what} ({those[0]})" for what, those in unusable.items()) or "none"
         raise ValueError(f"{where}: found no object with labelled joints to use, left out: {summary}")
     for what, those in unusable.items():
         notes.append(records.Note(what=f"left out objects whose {what}", count=len(those), example=those[0]))
     names, keypoints, visible, bboxes, areas = zip(*rows, strict=True)
-    return CocoSource(
+    if detections is not None:
+        places = {image_id: finder.find(file_name, where) for image_id, file_name in stated.items()}
+    source = CocoSource(
         files=finder.files,
         skeleton=skeleton,
         names=names,
@@ -130,7 +155,26 @@ def _source(
         visible=np.stack(visible),
         bboxes=np.stack(bboxes),
         areas=np.array(areas, dtype=np.float64),
+        everyone=coco_people.everyone(content["annotations"], parsed, places, categories, skeleton),
         notes=tuple(notes),
+    )
+    if detections is None:
+        return source
+    return _detected(source, coco_people.detections(detections, places, categories, where))
+
+
+def _detected(source: CocoSource, found: coco_people.Detections) -> CocoSource:
+    """The same people, with boxes that were detected as records."""
+    joints = (len(found.names), len(source.skeleton))
+    return dataclasses.replace(
+        source,
+        names=found.names,
+        keypoints=np.zeros((*joints, 2), np.float32),
+        visible=np.zeros(joints, np.uint8),
+        bboxes=found.boxes,
+        areas=np.full(len(found.names), np.nan),
+        scores=found.scores,
+        notes=(*source.notes, *found.notes),
     )
 
 
@@ -224,16 +268,16 @@ def _image_names(images: list[dict[str, Any]], where: str) -> dict[_Id, str]:
     return names
 
 
-def _labelled(annotations: list[dict[str, Any]], where: str) -> Iterator[dict[str, Any]]:
-    """What has keypoints and is no crowd."""
+def _labelled(annotations: list[dict[str, Any]], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What has keypoints and is no crowd, by its place in the list."""
     seen = set()
-    for annotation in annotations:
+    for position, annotation in enumerate(annotations):
         identifier = annotation.get("id")
         if identifier is not None and _identifier(annotation, "id", where) in seen:
             raise ValueError(f"{where}: annotation id {identifier} occurs twice, expected one object each")
         seen.add(identifier)
         if annotation.get("keypoints") and not annotation.get("iscrowd"):
-            yield annotation
+            yield position, annotation
 
 
 def _identifier(item: Mapping[str, Any], field: str, where: str) -> _Id:
@@ -276,11 +320,6 @@ def _box(annotation: dict[str, Any], points: np.ndarray, visible: np.ndarray) ->
 def _floats(values: object) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 is infinite, and no coordinate
         return np.asarray(values, dtype=np.float64).astype(np.float32)
-
-
-def _area(annotation: dict[str, Any]) -> float:
-    area = annotation.get("area")
-    return float(area) if isinstance(area, int | float) and 0 < area < 1e30 else np.nan
 
 
 class _Finder:

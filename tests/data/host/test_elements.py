@@ -35,3 +35,11 @@ def test_fields_are_what_is_said_of_them(frames: int | None) -> None:
 def test_an_index_belongs_to_the_whole_window() -> None:
     of_rows = {"index": ((), np.int32), "position": ((), np.int32)}
     assert elements.shapes(("index", "position"), size=16, joints=5, frames=3) == of_rows
+
+
+def test_what_a_crop_cuts_off_is_still_annotated() -> None:
+    points = np.array([[10, 12], [50, 12], [np.nan, 12], [10, 12]], np.float32)
+    record = RECORD | {"keypoints": points, "visible": np.array([2, 1, 2, 0], np.uint8)}
+    found = elements.crop(Record(**record), None, size=16, margin=1.0, fields=("visible", "annotated"))
+    assert found["visible"].tolist() == [2, 0, 0, 0]
+    assert found["annotated"].tolist() == [2, 1, 0, 0]
