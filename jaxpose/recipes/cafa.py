@@ -61,7 +61,6 @@ class CAFA:
       bandwidth, unbiased: of the discrepancy, see `kernels.mmd`.
       hidden, blocks: of the graph network.
       loss, maps, mean, coding: as in `supervised.Supervised`.
-      best: the network's output for which `loss` is least, given a label's map.
     """
 
     name: str = "cafa"
@@ -86,7 +85,6 @@ class CAFA:
     loss: supervised.Loss = heatmap.spatial_kl
     maps: views.ConfidenceMaps = views.softmax_maps
     mean: supervised.Reduction = heatmap.masked_mean
-    best: Callable[[Array], Array] = jnp.log
     coding: inputs.Coding = inputs.CLEAN
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
@@ -109,7 +107,6 @@ def literal_settings() -> CAFA:
         pooled=True,
         loss=heatmap.summed_l2,
         maps=views.plain_maps,
-        best=jnp.positive,
     )
 
 
@@ -292,14 +289,7 @@ class Adaptation:
     def maps(self, seen: Features, params: Trees, stats: Trees) -> Array:
         """Maps (B, H, W, K) >= 0 whose labels have peaks of 1."""
         maps, _ = self.networks.head("head", params["head"], stats, seen.up, train=True)
-        return self.settings.maps(maps) * self.peak
-
-    @functools.cached_property
-    def peak(self) -> Array:
-        """By what `maps` has to be multiplied so that it is 1 where the loss is least for a label's map."""
-        middle = jnp.full((1, 1, 2), (self.networks.grid.size - 1) // 2, jnp.float32)
-        label = self.networks.grid.gaussians(middle)
-        return 1 / jnp.max(self.settings.maps(self.settings.best(label)))
+        return self.settings.maps(maps) / views.label_peak(self.settings.maps, self.networks.grid)
 
 
 def beside(adaptation: Adaptation, seen: Seen, params: Trees, stats: Trees) -> tuple[dict[str, Array], Array]:
