@@ -2,9 +2,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from commands import COMPILE_QUICKLY
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little. The command line is run as its users run it, see `commands.environment`.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILE_QUICKLY}"
 
 import hypothesis
 import jax
@@ -22,9 +23,12 @@ hypothesis.settings.register_profile("jaxpose", deadline=None, max_examples=25, 
 hypothesis.settings.load_profile("jaxpose")
 
 
+LONGEST = ("multiprocess", "e2e", "recipes", "train", "models", "ops")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests start processes take longest and go first: at the end a worker would be left with one alone."""
-    items.sort(key=lambda item: item.path.parent.name not in ("multiprocess", "e2e"))
+    """Folders whose files take longest go first: at the end a worker would be left with one of them alone."""
+    items.sort(key=lambda item: (*LONGEST, item.path.parent.name).index(item.path.parent.name))
 
 
 @pytest.fixture

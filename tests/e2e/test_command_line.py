@@ -153,13 +153,15 @@ def readers_of(process: subprocess.Popen) -> list[int]:
     return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
 
 
-def test_ctrl_c_saves_and_a_killed_reader_does(finished: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_a_killed_reader_does(tmp_path: Path) -> None:
     """Ctrl-C reaches the reading processes as well, which leave it to the run; one of them that is killed ends it."""
     workdir = tmp_path / "run"
+    flags = [flag for flag in TINY if "steps" not in flag and "eval_every" not in flag]
+    flags += ["--config.data.workers=2", "--config.steps.pretrain=500", "--config.eval_every=500"]
 
     def part(signalled: Callable[[subprocess.Popen, list[int]], None], lines: int) -> str:
         with subprocess.Popen(
-            command(workdir, *TINY, "--config.data.workers=2", "--config.steps.adapt=500", "--config.eval_every=500"),
+            command(workdir, *flags, config="configs/source_only.py:quick"),
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -188,9 +190,9 @@ def test_ctrl_c_saves_and_a_killed_reader_does(finished: Path, tmp_path: Path) -
             os.kill(number, signal.SIGINT)
 
     line = part(ctrl_c, 12)
-    stopped = int(re.fullmatch(r"saved at step (\d+) of adapt; the same command goes on from there", line)[1])
+    stopped = int(re.fullmatch(r"saved at step (\d+) of pretrain; the same command goes on from there", line)[1])
     line = part(lambda _, readers: os.kill(readers[0], signal.SIGKILL), len(history(workdir)) + 5)
-    killed = re.fullmatch(r"a reading process was killed \(status -9\); saved at step (\d+) of adapt; .*", line)
+    killed = re.fullmatch(r"a reading process was killed \(status -9\); saved at step (\d+) of pretrain; .*", line)
     assert killed, line
     assert int(killed[1]) >= stopped + 5
 
