@@ -50,7 +50,7 @@ def draw(target: Crops, amount: str, *, seed: int) -> tuple[Crops, Crops]:
         raise ValueError(f"found {len(chosen)} training rows of the target with labels, expected at least {count}")
     labelled = np.array(sorted(chosen))
     rest = np.setdiff1d(np.arange(len(target)), labelled)
-    drawn = {"drawn": [amount, seed]}
+    drawn: dict[str, object] = {"drawn": [amount, seed]}
     return _only(target, labelled, "labelled_train", drawn), _only(target, rest, "target_train", drawn)
 
 

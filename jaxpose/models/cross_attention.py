@@ -40,7 +40,9 @@ class CrossAttention(nnx.Module):
             x.reshape(len(x), -1, x.shape[-1])
             for x in (self.query(source), self.key(target), self.value(source), self.value(target))
         )
-        alike = jnp.einsum("bic,bjc->bij", query, key, preferred_element_type=jnp.float32)
+        # The gradient of wide scores is a wide product, which TPUs round unless told.
+        highest = jax.lax.Precision.HIGHEST
+        alike = jnp.einsum("bic,bjc->bij", query, key, precision=highest, preferred_element_type=jnp.float32)
         from_target = jax.nn.softmax(alike, axis=2).astype(query.dtype)  # over the target's places
         from_source = jax.nn.softmax(alike, axis=1).astype(query.dtype)  # over the source's
         to_source = jnp.einsum("bij,bjc->bic", from_target, target_value).reshape(source.shape)

@@ -18,7 +18,7 @@ from jaxpose.models import functional
 from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes import adabn, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
+from jaxpose.recipes import adabn, cafa, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
 from jaxpose.train import mesh as meshes
 from jaxpose.train.run import Program
 
@@ -38,6 +38,7 @@ METHODS = {
     "temporal": temporal.Temporal(method=regda.RegDA(), head=functional.regressor),
     "cc_ssl_temporal": cc_ssl.CCSSL(temporal_ratio=0.9),
     "hrnet": regda.RegDA(name="regda_hrnet"),
+    "cafa": cafa.CAFA(hidden=4, blocks=1),
 }
 MODELS = {"regda_hrnet": HRNet(width=4, stem=4, modules=(1, 1, 1), blocks=1)}
 # Sheared views and maps by nearest pixels are gathered everywhere: not for TPUs.
