@@ -232,7 +232,7 @@ def test_what_is_missing_is_said_before_the_first_step(tmp_path: Path) -> None:
             return first, dataclasses.replace(second, pictures=shown)
 
     for wrong in (Wrong(), Shown()):
-        with pytest.raises(ValueError, match=r"config.data.labelled: found none, expected SCHEME:PATH, as the stage"):
+        with pytest.raises(ValueError, match=r"config.data.labelled: found none, expected SCHEME:PATH or a number of"):
             trainer.train(make_config(wrong), tmp_path / "run", show=False)
         assert not (tmp_path / "run").exists()
 
