@@ -45,7 +45,8 @@ class CAFA:
     Attributes:
       trade_off: of all that adapts, beta_da of Eq. 11 with beta_sup = 1.
       alignment, structure, entropy, topology: weights of CAFA, of ISA and the entropy, and of IHTA (Eq. 16); 0: off.
-      labelled: weight of the labelled target rows (Eq. 14).
+      labelled: weight of the labelled target rows: the source's, so that without all that adapts S+T is left
+        (`few_labels`); the paper's is 0.5 (Eq. 14).
       anchor: weight of a loss by which the graph network's output must tell where the source's joints are; without it,
         an output that is always the same has no loss left.
       look: how images are seen: `plain`, as at test, or `attended`, after attention.
@@ -69,7 +70,7 @@ class CAFA:
     structure: float = limited(0.5, *AT_LEAST_0)
     entropy: float = limited(0.5, *AT_LEAST_0)
     topology: float = limited(0.5, *AT_LEAST_0)
-    labelled: float = limited(0.5, *AT_LEAST_0)
+    labelled: float = limited(1.0, *AT_LEAST_0)
     anchor: float = limited(1.0, *AT_LEAST_0)
     look: Looking = dataclasses.field(default_factory=lambda: plain)
     align: Aligning = dataclasses.field(default_factory=lambda: beside)
@@ -98,6 +99,7 @@ def literal_settings() -> CAFA:
     """The paper but for its sign errors: what is called similarity rises with it, and losses fall with it."""
     return CAFA(
         name="cafa_literal",
+        labelled=0.5,
         anchor=0.0,
         look=attended,
         align=as_seen,
@@ -175,7 +177,8 @@ def plain(networks: Detector, params: Trees, stats: Trees, images: Mapping[str, 
     source, target, stats = networks.features_of_both(params, stats, images["source"], images["target"])
     seen = {"source": source, "target": target}
     if "labelled" in images:
-        seen["labelled"], stats = networks.features(params, stats, images["labelled"], train=True)
+        # Of the same domain as the target's other images, but few: they do not move what is normalised by at test.
+        seen["labelled"], _ = networks.features(params, stats, images["labelled"], train=True)
     return seen, stats
 
 
@@ -232,7 +235,8 @@ class Adaptation:
         before = stats["head"]
         losses = {}
         for name, labels in self.labels.items():
-            maps, stats = networks.head("head", params["head"], stats, seen[name].up, train=True)
+            maps, moved = networks.head("head", params["head"], stats, seen[name].up, train=True)
+            stats = stats if name == "labelled" else moved
             losses[name] = settings.mean(settings.loss(labels.maps, maps), labels.mask)
             metrics[f"loss/{name}"] = losses[name]
         if networks.target_statistics:

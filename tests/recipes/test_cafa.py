@@ -69,6 +69,17 @@ def test_every_part_has_a_finite_gradient(make: Any) -> None:
     assert "loss/labelled" in metrics
 
 
+def test_few_labelled_images_do_not_move_what_is_normalised_by_at_test() -> None:
+    stage, state = start(CAFA(**SMALL, trade_off=0.0, anchor=0.0), few=True)
+    step = jax.jit(stage.step)
+    batch = batch_of(few=True)
+    after, other = (step(state, batch | {"labelled": make_batch(seed)["source"]}, KEY)[0] for seed in (1, 2))
+    assert differs(after, other, "backbone")
+    for name in ("backbone", "upsampling", "head"):
+        for a, b in zip(jax.tree.leaves(after.stats[name]), jax.tree.leaves(other.stats[name]), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_what_has_no_weight_is_not_there() -> None:
     """With nothing but the labels left, networks of the other parts stay as they were made."""
     before, after, metrics = run(CAFA(**SMALL, alignment=0.0, topology=0.0, structure=0.0, entropy=0.0), few=True)
