@@ -1,10 +1,11 @@
 """CAFA and IHTA, and ISA where there are few target labels: attention, graphs and maps that make domains alike.
 
     python -m jaxpose.main --config=configs/cafa.py[:PAIR]
-    python -m jaxpose.main --config=configs/cafa.py[:PAIR] --config.data.labelled=SPEC
+    python -m jaxpose.main --config=configs/cafa.py[:PAIR] --config.data.labelled=20
 
 Words: a pair; `quick`; `literal`, the paper but for its sign errors, with its squared error; `msra`, `dark` or `udp`:
-heatmaps are drawn and read as SimpleBaselines, DARK or UDP do. It runs, but what it reaches was not measured yet.
+heatmaps are drawn and read as SimpleBaselines, DARK or UDP do. On `bodies` about five minutes of two CPU cores; what it
+reaches, of one seed so far, is in `docs/results.md`.
 
 The paper's experiments, for a GPU, with `mpii`, `coco` and torchvision's ResNet-50 (see `jaxpose/people_pairs.py`, also
 for the published numbers):

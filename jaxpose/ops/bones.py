@@ -118,7 +118,7 @@ def frames_of_maps(maps: Float[Array, "b h w j"], parents: Bones, children: Bone
 
     Source: Eq. 7.
     """
-    h, w = maps.shape[1:3]
+    _, h, w, _ = maps.shape
     middle = (parents + children) / 2
     offsets = jnp.asarray(places((h, w)))[None, :, :, None] - middle[:, None, None]
     area = 4 / ((h - 1) * (w - 1))
@@ -154,7 +154,7 @@ def sampling_grid(
 
     Source: Eq. 8.
     """
-    size = masks.shape[1:3]
+    size = masks.shape[1], masks.shape[2]
     if background is None:
         background = jnp.broadcast_to(jnp.eye(3), (len(motions), 3, 3))
     every = jnp.concatenate([background[:, None], motions], axis=1)[:, :, :2]

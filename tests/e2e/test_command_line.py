@@ -53,6 +53,16 @@ def test_a_run_leaves_what_the_readme_promises(finished: Path) -> None:
     assert json.loads((finished / "config.json").read_text())["data"]["batch_size"] == 4
 
 
+@pytest.mark.slow
+def test_a_run_compiles_with_the_settings_that_users_have(tmp_path: Path) -> None:
+    """The other tests compile quickly, see `commands.COMPILE_QUICKLY`."""
+    done = subprocess.run(
+        command(tmp_path / "run", *TINY), cwd=ROOT, env=environment(XLA_FLAGS=""), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert results(tmp_path / "run")["evaluations"]
+
+
 def test_metrics_are_written_for_every_step_once(finished: Path) -> None:
     lines = history(finished)
     losses = [(line["stage"], line["step"]) for line in lines if "loss/source" in line]
