@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import re
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from annotated_types import Interval, MinLen, MultipleOf, Predicate
 from jax.typing import DTypeLike
@@ -38,6 +39,15 @@ class Method(Protocol):
 
     def stages(self, task: Task, config: "Config") -> tuple[Stage, ...]:
         """The stages for a problem."""
+        ...
+
+
+@runtime_checkable
+class OfMoreStages(Protocol):
+    """A `Method` that has more stages than those to pretrain and to adapt, whose steps are known of a pair."""
+
+    def share_out(self, steps: Mapping[str, int]) -> dict[str, int]:
+        """Updates by stage."""
         ...
 
 

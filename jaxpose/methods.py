@@ -18,6 +18,7 @@ from jaxpose.recipes import (
     inputs,
     mcd,
     mean_teacher,
+    post,
     regda,
     supervised,
     sw,
@@ -28,6 +29,11 @@ from jaxpose.recipes import (
 def regda_for(pair: Pair) -> regda.RegDA:
     """RegDA with the settings that suit a pair."""
     return regda.RegDA() if pair.of_a_paper else regda.short_settings()
+
+
+def post_for(pair: Pair) -> post.POST:
+    """POST with what a pair has: depths where there are poses in space to learn them from."""
+    return post.POST() if pair.posed else post.POST(depth=0.0)
 
 
 def disparity(method: regda.RegDA) -> regda.RegDA:
@@ -46,6 +52,7 @@ METHODS: dict[str, Callable[[Pair], Any]] = {
     "dd": lambda pair: disparity(regda_for(pair)),
     "regda": regda_for,
     "mean_teacher": lambda _: mean_teacher.MeanTeacher(),
+    "post": post_for,
     "cafa_alone": lambda _: cafa.CAFA(topology=0.0),
     "cafa": lambda _: cafa.CAFA(),
 }

@@ -17,6 +17,7 @@ class Pair:
       of_a_paper: a paper's experiment, which its own settings of a method suit.
       epochs: of pretraining, where the schedule is RegDA's published one.
       upright: figures are seen upright, more or less; hands may not be.
+      posed: poses in space are known of the source, and cameras of both.
     """
 
     config: Config
@@ -25,6 +26,7 @@ class Pair:
     of_a_paper: bool = False
     epochs: int | None = None
     upright: bool = True
+    posed: bool = False
 
     def quick(self) -> "Pair":
         """The same in under a minute on two cores, to see that everything works; its numbers mean nothing."""

@@ -153,7 +153,7 @@ def synth_hand() -> Pair:
     config = dataclasses.replace(
         base, pair="synth_hand", steps=steps, eval_every=500, data=data, augmentation=augmentation
     )
-    return Pair(config=config)
+    return Pair(config=config, posed=True)
 
 
 def sprites(source: str, target: str) -> Pair:
@@ -330,7 +330,7 @@ def _embedded(name: str, source: str, target: str) -> Pair:
         model=SimpleBaseline(depth=18, width=16, head_width=32, upsampling=4, sigma=1.5, **_SHORT),
         optim=_short_schedule(),
     )
-    return Pair(config=config, few={"source": f"{source}?{_FEW}", "target": f"{target}?{_FEW}"})
+    return Pair(config=config, few={"source": f"{source}?{_FEW}", "target": f"{target}?{_FEW}"}, posed=True)
 
 
 def sprites_published(source: str, target: str) -> Pair:

@@ -55,6 +55,11 @@ def normalize(images: Images) -> Images:
     return (images / 255.0 - _MEAN[None, None, None]) / _STD[None, None, None]
 
 
+def to_unit(images: Images) -> Images:
+    """The inverse of `normalize`, as pixels of 0 to 1."""
+    return images * _STD[None, None, None] + _MEAN[None, None, None]
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:

@@ -248,15 +248,19 @@ def learning_rates(schedule: optimizers.Schedule, trunk_scale: float) -> Rates:
 
 
 def adaptation(
-    config: Config, schedule: Callable[[float, int, optimizers.Optim], optimizers.Schedule] | None = None
+    config: Config,
+    schedule: optimizers.MakeSchedule | None = None,
+    *,
+    steps: int | None = None,
 ) -> ApplyGradients:
-    """The optimizer of the adaptation stage, with rates over `config.steps["adapt"]` steps.
+    """The optimizer of the adaptation stage, with rates over so many steps, or those of `config.steps["adapt"]`.
 
     Without a schedule, that of `optimizers.inverse_schedule`.
     """
     optim = config.optim
     high = optimizers.peak(optim.adapt_rule, optim)
-    made = (schedule or optimizers.inverse_schedule)(high, config.steps_of("adapt"), optim)
+    steps = config.steps_of("adapt") if steps is None else steps
+    made = (schedule or optimizers.inverse_schedule)(high, steps, optim)
     rates = learning_rates(made, optim.adapt_trunk_scale)
     return ApplyGradients(rule=optimizers.transformation(optim.adapt_rule, optim), rates=rates)
 

@@ -64,6 +64,11 @@ def unlabelled(key: jax.Array, fields: Fields, task: Task) -> jax.Array:
 def labelled(key: jax.Array, fields: Fields, task: Task, draw: Draw) -> Labelled:
     """Augmented, normalised images with their label maps, as a detector draws them."""
     images, drawn = augment.augment(key, fields["image"], fields["position"], task.augmentation)
+    return labels_of(images, drawn, fields, task, draw)
+
+
+def labels_of(images: jax.Array, drawn: augment.Drawn, fields: Fields, task: Task, draw: Draw) -> Labelled:
+    """Augmented images with their label maps, given what was drawn for them."""
     permutation = task.skeleton.flip_permutation
     keypoints = augment.keypoints_of(drawn, fields["keypoints"], permutation)
     visible = augment.visible_of(drawn, fields["visible"], permutation)

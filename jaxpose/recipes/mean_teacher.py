@@ -5,7 +5,6 @@ carried into the student's view, are what the student is trained on. The student
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +17,6 @@ from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import detector, inputs, optimizers, pseudo_labels, style, supervised, teaching, views
 from jaxpose.recipes.detector import WHOLE
 from jaxpose.recipes.stage import Batch, Metrics, Stage, State, Task, Update, next_state, reads
-
-# (peak learning rate, steps, settings) -> learning rate
-MakeSchedule = Callable[[float, int, optimizers.Optim], optimizers.Schedule]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,7 +50,7 @@ class MeanTeacher:
     maps: views.ConfidenceMaps = views.softmax_maps
     coding: inputs.Coding = inputs.CLEAN
     teach: teaching.MakePseudoLabels = teaching.in_the_students_view
-    schedule: MakeSchedule = optimizers.inverse_schedule
+    schedule: optimizers.MakeSchedule = optimizers.inverse_schedule
     weight: float = limited(1.0, *AT_LEAST_0)
     decay: float = limited(0.999, *SHARE)
     average: views.DecaySchedule = views.rising

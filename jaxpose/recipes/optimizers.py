@@ -17,6 +17,7 @@ from jaxpose.limits import AT_LEAST_0, POSITIVE, SHARE, limited, one_of
 from jaxpose.recipes.stage import State
 
 Schedule = Callable[[jax.Array], jax.Array]
+MakeSchedule = Callable[[float, int, "Optim"], Schedule]  # (peak learning rate, steps, settings) -> learning rate
 
 _FRACTIONS = ("fractions of 0 to 1", Predicate(lambda found: all(0 <= x <= 1 for x in found)))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxpose.config import Comparison, Config
+from jaxpose.config import Comparison, Config, OfMoreStages
 from jaxpose.recipes.supervised import Supervised
 from jaxpose.report import comparison as report
 from jaxpose.report import text
@@ -56,13 +56,18 @@ def runs_of(config: Comparison, seed: int, folder: Path, *, labelled: bool) -> d
     source_only = dataclasses.replace(base, steps={"pretrain": base.steps_of("pretrain")}, method=Supervised())
     adapted = dataclasses.replace(base, start=str(folder / text.SOURCE_ONLY))
     runs = {text.SOURCE_ONLY: source_only}
-    runs |= {name: dataclasses.replace(adapted, method=method) for name, method in config.methods.items()}
+    runs |= {name: _adapted_by(method, adapted) for name, method in config.methods.items()}
     for amount in config.labelled:
         some = _with_labels(adapted, amount)
-        runs |= {f"{name}, {amount}": dataclasses.replace(some, method=made) for name, made in config.few.items()}
+        runs |= {f"{name}, {amount}": _adapted_by(method, some) for name, method in config.few.items()}
     if labelled:
         runs[text.ORACLE] = dataclasses.replace(source_only, method=Supervised(name="oracle", domain="target"))
     return runs
+
+
+def _adapted_by(method: Any, config: Config) -> Config:
+    steps = method.share_out(config.steps) if isinstance(method, OfMoreStages) else config.steps
+    return dataclasses.replace(config, method=method, steps=steps)
 
 
 def _with_labels(config: Config, amount: str) -> Config:

@@ -125,8 +125,10 @@ class Run(Program):
         return sum(stage.steps for stage in self.stages[:number])
 
     def images_per_step(self, stage: Stage) -> int:
-        """Rows of a mean global batch, over all that it reads."""
-        return sum(self.rows(r) for update in stage.updates for r in update.reads.values()) // len(stage.updates)
+        """Images of a mean global batch, over all that it reads."""
+        every = [read for update in stage.updates for read in update.reads.values()]
+        frames = (self.rows(read) * (1 if read.window is None else read.window.frames) for read in every)
+        return sum(frames) // len(stage.updates)
 
     @functools.cached_property
     def mean_pose(self) -> np.ndarray:
