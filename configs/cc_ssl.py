@@ -13,7 +13,7 @@ import dataclasses
 
 from jaxpose import pairs
 from jaxpose.config import Config
-from jaxpose.pairs import Pair
+from jaxpose.pair import Pair, with_adam
 from jaxpose.recipes import cc_ssl
 
 
@@ -22,7 +22,7 @@ def get_config(pair: Pair, *, released: bool = False, temporal: bool = False) ->
     config, method = pair.config, cc_ssl.CCSSL()
     if released:
         method = cc_ssl.released_settings()
-        config = pairs.with_new_head(pairs.with_adam(config, 2.5e-4, adapt_decay=0.0), sigma=1.0)
+        config = pairs.with_new_head(with_adam(config, 2.5e-4, adapt_decay=0.0), sigma=1.0)
     if temporal:
         method = dataclasses.replace(method, temporal_ratio=0.9)
     return dataclasses.replace(config, method=method)

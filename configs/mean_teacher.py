@@ -13,7 +13,7 @@ import dataclasses
 
 from jaxpose import pairs
 from jaxpose.config import Config
-from jaxpose.pairs import Pair
+from jaxpose.pair import Pair, with_adam
 from jaxpose.recipes import mean_teacher, style
 
 
@@ -22,7 +22,7 @@ def get_config(pair: Pair, *, released: bool = False, fourier: bool = False, ada
     config, method = pair.config, mean_teacher.MeanTeacher()
     if released:
         method = mean_teacher.released_settings(rotation=60.0 if pair.upright else 180.0)
-        config = pairs.with_new_head(pairs.with_adam(config, 1e-4))
+        config = pairs.with_new_head(with_adam(config, 1e-4))
         if pair.epochs is not None:
             total = config.steps["pretrain"]
             steps = {"pretrain": 40 * total // pair.epochs, "adapt": 30 * total // pair.epochs}

@@ -19,7 +19,7 @@ import dataclasses
 
 from jaxpose import methods, pairs
 from jaxpose.config import Config
-from jaxpose.pairs import Pair
+from jaxpose.pair import Pair, with_adam
 from jaxpose.recipes import post, views
 
 
@@ -28,7 +28,7 @@ def get_config(pair: Pair, *, flat: bool = False, itself: bool = False, publishe
     config, method = pair.config, methods.post_for(pair)
     if published:
         method = post.published_settings("vgg19-dcbb9e9d.pth")
-        config = pairs.with_new_head(pairs.with_adam(config, 1e-4, adapt_decay=0.0))
+        config = pairs.with_new_head(with_adam(config, 1e-4, adapt_decay=0.0))
     if flat:
         method = dataclasses.replace(method, depth=0.0)
     if itself:

@@ -7,7 +7,7 @@ from typing import Any
 from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
-from jaxpose.pairs import Pair
+from jaxpose.pair import Pair, with_adam
 from jaxpose.recipes import (
     adabn,
     cafa,
@@ -82,7 +82,7 @@ def supervised_config(
         method = dataclasses.replace(method, loss=heatmap.l2, maps=views.plain_maps)
     if released:
         method = dataclasses.replace(method, mean=heatmap.mean_with_zeros)
-        config = pairs.with_adam(config, 1e-3, drops=(44 / 70, 59 / 70))
+        config = with_adam(config, 1e-3, drops=(44 / 70, 59 / 70))
     return dataclasses.replace(config, method=method, steps={"pretrain": config.steps["pretrain"]})
 
 

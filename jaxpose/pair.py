@@ -53,3 +53,10 @@ class Pair:
         )
         small = {"width": 8, "stem": 16, "modules": (1, 1, 1), "blocks": 1}
         return dataclasses.replace(self, config=dataclasses.replace(self.config, model=model), small=small)
+
+
+def with_adam(config: Config, rate: float, *, drops: tuple[float, ...] = (), **optim: Any) -> Config:
+    """Adam at one rate for all networks, as the released code of many methods has it; `optim` changes more of it."""
+    scales = {"pretrain_trunk_scale": 1.0, "adapt_trunk_scale": 1.0}
+    rules = {"pretrain_rule": "adam", "adapt_rule": "adam", "adam_learning_rate": rate, "warmup": 0.0, "drops": drops}
+    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **scales | rules | optim))

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from jaxpose.config import Config, Data
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
-from jaxpose.pair import Pair
+from jaxpose.pair import Pair, with_adam
 from jaxpose.people_pairs import coco_mpii, mpii_coco
 from jaxpose.recipes.optimizers import Optim
 
@@ -276,13 +276,6 @@ def published(name: str, source: str, target: str, *, upright: bool = True, adap
         optim=Optim(learning_rate=0.1, weight_decay=1e-4, drops=(44 / epochs, 59 / epochs), adapt_decay=1e-4 * adapt),
     )
     return Pair(config=config, of_a_paper=True, epochs=epochs, upright=upright)
-
-
-def with_adam(config: Config, rate: float, *, drops: tuple[float, ...] = (), **optim: Any) -> Config:
-    """Adam at one rate for all networks, as the released code of many methods has it; `optim` changes more of it."""
-    scales = {"pretrain_trunk_scale": 1.0, "adapt_trunk_scale": 1.0}
-    rules = {"pretrain_rule": "adam", "adapt_rule": "adam", "adam_learning_rate": rate, "warmup": 0.0, "drops": drops}
-    return dataclasses.replace(config, optim=dataclasses.replace(config.optim, **scales | rules | optim))
 
 
 def with_new_head(config: Config, **model: Any) -> Config:

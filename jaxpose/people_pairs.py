@@ -3,8 +3,7 @@
 from jaxpose.config import Config, Data
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
-from jaxpose.pair import Pair
-from jaxpose.recipes.optimizers import Optim
+from jaxpose.pair import Pair, with_adam
 
 _BATCH = 32
 _EPOCH = 22_246 // _BATCH  # updates; a pass over MPII, the smaller of the two
@@ -85,14 +84,5 @@ def top_down(name: str, source: str, target: str, *, metric: str, epochs: int) -
             blur=0.0,
         ),
         model=SimpleBaseline(depth=50, sigma=2.0, weights="resnet50-0676ba61.pth"),
-        optim=Optim(
-            pretrain_trunk_scale=1.0,
-            adapt_trunk_scale=1.0,
-            pretrain_rule="adam",
-            adapt_rule="adam",
-            adam_learning_rate=1e-4,
-            drops=(),
-            adapt_decay=0.0,
-        ),
     )
-    return Pair(config=config, of_a_paper=True)
+    return Pair(config=with_adam(config, 1e-4, adapt_decay=0.0), of_a_paper=True)

@@ -83,7 +83,7 @@ def test_rows_without_labels_are_passed_over() -> None:
 
 @pytest.mark.parametrize("amount", ["0", "0%", "100%", "30", "31"])
 def test_something_is_labelled_and_something_is_not(amount: str) -> None:
-    with pytest.raises(ValueError, match="training rows of the target, expected 1 to 29"):
+    with pytest.raises(ValueError, match="expected 1 to 29 of the 30 training rows of the target"):
         few.draw(rows(None, np.full((30, 2), 2)), amount, seed=0)
 
 
