@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxpose import pairs
 from jaxpose.config import Config
 from jaxpose.losses import heatmap
 from jaxpose.pair import Pair, with_adam

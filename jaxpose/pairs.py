@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from jaxpose.config import Config, Data
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
-from jaxpose.pair import Pair, with_adam
+from jaxpose.pair import Pair
 from jaxpose.people_pairs import coco_mpii, mpii_coco
 from jaxpose.recipes.optimizers import Optim
 

@@ -37,8 +37,8 @@ def draw(target: Crops, amount: str, *, seed: int) -> tuple[Crops, Crops]:
         raise ValueError("found no labels in the training split of the target, expected some to draw from")
     if not 0 < count < len(target):
         raise ValueError(
-            f"found {count} rows, expected 1 to {len(target) - 1} of the {len(target)} training rows of the target: what "
-            "is left is its unlabelled part"
+            f"found {count} rows, expected 1 to {len(target) - 1} of the {len(target)} training rows of the target: "
+            "what is left is its unlabelled part"
         )
     chosen: list[int] = []
     for index in _by_clips_in_turn(target, seed):

@@ -6,7 +6,7 @@ Source: Iqbal et al. 2018, arXiv:1804.09534, Sec. 3, as Lin et al. 2023 (POST), 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -120,8 +120,8 @@ def places(probabilities: jax.Array, grid: Grid) -> jax.Array:
 def sharpened_maps(maps: jax.Array) -> jax.Array:
     """Probabilities of maps that were trained by `l2` on Gaussians of peak 1.
 
-    The paper has no temperature: of a peak of 1, the expectation then is the image's middle. With 20 it is the peak to a
-    hundredth of a pixel.
+    The paper has no temperature: of a peak of 1, the expectation then is the image's middle. With 20 it is the peak to
+    a hundredth of a pixel.
     """
     return jax.nn.softmax(20 * maps.astype(jnp.float32), axis=(1, 2))
 
@@ -137,6 +137,7 @@ def evaluation(
     reference: Reference,
     probabilities: views.ConfidenceMaps,
     *,
+    length: Callable[[State], jax.Array],
     evaluated: views.Evaluated,
 ) -> Evaluation:
     """What an evaluation of points finds, and the poses in metres.
@@ -149,6 +150,7 @@ def evaluation(
       networks: of which both heads read.
       reference: the bone.
       probabilities: as for `read`.
+      length: of the reference bone in metres.
       evaluated: see `views.Evaluated`.
     """
 
@@ -164,6 +166,6 @@ def evaluation(
         )
         expected = read(maps, by_pixel, networks.grid, probabilities)
         pose = lifted(dataclasses.replace(expected, points=found.points), fields["intrinsics"], reference)
-        return dataclasses.replace(found, points3d=pose * anatomy.length(state.extra))
+        return dataclasses.replace(found, points3d=pose * length(state))
 
     return dataclasses.replace(of_points, predict=find, fields=(*of_points.fields, "intrinsics"))

@@ -17,7 +17,6 @@ from jaxpose.limits import AT_LEAST_0, POSITIVE, SHARE, limited, one_of
 from jaxpose.recipes.stage import State
 
 Schedule = Callable[[jax.Array], jax.Array]
-MakeSchedule = Callable[[float, int, "Optim"], Schedule]  # (peak learning rate, steps, settings) -> learning rate
 
 _FRACTIONS = ("fractions of 0 to 1", Predicate(lambda found: all(0 <= x <= 1 for x in found)))
 
@@ -51,6 +50,9 @@ class Optim:
     warmup: float = limited(0.0, *SHARE)
     drops: tuple[float, ...] = limited((44 / 70, 59 / 70), *_FRACTIONS)
     adapt_decay: float = limited(1.5, *AT_LEAST_0)
+
+
+MakeSchedule = Callable[[float, int, Optim], Schedule]  # (peak learning rate, steps, settings) -> learning rate
 
 
 def transformation(rule: str, settings: Optim) -> optax.GradientTransformation:

@@ -8,6 +8,7 @@ keypoints so that the second frame can be made of the first, see `reconstruction
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -35,6 +36,7 @@ from jaxpose.recipes import (
 )
 from jaxpose.recipes.depths import Found
 from jaxpose.recipes.detector import TRUNK, WHOLE, Detector, Features, Trees
+from jaxpose.recipes.reconstruction import Reconstruction
 from jaxpose.recipes.stage import (
     Batch,
     Evaluation,
@@ -97,7 +99,7 @@ class POST:
     shift: float = limited(1 / 32, *SHARE)
     apart: float = limited(0.25, *SHARE)
     reconstruction: float = limited(0.1, *AT_LEAST_0)
-    networks: reconstruction.Reconstruction = dataclasses.field(default_factory=reconstruction.Reconstruction)
+    networks: Reconstruction = dataclasses.field(default_factory=Reconstruction)
     pairs: Window = dataclasses.field(default_factory=lambda: frame_pairs(2, 6))
     teacher: Teacher = dataclasses.field(default_factory=lambda: averaged)
     decay: float = limited(0.999, *SHARE)
@@ -171,7 +173,7 @@ class Method:
     Attributes:
       task, config, settings: of the run.
       networks: with a head for depths, if there are any.
-      reference: what depths are relative to; None: there are none.
+      body: what poses can be like; None: there are no depths.
       trust: how predictions become labels.
       reconstructor: None: nothing is reconstructed.
     """
@@ -180,7 +182,7 @@ class Method:
     config: Config
     settings: POST
     networks: Detector
-    reference: depths.Reference | None
+    body: anatomy.Body | None
     trust: trusted.Trust
     reconstructor: reconstruction.Reconstructor | None
 
@@ -192,9 +194,8 @@ class Method:
           ValueError: naming what does not suit it.
         """
         heads = {"head": config.model.source_head} | ({depths.HEAD: functional.keypoint_head} if settings.depth else {})
-        reference = depths.reference_of(task.skeleton) if settings.depth else None
+        body = anatomy.body_of(task.skeleton, depths.reference_of(task.skeleton)) if settings.depth else None
         networks = detector.build(task, config, heads=heads, coding=settings.coding)
-        body = anatomy.body_of(task.skeleton, reference) if reference and settings.pseudo_depth else None
         trust = trusted.Trust(
             networks=networks,
             task=task,
@@ -202,7 +203,7 @@ class Method:
             probabilities=settings.probabilities,
             share=settings.share,
             shift=settings.shift,
-            body=body,
+            body=body if settings.pseudo_depth else None,
         )
         reconstructor = None
         if settings.reconstruction:
@@ -214,7 +215,7 @@ class Method:
             config=config,
             settings=settings,
             networks=networks,
-            reference=reference,
+            body=body,
             trust=trust,
             reconstructor=reconstructor,
         )
@@ -222,12 +223,12 @@ class Method:
     @property
     def detecting(self) -> tuple[str, ...]:
         """The detector's networks."""
-        return (*WHOLE, depths.HEAD) if self.reference else WHOLE
+        return (*WHOLE, depths.HEAD) if self.body else WHOLE
 
     @property
     def source_fields(self) -> tuple[str, ...]:
         """What is read of the source."""
-        return depths.POSED if self.reference else inputs.LABELLED
+        return depths.POSED if self.body else inputs.LABELLED
 
     def init(self, key: Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
         """As `Detector.init`, also of the reconstruction's networks."""
@@ -236,14 +237,14 @@ class Method:
 
     def source(self, key: Array, fields: inputs.Fields) -> depths.Posed:
         """Augmented source images with their labels."""
-        if self.reference is None:
+        if self.body is None:
             return depths.Posed(labels=inputs.labelled(key, fields, self.task, self.networks.draw))
-        return depths.posed(key, fields, self.task, self.networks.draw, self.reference)
+        return depths.posed(key, fields, self.task, self.networks.draw, self.body.reference)
 
     def find(self, up: Array, params: Trees, stats: Trees) -> tuple[Array, Array | None, Trees]:
         """Heatmaps and depths of every pixel that features show, if any, and the statistics after it."""
         maps, moved = self.networks.head("head", params["head"], stats, up, train=True)
-        if self.reference is None:
+        if self.body is None:
             return maps, None, moved
         return maps, self.networks.head(depths.HEAD, params[depths.HEAD], stats, up, train=True)[0], moved
 
@@ -267,10 +268,15 @@ class Method:
     def evaluation(self, evaluated: views.Evaluated) -> Evaluation:
         """Points, and poses where there are depths."""
         of_points = self.networks.evaluation(normal=self.settings.maps, evaluated=evaluated)
-        if self.reference is None:
+        if self.body is None:
             return of_points
         return depths.evaluation(
-            of_points, self.networks, self.reference, self.settings.probabilities, evaluated=evaluated
+            of_points,
+            self.networks,
+            self.body.reference,
+            self.settings.probabilities,
+            length=lambda state: anatomy.length(state.extra["anatomy"]),
+            evaluated=evaluated,
         )
 
 
@@ -285,9 +291,9 @@ def align(method: Method) -> Stage:
     rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
 
     def init(key: Array, previous: State | None) -> State:
-        fresh = (depths.HEAD,) if method.reference else ()
+        fresh = (depths.HEAD,) if method.body else ()
         rules = dict.fromkeys(method.detecting, rule)
-        extra = anatomy.initial(method.trust.body) if method.reference else {}
+        extra = {} if method.body is None else {"anatomy": method.body.initial()}
         return next_state(key, previous, method, rules, fresh=fresh, extra=extra)
 
     def step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
@@ -310,8 +316,9 @@ def align(method: Method) -> Stage:
         grads, (stats, metrics) = jax.grad(objective, has_aux=True)(given)
         rules = dict.fromkeys(method.detecting, rule)
         state = optimizers.apply_gradients(state, grads, rules, rates(state.step, method.detecting))
-        extra = anatomy.updated(state.extra, method.trust.body, method.reference, source)
-        return dataclasses.replace(state, stats=stats, extra=extra), metrics
+        if method.body is not None:
+            state = dataclasses.replace(state, extra={"anatomy": method.body.updated(state.extra["anatomy"], source)})
+        return dataclasses.replace(state, stats=stats), metrics
 
     return Stage(
         name="align",
@@ -372,9 +379,9 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
         seen, pull, stats = jax.vjp(look, {n: state.params[n] for n in TRUNK}, has_aux=True)
         taught, teacher_stats = settings.teacher(method, state, teacher_key, target, student, seen["target"].up)
         cameras = target["intrinsics"].reshape(-1, 3, 3) if method.trust.body else None
-        together = state.step + before >= settings.apart * total
+        together = state.step + before >= math.ceil(settings.apart * total)
         learned, metrics = method.trust.labels(
-            jax.lax.stop_gradient(taught), student, cameras, state.extra, together=together
+            jax.lax.stop_gradient(taught), student, cameras, state.extra.get("anatomy"), together=together
         )
         terms: dict[str, Callable[[Seen, Trees, Trees], Term]] = {
             "supervision": functools.partial(supervision, method, source),
@@ -463,9 +470,7 @@ def supervision(method: Method, source: depths.Posed, seen: Seen, params: Trees,
     return value, (stats | {"head": method.networks.before_target(before, stats["head"])}, metrics)
 
 
-def from_pseudo_labels(
-    method: Method, learned: trusted.PseudoLabels, seen: Seen, params: Trees, stats: Trees
-) -> Term:
+def from_pseudo_labels(method: Method, learned: trusted.PseudoLabels, seen: Seen, params: Trees, stats: Trees) -> Term:
     """What is predicted on the target and trusted (Eq. 3)."""
     settings = method.settings
     maps, by_pixel, stats = method.find(seen["target"].up, params, stats)

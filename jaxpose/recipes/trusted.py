@@ -1,7 +1,7 @@
 """Which predictions on the target are learned from: high maps, or poses that are possible as they are.
 
-Source: Lin et al. 2023 (POST), Sec. 3.3.1; the first is UniFrame's rule (Kim et al. 2022), the second SemiHand's (Yang et
-al. 2021).
+Source: Lin et al. 2023 (POST), Sec. 3.3.1; the first is UniFrame's rule (Kim et al. 2022), the second SemiHand's (Yang
+et al. 2021).
 """
 
 import dataclasses

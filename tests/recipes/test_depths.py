@@ -40,7 +40,11 @@ def test_peaks_of_one_need_a_temperature() -> None:
 
 @pytest.mark.parametrize(
     ("skeleton", "root", "bone"),
-    [(HAND21, "middle_mcp", ("wrist", "middle_mcp")), (MPII16, "pelvis", ("pelvis", "thorax")), (BONES, "a", ("a", "b"))],
+    [
+        (HAND21, "middle_mcp", ("wrist", "middle_mcp")),
+        (MPII16, "pelvis", ("pelvis", "thorax")),
+        (BONES, "a", ("a", "b")),
+    ],
 )
 def test_references_are_found_by_name(skeleton: Skeleton, root: str, bone: tuple[str, str]) -> None:
     found = depths.reference_of(skeleton)
