@@ -20,16 +20,12 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 def pictures(seed: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
     """Noise with structure at all scales."""
     rng = np.random.default_rng(seed)
-    found = (
-        sum(
-            ndimage.zoom(rng.uniform(0, 1, (2, 1 + size[0] // n, 1 + size[1] // n, 3)), (1, n, n, 1), order=1)[
-                :, : size[0], : size[1]
-            ]
-            for n in (1, 4, 8)
-        )
-        / 3
-    )
-    return found.astype(np.float32)
+
+    def noise(n: int) -> np.ndarray:
+        coarse = rng.uniform(0, 1, (2, 1 + size[0] // n, 1 + size[1] // n, 3))
+        return np.asarray(ndimage.zoom(coarse, (1, n, n, 1), order=1))[:, : size[0], : size[1]]
+
+    return np.mean([noise(n) for n in (1, 4, 8)], axis=0).astype(np.float32)
 
 
 def smaller(images: np.ndarray, step: int) -> np.ndarray:
