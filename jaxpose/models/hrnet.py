@@ -7,7 +7,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 from annotated_types import MinLen, Predicate
 from flax import nnx
 from jax.typing import DTypeLike
@@ -231,7 +230,7 @@ def _sum(paths: Layers, branches: Maps, output: int, train: bool) -> jax.Array:
     coarser: list[jax.Array] = []
     for other in reversed(range(output + 1, len(branches))):
         x = layers.apply_conv_norm(paths[str(other)], branches[other], train)
-        coarser = [_doubled(sum(coarser, x))]
+        coarser = [layers.doubled(sum(coarser, x))]
     total = sum(coarser, branches[output])
     for other in range(output):
         x, steps = branches[other], list(paths[str(other)].values())
@@ -239,13 +238,6 @@ def _sum(paths: Layers, branches: Maps, output: int, train: bool) -> jax.Array:
             x = relu(layers.apply_conv_norm(step, x, train))
         total = total + layers.apply_conv_norm(steps[-1], x, train)
     return relu(total)
-
-
-def _doubled(x: Float[Array, "*b h w c"]) -> Float[Array, "*b 2*h 2*w c"]:
-    """Every pixel four times; a broadcast, which is fused with what reads it and whose gradient is one sum."""
-    *batch, height, width, channels = x.shape
-    spread = jnp.broadcast_to(x[..., :, None, :, None, :], (*batch, height, 2, width, 2, channels))
-    return spread.reshape(*batch, 2 * height, 2 * width, channels)
 
 
 def _numbered(modules: list[Layers]) -> Layers:

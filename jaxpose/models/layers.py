@@ -38,6 +38,16 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
     return normal(math.sqrt(2 / (height * width * outputs)))(key, shape, dtype)
 
 
+def lecun_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Draws a kernel (h, w, in, out) from N(0, 1 / (h * w * in)): what it makes is no larger than its inputs.
+
+    For a network's last layer, whose few outputs `he_normal` would make so large that a sigmoid's slope vanishes.
+
+    Source: LeCun et al. 1998, Efficient BackProp, Eq. 16.
+    """
+    return normal(1 / math.sqrt(math.prod(shape[:3])))(key, shape, dtype)
+
+
 class Conv(nnx.Module):
     """A convolution with zero padding; parameters float32, computed in `dtype`.
 
@@ -147,6 +157,19 @@ def of_images(function: Callable[[jax.Array], jax.Array], x: Float[Array, "*b h 
     """A function of images (B, H, W, C) that treats each by itself, for any number of axes in the place of B."""
     y = function(x.reshape(-1, *x.shape[-3:]))
     return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def doubled(x: Float[Array, "*b h w c"]) -> Float[Array, "*b 2*h 2*w c"]:
+    """Every pixel four times; a broadcast, which is fused with what reads it and whose gradient is one sum."""
+    *batch, height, width, channels = x.shape
+    spread = jnp.broadcast_to(x[..., :, None, :, None, :], (*batch, height, 2, width, 2, channels))
+    return spread.reshape(*batch, 2 * height, 2 * width, channels)
+
+
+def halved(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h//2 w//2 c"]:
+    """The mean of every four pixels of images of even height and width."""
+    *batch, height, width, channels = x.shape
+    return jnp.mean(x.reshape(*batch, height // 2, 2, width // 2, 2, channels), axis=(-4, -2))
 
 
 MOMENTUM = 0.9

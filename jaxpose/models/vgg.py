@@ -50,8 +50,15 @@ class VGG(nnx.Module):
         self.features = nnx.Dict(made)
 
     def __call__(self, x: Float[Array, "b h w 3"], train: bool) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """relu1_1, relu2_1, ... of the blocks, each at half the size; `width` * 1, 2, 4, 8, 8 channels."""
+        """relu1_1, relu2_1, ... of the blocks, each at half the size; `width` * 1, 2, 4, 8, 8 channels.
+
+        Raises:
+          ValueError: the last block would have no pixels.
+        """
         del train  # no batch statistics
+        height, width, least = *x.shape[1:3], 2 ** (self.blocks - 1)
+        if min(height, width) < least:
+            raise ValueError(f"vgg: found images of {height}x{width} pixels, expected at least {least}x{least}")
         outputs = []
         for block, names in enumerate(_names(self.blocks)):
             x = x if block == 0 else _max_pool(x)
