@@ -99,8 +99,8 @@ def corrected_hand(
     plane is one through the first bone, which is therefore not moved. Abduction is not the angle about the palm's
     normal, which says nothing of a finger that is bent by a right angle: the two agree where the knuckle is straight.
 
-    Without slacks, a second correction changes nothing. With them, palm and planes are fitted anew to what was moved, and
-    joints move once more: of hands that are nearly possible, by less than the slack.
+    Without slacks, a second correction changes nothing. With them, palm and planes are fitted anew to what was moved,
+    and joints move once more: of hands that are nearly possible, by less than the slack.
 
     Args:
       points3d: of right hands, or left ones where `mirrored`.
