@@ -99,8 +99,8 @@ def corrected_hand(
     plane is one through the first bone, which is therefore not moved. Abduction is not the angle about the palm's
     normal, which says nothing of a finger that is bent by a right angle: the two agree where the knuckle is straight.
 
-    Without slacks, a second correction changes nothing. With them, palm and planes are fitted anew to what was moved, and
-    joints move once more: of hands that are nearly possible, by less than the slack.
+    Without slacks, a second correction changes nothing. With them, palm and planes are fitted anew to what was moved,
+    and joints move once more: of hands that are nearly possible, by less than the slack.
 
     Args:
       points3d: of right hands, or left ones where `mirrored`.
@@ -109,8 +109,8 @@ def corrected_hand(
         Those of the five bones of the palm are not read: its template says how long they are.
       mirrored: hands that are mirrored in x before they are corrected, and after.
       limits: of the angles, and slacks.
-      neutral: abduction and twist of each finger, in degrees, about which their limits are; none: 0, as released. The
-        thumb of real hands is twisted by some 60 degrees.
+      neutral: abduction and twist of each finger, in degrees, about which their limits are; none: 0, as released. In
+        400 real labels of one person (Ge et al. 2019) the thumb's twist is -59 on average.
     """
     limits = Limits() if limits is None else limits
     neutral = jnp.zeros((5, 2)) if neutral is None else jnp.radians(neutral)
