@@ -30,7 +30,9 @@ def test_without_labels_there_is_no_oracle() -> None:
 def test_amounts_are_checked_before_anything_is_trained(tmp_path: Path) -> None:
     config = words.get_config("quick,few")
     config.labelled = ("300",)
-    with pytest.raises(ValueError, match=r"data.labelled=300: found 300 rows, expected 1 to 255 of the 256 training rows"):
+    with pytest.raises(
+        ValueError, match=r"data.labelled=300: found 300 rows, expected 1 to 255 of the 256 training rows"
+    ):
         compare.compare(config, tmp_path, seeds=1)
     config.base.data.labelled = "10"
     with pytest.raises(ValueError, match=r"config.base.data.labelled: found 10, expected None: config.labelled says"):

@@ -13,12 +13,28 @@ from jax.extend import core
 from platforms import abstract_mesh
 from tiny import make_config, make_task
 
-from jaxpose.config import Data
+from jaxpose.config import Data, OfMoreStages
+from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.models import functional
 from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes import adabn, cafa, cc_ssl, dan, dann, mcd, mean_teacher, regda, style, supervised, sw, temporal
+from jaxpose.recipes import (
+    adabn,
+    cafa,
+    cc_ssl,
+    dan,
+    dann,
+    mcd,
+    mean_teacher,
+    post,
+    regda,
+    style,
+    supervised,
+    sw,
+    temporal,
+)
+from jaxpose.recipes.reconstruction import Reconstruction
 from jaxpose.train import mesh as meshes
 from jaxpose.train.run import Program
 
@@ -41,13 +57,17 @@ METHODS = {
     "cafa": cafa.CAFA(hidden=4, blocks=1),
 }
 MODELS = {"regda_hrnet": HRNet(width=4, stem=4, modules=(1, 1, 1), blocks=1)}
-# Sheared views and maps by nearest pixels are gathered everywhere: not for TPUs.
-GATHERED = {"mean_teacher_released": mean_teacher.released_settings()}
+# Sheared views, maps by nearest pixels and frames made of others are gathered everywhere: not for TPUs.
+GATHERED = {
+    "mean_teacher_released": mean_teacher.released_settings(),
+    "post": post.POST(networks=Reconstruction(depth=1, generator_width=4, blocks=1, vgg_width=4)),
+}
 LOWERED = {"gpu": "cuda", "tpu": "tpu"}
 
 
 def program(method: Any, platform: str) -> Program:
-    steps = {"pretrain": 2, "adapt": 2} | ({"style": 2} if getattr(method, "style_network", None) else {})
+    steps = {"pretrain": 2, "adapt": 3} | ({"style": 2} if getattr(method, "style_network", None) else {})
+    steps = method.share_out(steps) if isinstance(method, OfMoreStages) else steps
     config = dataclasses.replace(
         make_config(method),
         steps=steps,
@@ -56,7 +76,8 @@ def program(method: Any, platform: str) -> Program:
         model=MODELS.get(method.name, SimpleBaseline(depth=18, width=4, head_width=8, sigma=1.0)),
     )
     sizes = {"source": 8, "target": 8, "target_clips": 8}
-    task = make_task(image_size=SIZE, augmentation=Augmentation(), sizes=sizes)
+    skeleton = Skeleton(name="three", joints=("a", "b", "c"), bones=(("a", "b"), ("b", "c")))
+    task = make_task(skeleton=skeleton, image_size=SIZE, augmentation=Augmentation(), sizes=sizes)
     mesh = abstract_mesh(platform, 2)
     return Program(config=config, stages=meshes.with_mesh(mesh, method.stages)(task, config), task=task, mesh=mesh)
 
