@@ -74,6 +74,16 @@ class Backbone(nnx.Module):
         return x, x, x, y
 
 
+class Eye(nnx.Module):
+    """In the place of VGG: as many activations, all of them of one convolution."""
+
+    def __init__(self, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv = layers.Conv(3, 4, 3, stride=2, init=nnx.initializers.he_normal(), dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        return (jax.nn.relu(self.conv(x)),) * 5
+
+
 def make_networks(*, target_statistics: bool = False, coding: inputs.Coding = inputs.CLEAN) -> detector.Detector:
     return detector.Detector(
         networks={

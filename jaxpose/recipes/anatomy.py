@@ -12,10 +12,24 @@ import numpy as np
 
 from jaxpose.data.joints.skeletons import HAND21, Skeleton
 from jaxpose.ops import kinematics, lifting, pose_statistics, trees
-from jaxpose.recipes.depths import Posed, Reference
+
+# Roots and reference bones of hands and bodies; the first that a skeleton has.
+_REFERENCES = (
+    ("middle_mcp", ("wrist", "middle_mcp")),
+    ("pelvis", ("pelvis", "thorax")),
+    ("pelvis", ("pelvis", "neck")),
+)
 
 _DEVIATIONS = 3.0  # of the source's bones from their mean length, by which lengths are bounded
 _LIMITS = kinematics.Limits(palm=0.1)  # a centimetre of a hand: people's palms differ
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What depths of a skeleton are relative to: the root joint, and the two joints of the bone of length 1."""
+
+    root: int
+    bone: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,11 +57,11 @@ class Body:
         found: dict[str, Any] = {name: pose_statistics.initial_lengths(tree) for name, tree in trees_of.items()}
         return found | ({"palm": pose_statistics.initial_palm()} if self.hand else {})
 
-    def updated(self, statistics: dict[str, Any], source: Posed) -> dict[str, Any]:
-        """Statistics with those of a batch of poses in metres."""
-        mask, update = source.mask, pose_statistics.updated_lengths
-        metres = update(statistics["metres"], source.points3d, mask, tree=self.one)
-        poses = source.points3d / lifting.bone_length(source.points3d, self.reference.bone)[:, None, None]
+    def updated(self, statistics: dict[str, Any], points3d: jax.Array, mask: jax.Array) -> dict[str, Any]:
+        """Statistics with those of a batch of poses (B, K, 3) in metres, of which the joints in a mask (B, K) count."""
+        update = pose_statistics.updated_lengths
+        metres = update(statistics["metres"], points3d, mask, tree=self.one)
+        poses = points3d / lifting.bone_length(points3d, self.reference.bone)[:, None, None]
         mask &= jnp.all(mask[:, self.one[0]], axis=1, keepdims=True)
         found = {"metres": metres, "lengths": update(statistics["lengths"], poses, mask, tree=self.tree)}
         if self.hand:
@@ -75,10 +89,32 @@ def length(statistics: dict[str, Any]) -> jax.Array:
     return statistics["metres"]["mean"][0]
 
 
-def body_of(skeleton: Skeleton, reference: Reference) -> Body:
-    """The bones of a skeleton from its root on, and which rules its poses follow."""
+def body_of(skeleton: Skeleton) -> Body:
+    """The bones of a skeleton from its root on, and which rules its poses follow.
+
+    Raises:
+      ValueError: see `reference_of`.
+    """
     tree = trees.tree(skeleton.joints, skeleton.bones)
-    return Body(reference=reference, tree=tree, hand=skeleton.joints == HAND21.joints)
+    return Body(reference=reference_of(skeleton), tree=tree, hand=skeleton.joints == HAND21.joints)
+
+
+def reference_of(skeleton: Skeleton) -> Reference:
+    """The middle finger's first joint and the bone to it from the wrist; of bodies the pelvis and the trunk.
+
+    Of other skeletons, the first bone and where it begins.
+
+    Raises:
+      ValueError: if there is no bone.
+    """
+    for root, bone in _REFERENCES:
+        if set(skeleton.joints).issuperset((root, *bone)):
+            first, second = skeleton.indices(bone).tolist()
+            return Reference(root=skeleton.joints.index(root), bone=(first, second))
+    if not skeleton.bones:
+        raise ValueError(f"skeleton {skeleton.name}: found no bones, expected one that depths are measured in")
+    first, second = skeleton.bone_indices[0].tolist()
+    return Reference(root=first, bone=(first, second))
 
 
 def is_left(hands: jax.Array) -> jax.Array:

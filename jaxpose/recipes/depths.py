@@ -12,25 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.losses import heatmap
 from jaxpose.metrics.metric import Predictions
 from jaxpose.ops import augment, heatmaps, lifting
 from jaxpose.ops.heatmaps import Grid
-from jaxpose.recipes import inputs, views
-from jaxpose.recipes.detector import Detector
+from jaxpose.recipes import anatomy, inputs, supervised, views
+from jaxpose.recipes.detector import WHOLE, Detector, Trees
 from jaxpose.recipes.inputs import Fields
-from jaxpose.recipes.stage import Evaluation, State, Task
+from jaxpose.recipes.stage import Evaluation, Metrics, State, Task
 
 HEAD = "depth"  # the network
 POSED = (*inputs.LABELLED, "keypoints3d", "intrinsics")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reference:
-    """What depths of a skeleton are relative to: the root joint, and the two joints of the bone of length 1."""
-
-    root: int
-    bone: tuple[int, int]
 
 
 @jax.tree_util.register_dataclass
@@ -56,33 +48,7 @@ class Posed:
     points3d: Any = None
 
 
-# Roots and reference bones of hands and bodies; the first that a skeleton has.
-_REFERENCES = (
-    ("middle_mcp", ("wrist", "middle_mcp")),
-    ("pelvis", ("pelvis", "thorax")),
-    ("pelvis", ("pelvis", "neck")),
-)
-
-
-def reference_of(skeleton: Skeleton) -> Reference:
-    """The middle finger's first joint and the bone to it from the wrist; of bodies the pelvis and the trunk.
-
-    Of other skeletons, the first bone and where it begins.
-
-    Raises:
-      ValueError: if there is no bone.
-    """
-    for root, bone in _REFERENCES:
-        if set(skeleton.joints).issuperset((root, *bone)):
-            first, second = skeleton.indices(bone).tolist()
-            return Reference(root=skeleton.joints.index(root), bone=(first, second))
-    if not skeleton.bones:
-        raise ValueError(f"skeleton {skeleton.name}: found no bones, expected one that depths are measured in")
-    first, second = skeleton.bone_indices[0].tolist()
-    return Reference(root=first, bone=(first, second))
-
-
-def posed(key: jax.Array, fields: Fields, task: Task, draw: inputs.Draw, reference: Reference) -> Posed:
+def posed(key: jax.Array, fields: Fields, task: Task, draw: inputs.Draw, reference: anatomy.Reference) -> Posed:
     """Augmented images with label maps and depths; joints without a finite place in space have no depth."""
     images, drawn = augment.augment(key, fields["image"], fields["position"], task.augmentation)
     points3d = augment.keypoints3d_of(drawn, fields["keypoints3d"], task.skeleton.flip_permutation)
@@ -126,46 +92,99 @@ def sharpened_maps(maps: jax.Array) -> jax.Array:
     return jax.nn.softmax(20 * maps.astype(jnp.float32), axis=(1, 2))
 
 
-def lifted(found: Found, intrinsics: jax.Array, reference: Reference) -> jax.Array:
+def lifted(found: Found, intrinsics: jax.Array, reference: anatomy.Reference) -> jax.Array:
     """The pose (B, K, 3) before the camera, in lengths of the reference bone."""
     return lifting.lift(found.points, found.depths, intrinsics, bone=reference.bone)
 
 
-def evaluation(
-    of_points: Evaluation,
-    networks: Detector,
-    reference: Reference,
-    probabilities: views.ConfidenceMaps,
-    *,
-    length: Callable[[State], jax.Array],
-    evaluated: views.Evaluated,
-) -> Evaluation:
-    """What an evaluation of points finds, and the poses in metres.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoseDetector:
+    """A detector of points and, where it has a body, of poses in space.
 
-    Nothing in an image says how large somebody is: the reference bone is as long as it is in the source's poses on
-    average, whatever the target's labels say.
-
-    Args:
-      of_points: finds points.
-      networks: of which both heads read.
-      reference: the bone.
-      probabilities: as for `read`.
-      length: of the reference bone in metres.
-      evaluated: see `views.Evaluated`.
+    Attributes:
+      task: of the run.
+      networks: with a head `depth` if there is a body.
+      body: what poses can be like; None: nothing is found in depth.
+      loss, mean: of maps against labels, and the mean over joints.
+      maps: makes maps whose peak is the confidence; belongs to the loss.
+      probabilities: makes maps that add up to 1, to expect places and depths by.
+      weight: of the loss of depths.
     """
 
-    def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
-        found = of_points.predict(state, fields)
-        chosen = evaluated(state)
-        images = augment.normalize(fields["image"].astype(jnp.float32))
-        # The pass is that of the points, and compiled once.
-        features, _ = networks.features(chosen.params, chosen.stats, images, train=False)
-        maps, by_pixel = (
-            networks.head(name, chosen.params[name], chosen.stats, features.up, train=False)[0]
-            for name in ("head", HEAD)
-        )
-        expected = read(maps, by_pixel, networks.grid, probabilities)
-        pose = lifted(dataclasses.replace(expected, points=found.points), fields["intrinsics"], reference)
-        return dataclasses.replace(found, points3d=pose * length(state))
+    task: Task
+    networks: Detector
+    body: anatomy.Body | None
+    loss: supervised.Loss
+    mean: supervised.Reduction
+    maps: views.ConfidenceMaps
+    probabilities: views.ConfidenceMaps
+    weight: float
 
-    return dataclasses.replace(of_points, predict=find, fields=(*of_points.fields, "intrinsics"))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its networks."""
+        return (*WHOLE, HEAD) if self.body else WHOLE
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Of labelled images."""
+        return POSED if self.body else inputs.LABELLED
+
+    def labelled(self, key: jax.Array, fields: Fields) -> Posed:
+        """Augmented images with their labels."""
+        if self.body is None:
+            return Posed(labels=inputs.labelled(key, fields, self.task, self.networks.draw))
+        return posed(key, fields, self.task, self.networks.draw, self.body.reference)
+
+    def find(
+        self, params: Trees, stats: Trees, up: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array | None, Trees]:
+        """Heatmaps and depths of every pixel that features show, and all statistics with those of `head` updated."""
+        maps, moved = self.networks.head("head", params["head"], stats, up, train=train)
+        if self.body is None:
+            return maps, None, moved
+        return maps, self.networks.head(HEAD, params[HEAD], stats, up, train=train)[0], moved
+
+    def expected(self, maps: jax.Array, depths: jax.Array | None) -> Found | None:
+        """Places and depths."""
+        return None if depths is None else read(maps, depths, self.networks.grid, self.probabilities)
+
+    def supervision(
+        self, params: Trees, stats: Trees, up: jax.Array, labels: Posed
+    ) -> tuple[jax.Array, tuple[Trees, Metrics]]:
+        """The loss of labels, heatmaps and depths, with all statistics after it (POST, Eq. 1)."""
+        maps, by_pixel, stats = self.find(params, stats, up, train=True)
+        value = self.mean(self.loss(labels.labels.maps, maps), labels.labels.mask)
+        found = self.expected(maps, by_pixel)
+        if found is None:
+            return value, (stats, {"loss/source": value})
+        error = heatmap.masked_mean(jnp.square(found.depths - labels.depths), labels.mask)
+        return value + self.weight * error, (stats, {"loss/source": value, "loss/depth": error})
+
+    def evaluation(self, *, statistics: Callable[[State], Any], evaluated: views.Evaluated) -> Evaluation:
+        """Points, and poses in metres.
+
+        Nothing in an image says how large somebody is: the reference bone is as long as it is in the source's poses on
+        average, whatever the target's labels say.
+
+        Args:
+          statistics: of the body, in a state.
+          evaluated: see `views.Evaluated`.
+        """
+        of_points = self.networks.evaluation(normal=self.maps, evaluated=evaluated)
+        if self.body is None:
+            return of_points
+        reference = self.body.reference
+
+        def find(state: State, fields: Mapping[str, jax.Array]) -> Predictions:
+            found, chosen = of_points.predict(state, fields), evaluated(state)
+            images = augment.normalize(fields["image"].astype(jnp.float32))
+            # The pass is that of the points, and compiled once.
+            features, _ = self.networks.features(chosen.params, chosen.stats, images, train=False)
+            maps, by_pixel, _ = self.find(chosen.params, chosen.stats, features.up, train=False)
+            expected = self.expected(maps, by_pixel)
+            assert expected is not None
+            pose = lifted(dataclasses.replace(expected, points=found.points), fields["intrinsics"], reference)
+            return dataclasses.replace(found, points3d=pose * anatomy.length(statistics(state)))
+
+        return dataclasses.replace(of_points, predict=find, fields=(*of_points.fields, "intrinsics"))

@@ -34,8 +34,8 @@ from jaxpose.recipes import (
     trusted,
     views,
 )
-from jaxpose.recipes.depths import Found
-from jaxpose.recipes.detector import TRUNK, WHOLE, Detector, Features, Trees
+from jaxpose.recipes.depths import PoseDetector
+from jaxpose.recipes.detector import TRUNK, Detector, Features, Trees
 from jaxpose.recipes.reconstruction import Reconstruction
 from jaxpose.recipes.stage import (
     Batch,
@@ -92,7 +92,7 @@ class POST:
     alignment: float = limited(0.1, *AT_LEAST_0)
     temperature: float = limited(0.5, *POSITIVE)
     decoupled: bool = False
-    depth: float = limited(0.1, *AT_LEAST_0)
+    depth: float = limited(1.0, *AT_LEAST_0)
     pseudo_labels: float = limited(1.0, *AT_LEAST_0)
     pseudo_depth: float = limited(0.1, *AT_LEAST_0)
     share: float = limited(0.5, *SHARE)
@@ -140,6 +140,7 @@ def published_settings(vgg_file: str | None) -> POST:
     """The paper's weights, for maps that are trained by squares, and the sizes of articulated animation."""
     return POST(
         name="post_published",
+        depth=0.1,
         pseudo_labels=0.1,
         shift=2 / 64,
         networks=reconstruction.published_settings(vgg_file),
@@ -172,8 +173,7 @@ class Method:
 
     Attributes:
       task, config, settings: of the run.
-      networks: with a head for depths, if there are any.
-      body: what poses can be like; None: there are no depths.
+      detector: with depths, if there are any.
       trust: how predictions become labels.
       reconstructor: None: nothing is reconstructed.
     """
@@ -181,8 +181,7 @@ class Method:
     task: Task
     config: Config
     settings: POST
-    networks: Detector
-    body: anatomy.Body | None
+    detector: PoseDetector
     trust: trusted.Trust
     reconstructor: reconstruction.Reconstructor | None
 
@@ -194,137 +193,86 @@ class Method:
           ValueError: naming what does not suit it.
         """
         heads = {"head": config.model.source_head} | ({depths.HEAD: functional.keypoint_head} if settings.depth else {})
-        body = anatomy.body_of(task.skeleton, depths.reference_of(task.skeleton)) if settings.depth else None
-        networks = detector.build(task, config, heads=heads, coding=settings.coding)
-        trust = trusted.Trust(
-            networks=networks,
+        made = PoseDetector(
             task=task,
-            normal=settings.maps,
+            networks=detector.build(task, config, heads=heads, coding=settings.coding),
+            body=anatomy.body_of(task.skeleton) if settings.depth else None,
+            loss=settings.loss,
+            mean=settings.mean,
+            maps=settings.maps,
             probabilities=settings.probabilities,
-            share=settings.share,
-            shift=settings.shift,
-            body=body if settings.pseudo_depth else None,
+            weight=settings.depth,
         )
+        body = made.body if settings.pseudo_depth else None
+        trust = trusted.Trust(detector=made, share=settings.share, shift=settings.shift, body=body)
         reconstructor = None
         if settings.reconstruction:
             reconstructor = reconstruction.build(
                 task.skeleton.bone_indices, task.image_size, settings.networks, detector.compute_dtype(config.dtype)
             )
-        return cls(
-            task=task,
-            config=config,
-            settings=settings,
-            networks=networks,
-            body=body,
-            trust=trust,
-            reconstructor=reconstructor,
-        )
+        return cls(task=task, config=config, settings=settings, detector=made, trust=trust, reconstructor=reconstructor)
 
     @property
-    def detecting(self) -> tuple[str, ...]:
-        """The detector's networks."""
-        return (*WHOLE, depths.HEAD) if self.body else WHOLE
-
-    @property
-    def source_fields(self) -> tuple[str, ...]:
-        """What is read of the source."""
-        return depths.POSED if self.body else inputs.LABELLED
+    def networks(self) -> Detector:
+        """Of points."""
+        return self.detector.networks
 
     def init(self, key: Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
         """As `Detector.init`, also of the reconstruction's networks."""
-        every = self.networks.networks | (self.reconstructor.networks if self.reconstructor else {})
+        every = {**self.networks.networks, **(self.reconstructor.networks if self.reconstructor else {})}
         return dataclasses.replace(self.networks, networks=every).init(key, names)
 
-    def source(self, key: Array, fields: inputs.Fields) -> depths.Posed:
-        """Augmented source images with their labels."""
-        if self.body is None:
-            return depths.Posed(labels=inputs.labelled(key, fields, self.task, self.networks.draw))
-        return depths.posed(key, fields, self.task, self.networks.draw, self.body.reference)
-
-    def find(self, up: Array, params: Trees, stats: Trees) -> tuple[Array, Array | None, Trees]:
-        """Heatmaps and depths of every pixel that features show, if any, and the statistics after it."""
-        maps, moved = self.networks.head("head", params["head"], stats, up, train=True)
-        if self.body is None:
-            return maps, None, moved
-        return maps, self.networks.head(depths.HEAD, params[depths.HEAD], stats, up, train=True)[0], moved
-
-    def expected(self, maps: Array, by_pixel: Array | None) -> Found | None:
-        """The places and depths that are expected."""
-        if by_pixel is None:
-            return None
-        return depths.read(maps, by_pixel, self.networks.grid, self.settings.probabilities)
-
-    def supervised(self, up: Array, params: Trees, stats: Trees, source: depths.Posed) -> Term:
-        """The source's labels, heatmaps and depths (Eq. 1)."""
-        settings = self.settings
-        maps, by_pixel, stats = self.find(up, params, stats)
-        value = settings.mean(settings.loss(source.labels.maps, maps), source.labels.mask)
-        found = self.expected(maps, by_pixel)
-        if found is None:
-            return value, (stats, {"loss/source": value})
-        error = heatmap.masked_mean(jnp.square(found.depths - source.depths), source.mask)
-        return value + settings.depth * error, (stats, {"loss/source": value, "loss/depth": error})
-
     def evaluation(self, evaluated: views.Evaluated) -> Evaluation:
-        """Points, and poses where there are depths."""
-        of_points = self.networks.evaluation(normal=self.settings.maps, evaluated=evaluated)
-        if self.body is None:
-            return of_points
-        return depths.evaluation(
-            of_points,
-            self.networks,
-            self.body.reference,
-            self.settings.probabilities,
-            length=lambda state: anatomy.length(state.extra["anatomy"]),
-            evaluated=evaluated,
-        )
+        """See `PoseDetector.evaluation`."""
+        return self.detector.evaluation(statistics=lambda state: state.extra["anatomy"], evaluated=evaluated)
 
 
 def align(method: Method) -> Stage:
     """On the source, as it is and in the style of the target: labels, and features that are the same (Eq. 10)."""
     task, config, settings = method.task, method.config, method.settings
     # Both are of the source: the running statistics are to suit both.
-    networks = dataclasses.replace(method.networks, target_statistics=False)
+    networks, body = dataclasses.replace(method.networks, target_statistics=False), method.detector.body
     steps, optim = config.steps_of("align"), config.optim
     rule = optimizers.transformation(optim.adapt_rule, optim)
     schedule = optimizers.inverse_schedule(optimizers.peak(optim.adapt_rule, optim), steps, optim)
     rates = detector.learning_rates(schedule, optim.adapt_trunk_scale)
 
     def init(key: Array, previous: State | None) -> State:
-        fresh = (depths.HEAD,) if method.body else ()
-        rules = dict.fromkeys(method.detecting, rule)
-        extra = {} if method.body is None else {"anatomy": method.body.initial()}
+        fresh = (depths.HEAD,) if method.detector.body else ()
+        rules = dict.fromkeys(method.detector.names, rule)
+        extra = {} if body is None else {"anatomy": body.initial()}
         return next_state(key, previous, method, rules, fresh=fresh, extra=extra)
 
     def step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         source_key, target_key, style_key = jax.random.split(key, 3)
-        source = method.source(source_key, batch["source"])
+        source = method.detector.labelled(source_key, batch["source"])
         target = inputs.unlabelled(target_key, batch["target"], task)
         styled = style.stylised(style_key, settings.transfer, state.params, source.labels.images, target, 1.0)
 
         def objective(params: Trees) -> Term:
             plain, other, stats = networks.features_of_both(params, state.stats, source.labels.images, styled)
-            first, (stats, metrics) = method.supervised(plain.up, params, stats, source)
-            second, (stats, of_styled) = method.supervised(other.up, params, stats, source)
+            first, (stats, metrics) = method.detector.supervision(params, stats, plain.up, source)
+            second, (stats, of_styled) = method.detector.supervision(params, stats, other.up, source)
             pooled = [jnp.mean(of.layers[-1].astype(jnp.float32), axis=(1, 2)) for of in (plain, other)]
             apart = contrastive.info_nce(*pooled, temperature=settings.temperature, decoupled=settings.decoupled)
             metrics |= {f"{name}_styled": value for name, value in of_styled.items()}
             metrics |= {"loss/alignment": jnp.mean(apart)}
             return (first + second) / 2 + settings.alignment * jnp.mean(apart), (stats, metrics)
 
-        given = {name: state.params[name] for name in method.detecting}
+        given = {name: state.params[name] for name in method.detector.names}
         grads, (stats, metrics) = jax.grad(objective, has_aux=True)(given)
-        rules = dict.fromkeys(method.detecting, rule)
-        state = optimizers.apply_gradients(state, grads, rules, rates(state.step, method.detecting))
-        if method.body is not None:
-            state = dataclasses.replace(state, extra={"anatomy": method.body.updated(state.extra["anatomy"], source)})
+        rules = dict.fromkeys(method.detector.names, rule)
+        state = optimizers.apply_gradients(state, grads, rules, rates(state.step, method.detector.names))
+        if body is not None:
+            seen = body.updated(state.extra["anatomy"], source.points3d, source.mask)
+            state = dataclasses.replace(state, extra={"anatomy": seen})
         return dataclasses.replace(state, stats=stats), metrics
 
     return Stage(
         name="align",
         steps=steps,
         init=init,
-        updates=(Update(reads=reads(source=method.source_fields, target=inputs.UNLABELLED), step=step),),
+        updates=(Update(reads=reads(source=method.detector.fields, target=inputs.UNLABELLED), step=step),),
         evaluations=(method.evaluation(views.student),),
     )
 
@@ -355,18 +303,18 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
     def init(key: Array, previous: State | None) -> State:
         assert previous is not None
         started = "teacher" in previous.extra
-        rules = dict.fromkeys(method.detecting, apply_gradients.rule) | dict.fromkeys(reconstructing, own)
+        rules = dict.fromkeys(method.detector.names, apply_gradients.rule) | dict.fromkeys(reconstructing, own)
         fresh = tuple(reconstructor.networks) if reconstructor and not started else ()
         state = next_state(key, previous, method, rules, fresh=fresh, extra=previous.extra)
         if started:
             return state
-        teacher = {"params": {n: state.params[n] for n in method.detecting}, "stats": state.stats}
+        teacher = {"params": {n: state.params[n] for n in method.detector.names}, "stats": state.stats}
         # Copied because a step is given the state's memory and cannot be given the same memory twice.
         return dataclasses.replace(state, extra=state.extra | {"teacher": jax.tree.map(jnp.copy, teacher)})
 
     def step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         source_key, teacher_key, student_key, style_key = jax.random.split(key, 4)
-        source, target = method.source(source_key, batch["source"]), batch["target"]
+        source, target = method.detector.labelled(source_key, batch["source"]), batch["target"]
         student = trusted.of_frames(views.view(student_key, target, task.augmentation))
         images = style.stylised(
             style_key, settings.transfer, state.params, source.labels.images, student.images, settings.style_probability
@@ -396,7 +344,7 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
             slope, grads = (jax.tree.map(jnp.add, a, b) for a, b in ((slope, at_features), (grads, at_params)))
             metrics |= logged | {f"gradient/{term_name}": optax.tree.norm(at_features)}
         grads |= pull(slope)[0]
-        state = apply_gradients(state, {n: grads[n] for n in method.detecting}, before=before)
+        state = apply_gradients(state, {n: grads[n] for n in method.detector.names}, before=before)
         rate = jnp.asarray(settings.networks.learning_rate, jnp.float32)
         state = optimizers.apply_gradients(
             state,
@@ -406,7 +354,7 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
         )
         average = views.ema_update(
             state.extra["teacher"]["params"],
-            {n: state.params[n] for n in method.detecting},
+            {n: state.params[n] for n in method.detector.names},
             settings.average(state.step + before, settings.decay),
         )
         extra = state.extra | {"teacher": {"params": average, "stats": teacher_stats}}
@@ -430,7 +378,7 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
         steps=config.steps_of(name),
         init=init,
         load=reconstructor.load if reconstructor and name == "warm" else None,
-        updates=(Update(reads=reads(source=method.source_fields) | {"target": pairs}, step=step),),
+        updates=(Update(reads=reads(source=method.detector.fields) | {"target": pairs}, step=step),),
         evaluations=(method.evaluation(settings.evaluated),),
         pictures=Pictures(reads={"target": dataclasses.replace(shown, window=settings.pairs)}, draw=draw)
         if reconstructor
@@ -451,7 +399,7 @@ def averaged(
     teacher, networks = state.extra["teacher"], method.networks
     view = trusted.of_frames(views.view(key, target, method.task.augmentation))
     features, stats = networks.trunk(teacher["params"], teacher["stats"], view.images, train=True)
-    maps, by_pixel, stats = method.find(features, teacher["params"], stats)
+    maps, by_pixel, stats = method.detector.find(teacher["params"], stats, features, train=True)
     return Taught(view=view, maps=maps, depths=by_pixel), stats
 
 
@@ -459,24 +407,24 @@ def itself(
     method: Method, state: State, key: Array, target: inputs.Fields, student: View, up: Array
 ) -> tuple[Taught, Trees]:
     """The detector, as it sees what it learns."""
-    maps, by_pixel, _ = method.find(up, state.params, state.stats)
+    maps, by_pixel, _ = method.detector.find(state.params, state.stats, up, train=True)
     return Taught(view=student, maps=maps, depths=by_pixel), state.stats
 
 
 def supervision(method: Method, source: depths.Posed, seen: Seen, params: Trees, stats: Trees) -> Term:
     """The source's labels; the head's statistics are those of the target after it, where they are to be."""
     before = stats["head"]
-    value, (stats, metrics) = method.supervised(seen["source"].up, params, stats, source)
+    value, (stats, metrics) = method.detector.supervision(params, stats, seen["source"].up, source)
     return value, (stats | {"head": method.networks.before_target(before, stats["head"])}, metrics)
 
 
 def from_pseudo_labels(method: Method, learned: trusted.PseudoLabels, seen: Seen, params: Trees, stats: Trees) -> Term:
     """What is predicted on the target and trusted (Eq. 3)."""
     settings = method.settings
-    maps, by_pixel, stats = method.find(seen["target"].up, params, stats)
+    maps, by_pixel, stats = method.detector.find(params, stats, seen["target"].up, train=True)
     value, metrics = trusted.loss(
         maps,
-        method.expected(maps, by_pixel),
+        method.detector.expected(maps, by_pixel),
         learned,
         of_maps=settings.loss,
         mean=settings.mean,
@@ -491,7 +439,7 @@ def from_reconstruction(
     """The second frames of pairs, made of the first ones (Eq. 9)."""
     settings, reconstructor = method.settings, method.reconstructor
     assert reconstructor is not None
-    maps, _, _ = method.find(seen["target"].up, params, stats)
+    maps, _, _ = method.detector.find(params, stats, seen["target"].up, train=True)
     points = through(depths.places(settings.probabilities(maps), method.networks.grid))
     frames, pairs = (x.reshape(-1, 2, *x.shape[1:]) for x in (images, points))
     made, stats = reconstructor(params, stats, frames, pairs, train=True)

@@ -16,8 +16,7 @@ from jaxpose.ops import augment, lifting
 from jaxpose.ops.augment import Drawn
 from jaxpose.recipes import depths, supervised, views
 from jaxpose.recipes.anatomy import Body
-from jaxpose.recipes.depths import Found
-from jaxpose.recipes.detector import Detector
+from jaxpose.recipes.depths import Found, PoseDetector
 from jaxpose.recipes.stage import Metrics, Task
 from jaxpose.recipes.views import View
 
@@ -56,18 +55,13 @@ class Trust:
     """How predictions become labels.
 
     Attributes:
-      networks, task: the detector and its problem.
-      normal: makes maps whose peak is the confidence.
-      probabilities: makes maps that add up to 1.
+      detector: whose predictions they are.
       share: of the joints of a batch, whose maps are highest.
       shift: fraction of the image's side by which a joint may move when its pose is corrected.
       body: corrects poses; None: none are lifted.
     """
 
-    networks: Detector
-    task: Task
-    normal: views.ConfidenceMaps
-    probabilities: views.ConfidenceMaps
+    detector: PoseDetector
     share: float
     shift: float
     body: Body | None
@@ -76,16 +70,16 @@ class Trust:
         self, taught: Taught, student: View, intrinsics: jax.Array | None, statistics: Any, *, together: jax.Array
     ) -> tuple[PseudoLabels, Metrics]:
         """What is taught, in the student's view; with `together`, either trust counts for both losses."""
-        points, confidence = self.networks.read(self.normal(taught.maps))
+        points, confidence = self.detector.networks.read(self.detector.maps(taught.maps))
         sure = confidence > views.share_threshold(confidence, self.share)
-        points, sure, inside = _carried(points, sure, taught.view, student, self.task)
+        points, sure, inside = _carried(points, sure, taught.view, student, self.detector.task)
         metrics = {"pseudo_labels": jnp.mean(sure & inside), "confidence": jnp.mean(confidence)}
         if self.body is None or intrinsics is None:
             maps, mask = self._drawn(points, sure & inside)
             return PseudoLabels(maps=maps, mask=mask), metrics
         found, possible = self._corrected(taught, seen_by(taught.view, intrinsics), statistics)
-        places, possible, there = _carried(found.points, possible, taught.view, student, self.task)
-        _, by_depth, _ = views.in_other_view(found.points, found.depths, taught.view, student, self.task)
+        places, possible, there = _carried(found.points, possible, taught.view, student, self.detector.task)
+        _, by_depth, _ = views.in_other_view(found.points, found.depths, taught.view, student, self.detector.task)
         both = sure | possible
         sure, possible = (jnp.where(together, both, mask) for mask in (sure, possible))
         maps, mask = self._drawn(points, sure & inside)
@@ -106,15 +100,16 @@ class Trust:
         """Places and depths of corrected poses, and which joints hardly moved."""
         body = self.body
         assert body is not None
-        found = depths.read(taught.maps, taught.depths, self.networks.grid, self.probabilities)
+        found = self.detector.expected(taught.maps, taught.depths)
+        assert found is not None
         pose = body.corrected(depths.lifted(found, camera, body.reference), statistics)
         places = lifting.project(pose, camera)
         moved = jnp.linalg.norm(places - found.points, axis=-1)
         by_depth = pose[..., 2] - pose[:, body.reference.root, 2, None]
-        return Found(points=places, depths=by_depth), moved <= self.shift * self.task.image_size
+        return Found(points=places, depths=by_depth), moved <= self.shift * self.detector.task.image_size
 
     def _drawn(self, points: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self.networks.draw(points, mask.astype(jnp.uint8) * VISIBLE)
+        return self.detector.networks.draw(points, mask.astype(jnp.uint8) * VISIBLE)
 
 
 def loss(

@@ -11,7 +11,7 @@ from tiny import GRID, NONE, SIZE, make_task
 from jaxpose.data.joints.skeletons import HAND21, MPII16, Skeleton
 from jaxpose.ops import augment, heatmaps
 from jaxpose.ops.augment import Augmentation
-from jaxpose.recipes import depths, views
+from jaxpose.recipes import anatomy, depths, views
 
 BONES = Skeleton(name="chain", joints=("a", "b", "c"), bones=(("a", "b"), ("b", "c")))
 WIDE = dataclasses.replace(NONE, rotation=180.0, scale=(0.5, 1.5), translation=0.2, mirror=0.5)
@@ -47,14 +47,14 @@ def test_peaks_of_one_need_a_temperature() -> None:
     ],
 )
 def test_references_are_found_by_name(skeleton: Skeleton, root: str, bone: tuple[str, str]) -> None:
-    found = depths.reference_of(skeleton)
+    found = anatomy.reference_of(skeleton)
     assert skeleton.joints[found.root] == root
     assert tuple(skeleton.joints[i] for i in found.bone) == bone
 
 
 def test_a_skeleton_without_bones_has_no_reference() -> None:
     with pytest.raises(ValueError, match="skeleton dots: found no bones, expected one that depths are measured in"):
-        depths.reference_of(Skeleton(name="dots", joints=("a", "b")))
+        anatomy.reference_of(Skeleton(name="dots", joints=("a", "b")))
 
 
 def batch(rows: int) -> dict[str, jax.Array]:
@@ -77,7 +77,7 @@ def batch(rows: int) -> dict[str, jax.Array]:
 def test_labels_of_augmented_images_lift_to_their_poses(augmentation: Augmentation) -> None:
     """What is lifted is the pose in lengths of the first bone, however the image was turned, magnified, mirrored."""
     task = make_task(skeleton=dataclasses.replace(BONES, flips=(("b", "c"),)), augmentation=augmentation)
-    reference, rows, key = depths.Reference(root=0, bone=(0, 1)), 64, jax.random.key(0)
+    reference, rows, key = anatomy.Reference(root=0, bone=(0, 1)), 64, jax.random.key(0)
 
     @jax.jit
     def made() -> tuple[jax.Array, jax.Array, jax.Array, depths.Posed]:
@@ -105,7 +105,7 @@ def test_labels_of_augmented_images_lift_to_their_poses(augmentation: Augmentati
 
 
 def test_joints_without_a_place_in_space_do_not_count() -> None:
-    task, reference = make_task(skeleton=BONES), depths.Reference(root=0, bone=(0, 1))
+    task, reference = make_task(skeleton=BONES), anatomy.Reference(root=0, bone=(0, 1))
     fields = batch(3)
     broken = np.array(fields["keypoints3d"])
     broken[0, 2], broken[1, 1] = np.nan, np.inf

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import BATCH, GRID, NONE, OPTIM, SIZE, Backbone, K, make_config
+from tiny import BATCH, GRID, NONE, OPTIM, SIZE, Backbone, Eye, K, make_config
 
 from jaxpose import limits
 from jaxpose.data.host.windows import frame_pairs
@@ -34,7 +34,11 @@ def method_of(settings: post.POST) -> post.Method:
     config.steps = {"pretrain": 1, "align": 4, "warm": 4, "adapt": 8}
     config.optim = dataclasses.replace(OPTIM, momentum=0.0, weight_decay=0.0, adapt_decay=0.0, adapt_trunk_scale=1.0)
     made = post.Method.of(TASK, dataclasses.replace(config, model=_Model()), settings)
-    return dataclasses.replace(made, config=config)
+    reconstructor = made.reconstructor
+    if reconstructor is not None:
+        networks = {**reconstructor.networks, "perceptual": functional.network(Eye)}
+        reconstructor = dataclasses.replace(reconstructor, networks=networks)
+    return dataclasses.replace(made, config=config, reconstructor=reconstructor)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -88,13 +92,10 @@ def single_target(of: Batch) -> dict[str, Any]:
 
 
 @functools.cache
-def started(name: str) -> tuple[post.Method, Stage, State]:
-    """A stage, and its state after the stages before it were initialised and aligned once."""
-    method = method_of(VARIANTS[name])
-    aligning = post.align(method)
-    stage = post.fine_tune(
-        method, "warm" if name == "warm" else "adapt", through=STOPPED if name == "warm" else post.all_of_it
-    )
+def aligned() -> State:
+    """After one update of the stage that aligns, from weights large enough that heatmaps have peaks."""
+    method = method_of(SETTINGS)
+    stage = post.align(method)
 
     @jax.jit
     def made() -> State:
@@ -103,11 +104,18 @@ def started(name: str) -> tuple[post.Method, Stage, State]:
         keys = jax.random.split(jax.random.key(1), len(leaves))
         leaves = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
         first = State(step=jnp.int32(0), params=jax.tree.unflatten(tree, leaves), stats=stats, optimizers={}, extra={})
-        state = aligning.init(jax.random.key(2), first)
-        state, _ = aligning.step(state, single_target(batch()), KEY)
-        return stage.init(jax.random.key(3), state)
+        return stage.step(stage.init(jax.random.key(2), first), single_target(batch()), KEY)[0]
 
-    return method, stage, made()
+    return made()
+
+
+@functools.cache
+def started(name: str) -> tuple[post.Method, Stage, State]:
+    """A stage of training on the target, and its first state."""
+    method = method_of(VARIANTS[name])
+    warm = name == "warm"
+    stage = post.fine_tune(method, "warm" if warm else "adapt", through=STOPPED if warm else post.all_of_it)
+    return method, stage, jax.jit(stage.init)(jax.random.key(3), aligned())
 
 
 STOPPED = jax.lax.stop_gradient
@@ -119,21 +127,15 @@ VARIANTS = {
 }
 
 
-@functools.cache
-def updated(name: str) -> tuple[State, dict[str, jax.Array]]:
-    _, stage, state = started(name)
-    return stepped(stage, state)
-
-
 def stepped(stage: Stage, state: State) -> tuple[State, dict[str, jax.Array]]:
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam raises numbers to the power of its counter
         return jax.jit(stage.step)(state, batch(), KEY)
 
 
-def objective(method: post.Method, params: Any, state: State, of: Batch, *, detached: bool) -> jax.Array:
+def objective(method: post.Method, params: Any, state: State, of: Batch, *, detached: jax.Array) -> jax.Array:
     """Eq. 11 in one piece, on images that are not augmented."""
     settings, networks = method.settings, method.networks
-    source = method.source(KEY, of["source"])
+    source = method.detector.labelled(KEY, of["source"])
     student = trusted.of_frames(views.view(KEY, of["target"], NONE))
 
     def found(images: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
@@ -144,7 +146,7 @@ def objective(method: post.Method, params: Any, state: State, of: Batch, *, deta
     maps, by_pixel = found(source.labels.images, params)
     expected = depths.read(maps, by_pixel, GRID, views.softmax_maps)
     total = heatmap.masked_mean(heatmap.spatial_kl(source.labels.maps, maps), source.labels.mask)
-    total += 0.1 * heatmap.masked_mean(jnp.square(expected.depths - source.depths), source.mask)
+    total += heatmap.masked_mean(jnp.square(expected.depths - source.depths), source.mask)
 
     maps, by_pixel = found(student.images, params)
     expected = depths.read(maps, by_pixel, GRID, views.softmax_maps)
@@ -157,7 +159,7 @@ def objective(method: post.Method, params: Any, state: State, of: Batch, *, deta
     error = jnp.sum(jnp.square(apart), axis=-1) + jnp.square(expected.depths - learned.found.depths)
     total += 0.1 * heatmap.masked_mean(error, learned.found_mask)
 
-    points = jax.lax.stop_gradient(expected.points) if detached else expected.points
+    points = jnp.where(detached, jax.lax.stop_gradient(expected.points), expected.points)
     frames = student.images.reshape(-1, 2, SIZE, SIZE, 3)
     reconstructor = method.reconstructor
     assert reconstructor is not None
@@ -165,13 +167,20 @@ def objective(method: post.Method, params: Any, state: State, of: Batch, *, deta
     return total + settings.reconstruction * jnp.mean(reconstructor.loss(params, made))
 
 
+@functools.cache
+def gradients() -> Any:
+    """Of the whole, by parameters, state, and whether the reconstruction is detached; compiled once."""
+    method, _, _ = started("adapt")
+    return jax.jit(jax.grad(lambda p, state, detached: objective(method, p, state, batch(), detached=detached)))
+
+
 @pytest.mark.parametrize("name", ["adapt", "warm"])
 def test_an_update_is_the_gradient_of_the_whole(name: str) -> None:
     """Terms that meet at the features add up to what one gradient of their sum is; none reaches what it should not."""
-    method, stage, state = started(name)
+    _, stage, state = started(name)
     state = dataclasses.replace(state, step=jnp.int32(6))  # of 12, or 6 of 4: both trusts together
     after, metrics = stepped(stage, state)
-    grads = jax.jit(jax.grad(lambda p: objective(method, p, state, batch(), detached=name == "warm")))(state.params)
+    grads = gradients()(state.params, state, name == "warm")
     for network in (*WHOLE, "depth"):
         scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads[network]))
         jax.tree.map(
@@ -194,8 +203,8 @@ def test_an_update_is_the_gradient_of_the_whole(name: str) -> None:
 
 
 def test_the_teacher_is_the_average_and_labels_in_its_own_view() -> None:
-    _, _, state = started("averaged")
-    after, metrics = updated("averaged")
+    _, stage, state = started("averaged")
+    after, metrics = stepped(stage, state)
     assert float(metrics["pseudo_labels"]) > 0
     teacher = after.extra["teacher"]["params"]
     # At the first step of training on the target, here the fifth, the teacher keeps 1 - 1 / 5 of itself.
@@ -205,11 +214,12 @@ def test_the_teacher_is_the_average_and_labels_in_its_own_view() -> None:
 
 
 def test_without_depths_nothing_is_read_or_found_in_space() -> None:
-    method, stage, _ = started("flat")
-    assert method.reconstructor is method.body is None
+    method, stage, state = started("flat")
+    assert method.reconstructor is method.detector.body is None
     assert stage.reads["source"].fields == ("image", "keypoints", "visible")
     assert stage.reads["target"].fields == ("image",)
-    _, metrics = updated("flat")
+    with jax.numpy_dtype_promotion("standard"):
+        _, metrics = jax.eval_shape(stage.step, state, batch(), KEY)
     assert not {"loss/depth", "loss/target_depth", "loss/reconstruction"} & set(metrics)
 
 

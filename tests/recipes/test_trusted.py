@@ -11,10 +11,9 @@ from tiny import GRID, NONE, SIZE, make_networks, make_task
 
 from jaxpose.data.generators.embedded import EmbeddedSource
 from jaxpose.data.joints.skeletons import HAND21, Skeleton
+from jaxpose.losses import heatmap
 from jaxpose.ops import affine, lifting
 from jaxpose.recipes import anatomy, depths, trusted, views
-from jaxpose.recipes.depths import Posed, Reference
-from jaxpose.recipes.inputs import Labelled
 from jaxpose.recipes.trusted import Taught
 from jaxpose.recipes.views import View
 
@@ -27,14 +26,18 @@ WIDE = dataclasses.replace(NONE, rotation=40.0, scale=(0.8, 1.2), translation=0.
 
 def trust(**changes: float) -> trusted.Trust:
     settings = {"share": 0.5, "shift": 1 / 16} | changes
-    return trusted.Trust(
-        networks=make_networks(),
+    body = anatomy.body_of(CHAIN)
+    detector = depths.PoseDetector(
         task=TASK,
-        normal=views.softmax_maps,
+        networks=make_networks(),
+        body=body,
+        loss=heatmap.spatial_kl,
+        mean=heatmap.masked_mean,
+        maps=views.softmax_maps,
         probabilities=views.softmax_maps,
-        body=anatomy.body_of(CHAIN, Reference(root=0, bone=(0, 1))),
-        **settings,
+        weight=1.0,
     )
+    return trusted.Trust(detector=detector, body=body, **settings)
 
 
 def statistics() -> dict[str, dict[str, jax.Array]]:
@@ -165,21 +168,16 @@ def hands(style: str, count: int = 48) -> jax.Array:
     return jnp.asarray(np.stack([source[8 * i]["keypoints3d"] for i in range(count)]))
 
 
-def posed(poses: jax.Array) -> Posed:
-    mask = jnp.ones(poses.shape[:2], bool)
-    return Posed(labels=Labelled(images=None, maps=None, mask=mask), depths=poses[..., 2], mask=mask, points3d=poses)
-
-
 def test_hands_are_told_apart_and_hardly_corrected_where_they_are_possible() -> None:
     """Statistics of hands of one domain let most hands of the other pass."""
-    body = anatomy.body_of(HAND21, depths.reference_of(HAND21))
+    body = anatomy.body_of(HAND21)
     assert body.hand
 
     @jax.jit
     def made(source: jax.Array, target: jax.Array) -> tuple[jax.Array, ...]:
         found = body.initial()
         for flip in (1.0, -1.0):
-            found = body.updated(found, posed(source * jnp.asarray([[[flip, 1.0, 1.0]]])))
+            found = body.updated(found, source * jnp.asarray([[[flip, 1.0, 1.0]]]), jnp.ones(source.shape[:2], bool))
         unit = target / lifting.bone_length(target, body.reference.bone)[:, None, None]
         left = unit * jnp.asarray([[[-1.0, 1.0, 1.0]]])
         broken = unit.at[:, 7].multiply(1.5)
