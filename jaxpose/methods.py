@@ -31,8 +31,9 @@ def regda_for(pair: Pair) -> regda.RegDA:
 
 
 def post_for(pair: Pair) -> post.POST:
-    """POST with what a pair has: depths where there are poses in space to learn them from."""
-    return post.POST() if pair.posed else post.POST(depth=0.0)
+    """POST with what a pair has: depths where there are poses to learn them from, reconstruction where clips are."""
+    method = post.POST() if pair.posed else post.POST(depth=0.0)
+    return method if pair.clips else dataclasses.replace(method, reconstruction=0.0)
 
 
 def disparity(method: regda.RegDA) -> regda.RegDA:

@@ -18,6 +18,7 @@ class Pair:
       epochs: of pretraining, where the schedule is RegDA's published one.
       upright: figures are seen upright, more or less; hands may not be.
       posed: poses in space are known of the source, and cameras of both.
+      clips: the target's images are frames of clips, by number, and its joints have bones.
     """
 
     config: Config
@@ -27,6 +28,7 @@ class Pair:
     epochs: int | None = None
     upright: bool = True
     posed: bool = False
+    clips: bool = False
 
     def quick(self) -> "Pair":
         """The same in under a minute on two cores, to see that everything works; its numbers mean nothing."""

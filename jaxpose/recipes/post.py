@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxpose.config import Config
 from jaxpose.data.host.windows import Window, frame_pairs
-from jaxpose.limits import AT_LEAST_0, POSITIVE, SHARE, limited
+from jaxpose.limits import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, limited
 from jaxpose.losses import contrastive, heatmap
 from jaxpose.models import functional
 from jaxpose.ops import augment, normalization
@@ -77,6 +77,7 @@ class POST:
         for both.
       reconstruction: weight of the loss of reconstructed frames (lambda_r); 0: there is none.
       networks: of the reconstruction.
+      warming: one of so many updates on the target is spent while the reconstruction learns without teaching.
       pairs: which two frames of a clip.
       teacher: who predicts what is learned from: `averaged`, the moving average of the detector, in a view of its own;
         or, as it is printed, `itself`.
@@ -100,6 +101,7 @@ class POST:
     apart: float = limited(0.25, *SHARE)
     reconstruction: float = limited(0.1, *AT_LEAST_0)
     networks: Reconstruction = dataclasses.field(default_factory=Reconstruction)
+    warming: int = limited(3, *AT_LEAST_1)
     pairs: Window = dataclasses.field(default_factory=lambda: frame_pairs(2, 6))
     teacher: Teacher = dataclasses.field(default_factory=lambda: averaged)
     decay: float = limited(0.999, *SHARE)
@@ -116,13 +118,13 @@ class POST:
     probabilities: views.ConfidenceMaps = views.softmax_maps
 
     def share_out(self, steps: Mapping[str, int]) -> dict[str, int]:
-        """Updates by stage, given those of pretraining and adapting: as many to align as to adapt.
+        """Updates by stage, given those of pretraining and adapting: as many to align, if not said, as to adapt.
 
-        While the reconstruction learns alone, a third of the latter are spent.
+        Of the latter, some are spent while the reconstruction learns alone.
         """
-        warm = steps["adapt"] // 3 if self.reconstruction else 0
+        warm = steps["adapt"] // self.warming if self.reconstruction else 0
         own = {"align": steps["adapt"], "adapt": steps["adapt"] - warm} | ({"warm": warm} if warm else {})
-        return {**steps, **own}
+        return own | dict(steps) | {"adapt": own["adapt"]}
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain; train the style networks if there are any; align; reconstruct, then adapt."""
@@ -144,6 +146,7 @@ def published_settings(vgg_file: str | None) -> POST:
         pseudo_labels=0.1,
         shift=2 / 64,
         networks=reconstruction.published_settings(vgg_file),
+        warming=8,
         pairs=frame_pairs(5, 15),
         teacher=itself,
         evaluated=views.student,
@@ -154,17 +157,13 @@ def published_settings(vgg_file: str | None) -> POST:
     )
 
 
+# 40 epochs on the source and 80 on the target. The paper does not say what an epoch is: as many updates as UniFrame's.
+PUBLISHED_STEPS = {"pretrain": 0, "align": 40 * 500, "adapt": 80 * 500}
+
+
 def published_schedule(high: float, steps: int, settings: optimizers.Optim) -> optimizers.Schedule:
     """A tenth after 60 and again after 75 of the 80 epochs on the target."""
     return optimizers.step_schedule(high, steps, dataclasses.replace(settings, warmup=0.0, drops=(60 / 80, 75 / 80)))
-
-
-def published_steps(epoch: int = 500) -> dict[str, int]:
-    """40 epochs on the source and 80 on the target; as long as the reconstruction learns alone the paper does not say.
-
-    Nor does it say what an epoch is: here as many updates as UniFrame's.
-    """
-    return {"pretrain": 0, "align": 40 * epoch, "warm": 10 * epoch, "adapt": 70 * epoch}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,7 +286,7 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
     """
     task, config, settings, networks = method.task, method.config, method.settings, method.networks
     reconstructor, parts = method.reconstructor, normalization.devices()
-    if config.data.batch_size % (2 * parts):
+    if reconstructor is not None and config.data.batch_size % (2 * parts):
         raise ValueError(
             f"config.data.batch_size: found {config.data.batch_size}, expected a multiple of {2 * parts}: half as many "
             "pairs of frames are read, and every device has as many"
@@ -297,8 +296,10 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
     apply_gradients = detector.adaptation(config, settings.schedule, steps=total)
     own = optax.scale_by_adam(b1=0.5, b2=0.999)
     reconstructing = reconstruction.TRAINED if reconstructor else ()
-    with_camera = (*inputs.UNLABELLED, "intrinsics") if method.trust.body else inputs.UNLABELLED
-    pairs = Read(domain="target", fields=with_camera, rows=config.data.batch_size // 2, window=settings.pairs)
+    fields = (*inputs.UNLABELLED, "intrinsics") if method.trust.body else inputs.UNLABELLED
+    of_target = Read(domain="target", fields=fields)
+    if reconstructor is not None:
+        of_target = dataclasses.replace(of_target, rows=config.data.batch_size // 2, window=settings.pairs)
 
     def init(key: Array, previous: State | None) -> State:
         assert previous is not None
@@ -315,7 +316,7 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
     def step(state: State, batch: Batch, key: Array) -> tuple[State, Metrics]:
         source_key, teacher_key, student_key, style_key = jax.random.split(key, 4)
         source, target = method.detector.labelled(source_key, batch["source"]), batch["target"]
-        student = trusted.of_frames(views.view(student_key, target, task.augmentation))
+        student = frame_by_frame(views.view(student_key, target, task.augmentation))
         images = style.stylised(
             style_key, settings.transfer, state.params, source.labels.images, student.images, settings.style_probability
         )
@@ -372,17 +373,15 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
         )
         return {"base": made.base, "warped": made.warped, "reconstructed": made.image, "driving": made.wanted}
 
-    shown = reads(target=inputs.UNLABELLED)["target"]
+    shown = Read(domain="target", fields=inputs.UNLABELLED, window=settings.pairs)
     return Stage(
         name=name,
         steps=config.steps_of(name),
         init=init,
         load=reconstructor.load if reconstructor and name == "warm" else None,
-        updates=(Update(reads=reads(source=method.detector.fields) | {"target": pairs}, step=step),),
+        updates=(Update(reads=reads(source=method.detector.fields) | {"target": of_target}, step=step),),
         evaluations=(method.evaluation(settings.evaluated),),
-        pictures=Pictures(reads={"target": dataclasses.replace(shown, window=settings.pairs)}, draw=draw)
-        if reconstructor
-        else None,
+        pictures=Pictures(reads={"target": shown}, draw=draw) if reconstructor else None,
         apply_gradients=apply_gradients,
     )
 
@@ -392,12 +391,21 @@ def all_of_it(points: Array) -> Array:
     return points
 
 
+def frame_by_frame(view: View) -> View:
+    """A view of windows of frames (B, T, ...) as one of B * T images; of images as it is."""
+    if view.images.ndim == 4:
+        return view
+    b, t = view.images.shape[:2]
+    images = view.images.reshape(b * t, *view.images.shape[2:])
+    return View(images=images, matrix=jnp.repeat(view.matrix, t, axis=0), mirrored=jnp.repeat(view.mirrored, t, axis=0))
+
+
 def averaged(
     method: Method, state: State, key: Array, target: inputs.Fields, student: View, up: Array
 ) -> tuple[Taught, Trees]:
     """The moving average of the detector, which sees the images in a view of its own."""
     teacher, networks = state.extra["teacher"], method.networks
-    view = trusted.of_frames(views.view(key, target, method.task.augmentation))
+    view = frame_by_frame(views.view(key, target, method.task.augmentation))
     features, stats = networks.trunk(teacher["params"], teacher["stats"], view.images, train=True)
     maps, by_pixel, stats = method.detector.find(teacher["params"], stats, features, train=True)
     return Taught(view=view, maps=maps, depths=by_pixel), stats

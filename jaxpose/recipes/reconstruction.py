@@ -41,7 +41,8 @@ class Reconstruction:
       scales: lengths of a bone's own axes, see `bones.frames`.
       vgg: torchvision's file of VGG-19; None: random features, and blurred pixels beside them.
       vgg_width: channels of random features' first convolution; with `vgg` it is 64.
-      learning_rate: of Adam, constant.
+      learning_rate: of Adam, constant; the default is for hundreds of steps, the published one for hundreds of
+        thousands.
     """
 
     coarse: int = limited(4, *AT_LEAST_1)
@@ -54,12 +55,12 @@ class Reconstruction:
     scales: bones.Scales = bones.by_ends
     vgg: str | None = None
     vgg_width: int = limited(8, *AT_LEAST_1)
-    learning_rate: float = limited(2e-4, *POSITIVE)
+    learning_rate: float = limited(2e-3, *POSITIVE)
 
 
 def published_settings(vgg_file: str | None) -> Reconstruction:
     """The sizes of articulated animation for 256 pixels."""
-    return Reconstruction(width=64, depth=5, most=1024, generator_width=64, blocks=6, vgg=vgg_file)
+    return Reconstruction(width=64, depth=5, most=1024, generator_width=64, blocks=6, vgg=vgg_file, learning_rate=2e-4)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class Reconstructor:
         Returns:
           what is made, and all statistics.
         """
-        size = frames.shape[2:4]
+        size = (frames.shape[2], frames.shape[3])
         coarse = (size[0] // self.settings.coarse, size[1] // self.settings.coarse)
         pixels = augment.to_unit(frames.reshape(-1, *size, 3)).reshape(frames.shape)
         base, wanted = pixels[:, 0], pixels[:, 1]

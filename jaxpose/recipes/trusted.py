@@ -142,16 +142,6 @@ def seen_by(view: View, intrinsics: jax.Array) -> jax.Array:
     )
 
 
-def of_frames(view: View) -> View:
-    """A view of windows of frames (B, T, ...) as one of B * T images."""
-    b, t = view.images.shape[:2]
-    return View(
-        images=view.images.reshape(b * t, *view.images.shape[2:]),
-        matrix=jnp.repeat(view.matrix, t, axis=0),
-        mirrored=jnp.repeat(view.mirrored, t, axis=0),
-    )
-
-
 def _carried(
     points: jax.Array, mask: jax.Array, teacher: View, student: View, task: Task
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -136,7 +136,7 @@ def objective(method: post.Method, params: Any, state: State, of: Batch, *, deta
     """Eq. 11 in one piece, on images that are not augmented."""
     settings, networks = method.settings, method.networks
     source = method.detector.labelled(KEY, of["source"])
-    student = trusted.of_frames(views.view(KEY, of["target"], NONE))
+    student = post.frame_by_frame(views.view(KEY, of["target"], NONE))
 
     def found(images: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
         features, _ = networks.trunk(params, state.stats, images, train=True)
@@ -193,7 +193,7 @@ def test_an_update_is_the_gradient_of_the_whole(name: str) -> None:
         )
     for network in reconstruction.TRAINED:
         moved = jax.tree.map(lambda p, q: float(jnp.abs(p - q).max()), state.params[network], after.params[network])
-        assert max(jax.tree.leaves(moved)) == pytest.approx(2e-4, rel=0.05)  # Adam's first step
+        assert max(jax.tree.leaves(moved)) == pytest.approx(2e-3, rel=0.05)  # Adam's first step
     jax.tree.map(np.testing.assert_array_equal, state.params["perceptual"], after.params["perceptual"])
     reached = float(metrics["gradient/reconstruction"])
     assert (reached == 0) == (name == "warm")
@@ -218,8 +218,9 @@ def test_without_depths_nothing_is_read_or_found_in_space() -> None:
     assert method.reconstructor is method.detector.body is None
     assert stage.reads["source"].fields == ("image", "keypoints", "visible")
     assert stage.reads["target"].fields == ("image",)
+    assert stage.reads["target"].window is None
     with jax.numpy_dtype_promotion("standard"):
-        _, metrics = jax.eval_shape(stage.step, state, batch(), KEY)
+        _, metrics = jax.eval_shape(stage.step, state, single_target(batch()), KEY)
     assert not {"loss/depth", "loss/target_depth", "loss/reconstruction"} & set(metrics)
 
 
