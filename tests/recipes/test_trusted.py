@@ -165,7 +165,7 @@ def test_a_loss_of_what_is_right_is_nothing_and_of_what_is_not_trusted_too() -> 
 def hands(style: str, count: int = 48) -> jax.Array:
     """Right hands of the embedded data set, in metres."""
     source = EmbeddedSource(kind="hand", style=style, split="train", size=8 * count)
-    return jnp.asarray(np.stack([source[8 * i].get("keypoints3d") for i in range(count)]))
+    return jnp.asarray([source[8 * i].get("keypoints3d") for i in range(count)])
 
 
 def test_hands_are_told_apart_and_hardly_corrected_where_they_are_possible() -> None:
