@@ -39,6 +39,6 @@ def get_config(
     if itself:
         method = dataclasses.replace(method, teacher=post.itself, evaluated=views.student)
     if method.depth:
-        config = dataclasses.replace(config, metrics=(*config.metrics, "mpjpe", "n_mpjpe", "pa_mpjpe"))
+        config = dataclasses.replace(config, metrics=(*config.metrics, "sure_pck", "mpjpe", "n_mpjpe", "pa_mpjpe"))
     steps = method.share_out(post.PUBLISHED_STEPS if published else config.steps)
     return dataclasses.replace(config, method=method, steps=steps)

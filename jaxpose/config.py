@@ -51,6 +51,15 @@ class OfMoreStages(Protocol):
         ...
 
 
+@runtime_checkable
+class WithNotes(Protocol):
+    """A `Method` of whose numbers there is something to know."""
+
+    def notes(self) -> list[str]:
+        """Sentences for terminal, results and report."""
+        ...
+
+
 class Model(Protocol):
     """An architecture with its settings: a dataclass that makes what a detector consists of.
 
@@ -136,7 +145,8 @@ class Config:
       seed: of everything random.
       steps: updates per stage.
       dtype: of the convolutions, `float32` or `bfloat16`; `auto` is bfloat16 on accelerators and float32 on CPU.
-      metrics: what is reported besides the error in pixels: `pck`, `tllib_pck` (the released evaluation), `mae` (in the
+      metrics: what is reported besides the error in pixels: `pck`, `sure_pck` (of the surer half of all
+        points), `tllib_pck` (the released evaluation), `mae` (in the
         units of the data), `pckh`, `pckh_compat` (at 0.11, which released code prints as 0.1), `ap` (COCO's, of object
         keypoint similarity), `epe` (mean error in pixels of the image), `nme` (relative to a size); of 3D joints
         `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target has the labels that they need; elsewhere, those

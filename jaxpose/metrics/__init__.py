@@ -5,10 +5,11 @@ from jaxpose.metrics.error import EPE, NME, PixelError
 from jaxpose.metrics.mae import MAE
 from jaxpose.metrics.metric import Scale
 from jaxpose.metrics.mpjpe import MPJPE, PCK3D
-from jaxpose.metrics.pck import PCK, PCKh, TllibPCK
+from jaxpose.metrics.pck import PCK, PCKh, SurePCK, TllibPCK
 
 _SCALES = {
     "pck": PCK.scale,
+    "sure_pck": SurePCK.scale,
     **dict.fromkeys(("pckh", "pckh_compat"), PCKh.scale),
     "tllib_pck": TllibPCK.scale,
     **dict.fromkeys(("ap", "ar"), OKSAP.scale),

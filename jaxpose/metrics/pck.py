@@ -57,6 +57,41 @@ class PCK:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SurePCK:
+    """`sure_pck@T`: as `pck@T`, of the points alone that the detector is surest of.
+
+    It is the share of right ones among pseudo-labels that are chosen by their confidence.
+
+    Attributes:
+      size, thresholds: as of `PCK`.
+      share: of the labels of all joints and images together, those whose points have the highest scores; of equal ones
+        all that are as high as the last.
+    """
+
+    size: int
+    thresholds: tuple[float, ...] = (0.05, 0.1)
+    share: float = 0.5
+    scale: ClassVar[Scale] = FRACTION
+    needs: ClassVar[str] = "scores"
+    fields: ClassVar[tuple[str, ...]] = ("keypoints", "visible")
+
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
+        """Distances and scores."""
+        distance = distances(predictions.points, fields["keypoints"])
+        return None, {"distance": distance, "score": predictions.scores, "mask": label_mask(fields)}
+
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
+        """All groups, then all clips."""
+        score, mask = per_row["score"], per_row["mask"]
+        if not mask.any():
+            return
+        sure = mask & (score >= np.quantile(score[mask], 1 - self.share, method="higher"))
+        for threshold in self.thresholds:
+            near = per_row["distance"] < np.float32(threshold * self.size)
+            yield from means(f"sure_pck@{threshold:g}", near, sure, groups, clips)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PCKh:
     """`pckh@T`: the fraction of labels whose point is at most T times the size of the head away, pooled.
 

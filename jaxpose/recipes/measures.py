@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from jaxpose.data.joints.skeletons import COCO17, Skeleton
-from jaxpose.metrics import EPE, MAE, MPJPE, NME, OKSAP, PCK, PCK3D, PCKh, PixelError, TllibPCK
+from jaxpose.metrics import EPE, MAE, MPJPE, NME, OKSAP, PCK, PCK3D, PCKh, PixelError, SurePCK, TllibPCK
 from jaxpose.metrics.metric import Metric
 from jaxpose.metrics.mpjpe import Align
 from jaxpose.recipes import inputs
@@ -84,6 +84,7 @@ def _pck3d(align: Align) -> Callable[[Settings, Task, float], Metric]:
 
 NAMED: dict[str, Callable[[Settings, Task, float], Metric]] = {
     "pck": lambda config, task, _: PCK(size=task.image_size, thresholds=tuple(config.pck_thresholds)),
+    "sure_pck": lambda config, task, _: SurePCK(size=task.image_size, thresholds=tuple(config.pck_thresholds)),
     "tllib_pck": _tllib,
     "mae": lambda config, task, pixels_per_unit: MAE(pixels_per_unit=pixels_per_unit),
     "pckh": lambda config, task, _: PCKh(thresholds=tuple(config.pckh_thresholds), left_out=_torso(task.skeleton)),

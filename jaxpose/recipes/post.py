@@ -126,6 +126,21 @@ class POST:
         own = {"align": steps["adapt"], "adapt": steps["adapt"] - warm} | ({"warm": warm} if warm else {})
         return own | dict(steps) | {"adapt": own["adapt"]}
 
+    def notes(self) -> list[str]:
+        """What stands in for what is not there."""
+        found = []
+        if self.reconstruction and self.networks.vgg is None:
+            found.append(
+                "Reconstructed frames are compared by random features and by blurred pixels, as "
+                "config.method.networks.vgg names no file of VGG-19."
+            )
+        if self.depth:
+            found.append(
+                "Poses in space are as large as the source's are on average, as no image says how large somebody is: "
+                "N-MPJPE is the error when each pose has its best size."
+            )
+        return found
+
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Pretrain; train the style networks if there are any; align; reconstruct, then adapt."""
         networks = detector.build(task, config, coding=self.coding)

@@ -56,7 +56,9 @@ def results_of(run: Run, state: State, progress: Progress, oracle: Mapping[str, 
             for note in domain.notes
         ],
     } | circumstances(run)
-    return results | {"notes": [*notes.of_run(results), *measures.notes(run.config, run.task.skeleton)]}
+    method = run.config.method
+    of_method = method.notes() if isinstance(method, configs.WithNotes) else []
+    return results | {"notes": [*notes.of_run(results), *measures.notes(run.config, run.task.skeleton), *of_method]}
 
 
 def circumstances(run: Run) -> dict[str, Any]:

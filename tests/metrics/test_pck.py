@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measured import rows_of
 
-from jaxpose.metrics import PCKh
+from jaxpose.metrics import PCKh, SurePCK
 from jaxpose.metrics.pck import Accuracies, Counts, pck, tllib_pck
 from jaxpose.ops.heatmaps import argmax_points_released
 
@@ -300,3 +300,21 @@ def test_pckh_leaves_out_images_without_a_head_and_rows_that_fill_up():
     assert {group: (row["value"], row["count"]) for (_, group), row in rows.items()} == {"all": (1.0, 1)}
     nothing = fields | {"annotated": np.zeros((5, 2), np.uint8)}
     assert not rows_of(PCKh(), {"points": np.zeros((5, 2, 2))}, nothing, {"all": np.arange(2)})
+
+
+def test_sure_pck_counts_the_surer_half_of_the_labels() -> None:
+    """Row by row: what is not labelled is not among them, however sure, and halves are of all joints together."""
+    rng = np.random.default_rng(0)
+    found, true, mask = points(1, batch=20)
+    scores = rng.permutation(80).reshape(20, 4) / 80
+    groups = {"all": np.arange(4), "first": np.array([0])}
+    fields = {"keypoints": true, "visible": mask.astype(np.uint8)}
+    rows = rows_of(SurePCK(size=64, thresholds=(0.1,)), {"points": found, "scores": scores}, fields, groups)
+    labelled = sorted(((scores[b, k], b, k) for b, k in zip(*np.nonzero(mask), strict=True)), reverse=True)
+    chosen = labelled[: -(-len(labelled) // 2)]
+    for group, joints in groups.items():
+        near = [np.hypot(*(found[b, k] - true[b, k])) < 6.4 for _, b, k in chosen if k in joints]
+        row = rows["sure_pck@0.1", group]
+        assert (row["value"], row["count"]) == (pytest.approx(np.mean(near)), len(near))
+    none = {"keypoints": true, "visible": np.zeros_like(mask, np.uint8)}
+    assert not rows_of(SurePCK(size=64), {"points": found, "scores": scores}, none, groups)
