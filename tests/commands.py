@@ -48,6 +48,7 @@ def command(workdir: Path, *arguments: str, config: str = "configs/regda.py:quic
 def environment(**changes: str) -> dict[str, str]:
     base = {key: value for key, value in os.environ.items() if not key.startswith("XLA_FLAGS")}
     cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / "build" / "test-xla-cache"), "JAX_PLATFORMS": "cpu"}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}  # many small programs are the same in many runs
     return base | cache | {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": COMPILE_QUICKLY} | changes
 
 

@@ -23,6 +23,14 @@ def test_few_labels_are_given_to_the_methods_that_read_them() -> None:
     assert set(starts.values()) == {str(Path("runs") / "source-only")}
 
 
+def test_methods_of_more_stages_share_out_the_steps_of_the_pair() -> None:
+    config = words.get_config("hands,quick,post,dan")
+    config.base.steps = {"pretrain": 50, "adapt": 30}
+    runs = compare.runs_of(config, 0, Path("runs"), labelled=False)
+    assert runs["dan"].steps == {"pretrain": 50, "adapt": 30}
+    assert runs["post"].steps == {"pretrain": 50, "align": 30, "warm": 10, "adapt": 20}
+
+
 def test_without_labels_there_is_no_oracle() -> None:
     assert "oracle" not in compare.runs_of(words.get_config("quick,dan"), 0, Path("runs"), labelled=False)
 
