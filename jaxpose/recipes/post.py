@@ -404,6 +404,7 @@ def fine_tune(method: Method, name: str, *, through: Through) -> Stage:
         steps=config.steps_of(name),
         init=init,
         load=reconstructor.load if reconstructor and name == "warm" else None,
+        files=reconstructor.files if reconstructor and name == "warm" else (),
         updates=(Update(reads=reads(source=method.detector.fields) | {"target": of_target}, step=step),),
         evaluations=(method.evaluation(settings.evaluated),),
         pictures=Pictures(reads={"target": shown}, draw=draw) if reconstructor else None,

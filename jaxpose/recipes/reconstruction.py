@@ -123,6 +123,11 @@ class Reconstructor:
             value += perceptual.blurred_pixels(made.image, made.wanted, scales=scales)
         return value
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """That `load` reads."""
+        return () if self.settings.vgg is None else (self.settings.vgg,)
+
     def load(self, state: State) -> State:
         """A state with the weights of the file, if there is one."""
         if self.settings.vgg is None:
@@ -170,7 +175,7 @@ def build(bone_indices: np.ndarray, image_size: int, settings: Reconstruction, d
     if image_size % smallest:
         raise ValueError(
             f"config.data.image_size: found {image_size}, expected a multiple of {smallest}, which is "
-            f"config.method.reconstruction.coarse * 2 ** config.method.reconstruction.depth"
+            "config.method.networks.coarse * 2 ** config.method.networks.depth"
         )
     make: dict[str, Callable[..., Any]] = {
         MOTION: functools.partial(

@@ -140,6 +140,7 @@ class Stage:
       init: makes the state from a key and the final state of the stage before (None for the first); jitted.
       updates: one, or several that are applied in turn.
       load: puts what lies in files, such as published weights, into a state that `init` made; not jitted.
+      files: that `load` reads.
       evaluations: none if the stage has nothing to measure.
       pictures: None if it has nothing to show but what an evaluation finds in the target's images.
       apply_gradients: (state, gradients by network) -> state, one more update within a step by the stage's own
@@ -154,6 +155,7 @@ class Stage:
     init: Callable[[jax.Array, State | None], State]
     updates: tuple[Update, ...]
     load: Callable[[State], State] | None = None
+    files: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     pictures: Pictures | None = None
     apply_gradients: Callable[[State, dict[str, Tree]], State] | None = None

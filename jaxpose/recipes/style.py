@@ -120,6 +120,7 @@ def train(task: Task, config: Config, settings: Style) -> Stage:
         steps=config.steps_of("style"),
         init=init,
         load=None if settings.vgg is None else load,
+        files=() if settings.vgg is None else (settings.vgg,),
         updates=(Update(reads=domains, step=step),),
         pictures=Pictures(reads=domains, draw=draw),
     )

@@ -121,6 +121,18 @@ def check_images(run: Run) -> None:
             raise ValueError(f"data.{name}={run.pair.domains[name].spec}: {split}: {error}") from None
 
 
+def check_files(run: Run) -> None:
+    """What a later stage reads is not found missing after hours on the stages before it.
+
+    Raises:
+      FileNotFoundError: naming the file and the stage.
+    """
+    for stage in run.stages:
+        for file in stage.files:
+            if not Path(file).is_file():
+                raise FileNotFoundError(f"{file}: no such file, expected the weights that the stage {stage.name} reads")
+
+
 def check_metrics(run: Run) -> None:
     """Some stage finds what the metrics measure, and the target has what they read, wherever it is measured.
 

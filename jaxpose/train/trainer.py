@@ -61,8 +61,10 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
     build.check_metrics(run)
     joints = run.task.skeleton.joints
     oracle = {} if config.oracle is None else {"oracle": earlier.oracle(config, joints)}
-    if config.start is not None and not (workdir / "config.json").exists():  # before anything is written
-        earlier.start(config, joints, run.stages[0])
+    if not (workdir / "config.json").exists():  # before anything is written
+        build.check_files(run)
+        if config.start is not None:
+            earlier.start(config, joints, run.stages[0])
 
     with locked(workdir):
         build.check_same_run(config, workdir)  # now that no other process writes to it

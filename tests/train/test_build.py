@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxpose import pairs
-from jaxpose.recipes import regda
+from jaxpose.recipes import mean_teacher, regda, style
 from jaxpose.train import trainer
 
 
@@ -50,3 +50,13 @@ def test_a_metric_that_cannot_be_measured_is_named_before_training(metric: str, 
     with pytest.raises(ValueError, match=message):
         trainer.train(config, workdir, show=False)
     assert not workdir.exists()
+
+
+def test_a_file_that_a_later_stage_reads_is_missed_before_the_first(tmp_path: Path) -> None:
+    method = mean_teacher.MeanTeacher(style_network=style.Style(vgg=str(tmp_path / "vgg.pth")))
+    config = dataclasses.replace(pairs.bodies().quick().config, method=method)
+    config.data = dataclasses.replace(config.data, source="bodies:studio?train=8", target="bodies:street?train=8")
+    config.steps = {**config.steps, "style": 1}
+    with pytest.raises(FileNotFoundError, match=r"vgg.pth: no such file, expected the weights that the stage style"):
+        trainer.train(config, tmp_path / "run", show=False)
+    assert not (tmp_path / "run").exists()
