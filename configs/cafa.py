@@ -4,8 +4,7 @@
     python -m jaxpose.main --config=configs/cafa.py[:PAIR] --config.data.labelled=20
 
 Words: a pair; `quick`; `literal`, the paper but for its sign errors, with its squared error; `msra`, `dark` or `udp`:
-heatmaps are drawn and read as SimpleBaselines, DARK or UDP do. What it reaches, of one seed so far, is in
-`docs/results.md`.
+heatmaps are drawn and read as SimpleBaselines, DARK or UDP do. What it reaches is in `docs/results.md`.
 
 The paper's experiments, for a GPU, with `mpii`, `coco` and torchvision's ResNet-50 (see `jaxpose/people_pairs.py`, also
 for the published numbers):
