@@ -10,6 +10,7 @@ import sys
 
 RUN_AGAIN = 75  # exit status of what a signal stopped (sysexits.h: EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_told: list[int] = []
 
 
 def hold() -> None:
@@ -56,8 +57,15 @@ def _end_at_once(number: int, frame: object) -> None:
     os._exit(RUN_AGAIN)
 
 
+def end_if_told() -> None:
+    """Ends if a signal has come whose `SystemExit` was dropped: in a finalizer or a callback of the collector."""
+    if _told:
+        raise SystemExit(RUN_AGAIN)
+
+
 def _end_in_order(number: int, frame: object) -> None:
     _say(number)
+    _told.append(number)
     end_at_once()
     sys.unraisablehook = lambda _: None  # an object that was being made need not know how to end
     raise SystemExit(RUN_AGAIN)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from jaxpose.interruption import end_if_told
 from jaxpose.train.checkpoint import Checkpoints
 
 
@@ -28,6 +29,8 @@ class StopFlag:
         self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._note)}
         if self._alone:
             self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._note)
+        end_if_told()
+        if self._alone:
             return self
         # jax agrees on the number after the largest that any process has asked about, and says yes to that number
         # alone. For a notice that came before the first question that is 1: a resumed run must ask from there on.
@@ -41,7 +44,8 @@ class StopFlag:
 
     def raised(self, total_step: int) -> bool:
         """Whether to save and stop after this step, or one before it at which the run could not stop."""
-        self.requested |= self._checkpoints.preempted(total_step)
+        if self._checkpoints.preempted(total_step):  # not `|=`, which a signal could come in the middle of
+            self.requested = True
         return self.requested
 
     def give(self, why: str) -> None:
