@@ -12,6 +12,7 @@ from jaxpose import pairs
 from jaxpose.config import Comparison
 from jaxpose.methods import FEW, METHODS
 from jaxpose.pairs import Pair
+from jaxpose.recipes.supervised import Supervised
 
 _BESIDE = ("adabn", "cafa_alone", "cafa")  # what the few labels are worth is seen against these
 
@@ -21,6 +22,7 @@ def get_config(pair: Pair, *names: str, few: bool = False) -> Comparison:
     chosen = names or (_BESIDE if few else METHODS)
     return Comparison(
         base=pair.config,
+        source=Supervised(),
         methods={name: make(pair) for name, make in METHODS.items() if name in chosen},
         few={name: make() for name, make in FEW.items()} if few else {},
         labelled=("10", "50", "40%") if few else (),

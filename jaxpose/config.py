@@ -158,8 +158,9 @@ class Config:
         too; empty for none. The default finds those of Human3.6M's clips.
       eval_every, checkpoint_every, log_every: in steps.
       oracle: work directory of a finished oracle run on the same target, to be shown beside this one.
-      start: work directory of a finished run whose last stage stands for this one's first: several methods adapt one
-        source model. Networks, joints and source data are the same; it is measured on this run's data.
+      start: work directory of a finished run whose last stage is one of this one's, which goes on from there: several
+        methods adapt one source model. Networks, joints and source data are the same; it is measured on the data of
+        this run.
     """
 
     method: Any
@@ -203,12 +204,14 @@ class Comparison:
 
     Attributes:
       base: everything but the method.
+      source: makes the source model, and on the domain `target` the oracle.
       methods: by name.
       few: the same, of methods that read labelled target images; each of them is run with each of `labelled`.
       labelled: amounts of labelled target images, see `Data`.
     """
 
     base: Config
+    source: Any
     methods: dict[str, Any]
     few: dict[str, Any] = dataclasses.field(default_factory=dict)
     labelled: tuple[str, ...] = ()

@@ -17,8 +17,10 @@ from jaxpose.recipes import (
     inputs,
     mcd,
     mean_teacher,
+    pose_priors,
     post,
     regda,
+    relation,
     supervised,
     sw,
     views,
@@ -34,6 +36,27 @@ def post_for(pair: Pair) -> post.POST:
     """POST with what a pair has: depths where there are poses to learn them from, reconstruction where clips are."""
     method = post.POST() if pair.posed else post.POST(depth=0.0)
     return method if pair.clips else dataclasses.replace(method, reconstruction=0.0)
+
+
+def relation_source_for(pair: Pair) -> relation.Source:
+    """The priors and the source model of relation distillation, as large as a pair's networks; small ones are short of
+    clips, too."""
+    if pair.of_a_paper or pair.config.model.width == 64:
+        return relation.Source()
+    priors = pose_priors.Settings(width=0.25, units=32, motion=32)
+    if pair.config.data.target.startswith("bodies:"):
+        priors = dataclasses.replace(priors, frames=4, rate=10.0)  # eight frames are a clip
+    return relation.Source(priors=priors)
+
+
+def for_relation(pair: Pair) -> Config:
+    """What of a pair is different for relation distillation: 3D metrics, Adam, motions to learn from."""
+    config = with_adam(pair.config, 1e-3, drops=(44 / 70, 59 / 70))
+    data = config.data
+    if data.target.startswith("bodies:"):
+        data = dataclasses.replace(data, motions="figures:studio", poses="figures:street")
+    steps = {name: config.steps["pretrain"] for name in relation.STAGES} | config.steps
+    return dataclasses.replace(config, data=data, steps=steps, metrics=("pa_mpjpe", "mpjpe", "n_mpjpe", "pa_3dpck"))
 
 
 def disparity(method: regda.RegDA) -> regda.RegDA:

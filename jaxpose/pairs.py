@@ -156,6 +156,27 @@ def synth_hand() -> Pair:
     return Pair(config=config, posed=True, clips=True)
 
 
+def mocap_people() -> Pair:
+    """Rendered people who move as CMU's walkers do to people who move as Bandai-Namco's actors, before photographs.
+
+    Data: `configs/synth.py:cmu` and `configs/synth.py:bandai`, and both recordings, tars of BVH files, in `data.root`.
+    """
+    base = bodies().config
+    data = dataclasses.replace(
+        base.data,
+        source="tfds:cmu_people?joints=mpii16&fps=30",
+        target="tfds:bandai_people?joints=mpii16&fps=30",
+        motions="bvh:cmu_walk_bvh.tar.xz",
+        poses="bvh:bandai1_bvh.tar.xz",
+    )
+    steps = {"pretrain": 2000, "adapt": 300}
+    augmentation = Augmentation(rotation=10.0, mirror=0.5, translation=0.05)
+    config = dataclasses.replace(
+        base, pair="mocap_people", steps=steps, eval_every=250, data=data, augmentation=augmentation
+    )
+    return Pair(config=config, posed=True, clips=True)
+
+
 def sprites(source: str, target: str) -> Pair:
     """The dSprites experiment between two of `color`, `noisy` and `scream`, sized for two CPU cores."""
     config = Config(
@@ -365,7 +386,7 @@ def sprites_published(source: str, target: str) -> Pair:
     return dataclasses.replace(pair, config=config)
 
 
-_SMALL = (bodies, hands, ultrasound, custom, lspet, synth_body, synth_coco, synth_hand)
+_SMALL = (bodies, hands, ultrasound, custom, lspet, synth_body, synth_coco, synth_hand, mocap_people)
 _PUBLISHED = (
     *(rhd_h3d, freihand_rhd, rhd_mvhand, surreal_human36m, surreal_threedpw, surreal_lsp),
     *(mpii_coco, coco_mpii),

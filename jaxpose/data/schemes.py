@@ -2,6 +2,7 @@
 
 - `bodies:STYLE`, `hands:STYLE`: the embedded generator, styles `studio` and `street`. Options `train`, `validation`,
   `test`: numbers of images.
+- `figures:STYLE`: what the embedded bodies do, without images; the same options, numbers of motions.
 - `sprites:VARIANT`: the dSprites experiment, `color`, `noisy` or `scream`. The same options, `npz`: the original
   file, `background`: a painting.
 - `tfds:NAME`: a prepared data set, by name or folder. Options `train`, `validation`, `test`: its splits or slices of
@@ -47,7 +48,7 @@ from jaxpose import untrusted
 from jaxpose.data import wrappers
 from jaxpose.data.generators import embedded, sprites
 from jaxpose.data.joints import joint_sets, skeleton_file
-from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import MPII16, Skeleton
 from jaxpose.data.motion import bvh_files
 from jaxpose.data.motion.source import Motions, Prepared, canonical_skeleton, holds_motions, listed
 from jaxpose.data.readers import coco, deeplabcut, images, lightning, lsp, sleap, video
@@ -193,14 +194,18 @@ class _Options:
 
 
 def _embedded(kind: str, place: _Place, options: _Options) -> Splits:
-    if place.path not in ("studio", "street"):
-        raise ValueError(f"found style {place.path!r}, expected studio or street")
+    _check_style(place.path)
     return {
         split: embedded.EmbeddedSource(
             kind=kind, style=place.path, split=split, size=size, image_size=place.image_size, seed=place.seed
         )
         for split, size in _sizes(options)
     }
+
+
+def _check_style(style: str) -> None:
+    if style not in ("studio", "street"):
+        raise ValueError(f"found style {style!r}, expected studio or street")
 
 
 def _sprites(place: _Place, options: _Options) -> Splits:
@@ -213,11 +218,11 @@ def _sprites(place: _Place, options: _Options) -> Splits:
     }
 
 
-def _sizes(options: _Options) -> Iterator[tuple[str, int]]:
+def _sizes(options: _Options, usual: Mapping[str, int] = _EMBEDDED_SIZES) -> Iterator[tuple[str, int]]:
     for split in SPLITS:
-        text = options.take(split) or str(_EMBEDDED_SIZES[split])
+        text = options.take(split) or str(usual[split])
         if not text.isdecimal():
-            raise ValueError(f"found {split}={text}, expected a number of images")
+            raise ValueError(f"found {split}={text}, expected a number of images or motions")
         if int(text):
             yield split, int(text)
 
@@ -320,6 +325,17 @@ def _bvh(place: _Place, options: _Options) -> _Found:
     return {split: listed(part, skeleton, notes + more) for split, part in parts.items()}
 
 
+def _figures(place: _Place, options: _Options) -> _Found:
+    _check_style(place.path)
+    return {
+        split: listed(embedded.motions(place.path, split, size, seed=place.seed), MPII16)
+        for split, size in _sizes(options, _FIGURES)
+    }
+
+
+_FIGURES = {"train": 256, "validation": 0, "test": 64}
+
+
 _SCHEMES: dict[str, Callable[[_Place, _Options], _Found]] = {
     "bodies": functools.partial(_embedded, "body"),
     "hands": functools.partial(_embedded, "hand"),
@@ -333,10 +349,11 @@ _SCHEMES: dict[str, Callable[[_Place, _Options], _Found]] = {
     "video": _video,
     "lsp": _lsp,
     "bvh": _bvh,
+    "figures": _figures,
 }
 
 
-_GENERATORS = ("bodies", "hands", "sprites")
+_GENERATORS = ("bodies", "hands", "sprites", "figures")
 
 
 def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.SkeletonFile | None) -> Source:

@@ -18,6 +18,8 @@ _SCALES = {
     "epe": EPE.scale,
     "nme": NME.scale,
     **dict.fromkeys(("mpjpe", "n_mpjpe", "pa_mpjpe"), MPJPE.scale),
+    "reconstruction": Scale(unit="mm", lower_is_better=True),
+    **dict.fromkeys(("non_localness", "relation_error"), Scale(unit="random pairs", lower_is_better=True, digits=2)),
     **{f"{align}{name}": PCK3D.scale for align in ("", "n_", "pa_") for name in ("3dpck", "3dauc")},
 }
 

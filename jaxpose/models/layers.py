@@ -82,6 +82,24 @@ class Conv(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
+class Dense(nnx.Module):
+    """A float32 product with a matrix over the last axis, and a bias.
+
+    Attributes:
+      kernel: (inputs, outputs), drawn from N(0, gain / inputs).
+      bias: (outputs,), zero at the start.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, gain: float = 2.0, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(normal(math.sqrt(gain / inputs))(rngs.params(), (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        """Of float32 features."""
+        y = jnp.matmul(x, self.kernel[...])
+        return y + self.bias[...].reshape((1,) * (y.ndim - 1) + (-1,))
+
+
 class Deconv(nnx.Module):
     """A 4x4 transposed convolution that doubles height and width, without bias.
 

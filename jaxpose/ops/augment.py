@@ -1,6 +1,7 @@
 """Augmentation on the device: one composed affine warp, colour, blur and noise, drawn anew for every image."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -114,20 +115,18 @@ def draw(
 def images_of(drawn: Drawn, images: UInt8[Array, "*b h w 3"], settings: Augmentation) -> Float[Array, "*b h w 3"]:
     """The augmented, normalised images (B, H, W, 3), or frames (B, T, H, W, 3) of which each row's are alike."""
     if images.ndim == 5:
-        flat = images.reshape(-1, *images.shape[2:])
-        row = np.repeat(np.arange(images.shape[0]), images.shape[1])
-        return images_of(jax.tree.map(lambda x: x[row], drawn), flat, settings).reshape(images.shape)
-    draws, signed = drawn.colours, 2 * drawn.colours - 1
+        return _of_frames(drawn, images, lambda rows, flat: images_of(rows, flat, settings))
     # The barriers here and below keep XLA from computing pixels, from the warp on, anew for every use.
     pixels = jax.lax.optimization_barrier(warp.warp(images, drawn.matrix, similar=not settings.shear))
-    if settings.brightness or settings.contrast or settings.saturation:
-        pixels = _colour(pixels, signed[:, 5:8], settings)
-    if settings.blur:
-        pixels = _blur(pixels, draws[:, 8] * settings.blur)
-    if settings.noise:
-        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(drawn.noise)
-        pixels += noise * (draws[:, 9] * settings.noise)[:, None, None, None]
-    return normalize(jnp.clip(pixels, 0.0, 255.0))
+    return normalize(_recoloured(drawn, pixels, settings))
+
+
+def recoloured(drawn: Drawn, images: Float[Array, "*b h w 3"], settings: Augmentation) -> Float[Array, "*b h w 3"]:
+    """Normalised images (B, H, W, 3), or frames (B, T, H, W, 3) of which each row's are alike, in other colours,
+    blurred and with noise; nothing is moved."""
+    if images.ndim == 5:
+        return _of_frames(drawn, images, lambda rows, flat: recoloured(rows, flat, settings))
+    return normalize(_recoloured(drawn, 255.0 * to_unit(images), settings))
 
 
 def augment(
@@ -176,6 +175,20 @@ def keypoints3d_of(
     return _exchanged(drawn, jnp.where(mirrored & x_only, -points, points), flip_permutation)
 
 
+def poses_of(drawn: Drawn, points: Float[Array, "b *t k 3"], flip_permutation: np.ndarray) -> Float[Array, "b *t k 3"]:
+    """3D joints of augmented images, in the frame of an upright camera: what is done to the image is done to them.
+
+    They are turned about the line of sight and mirrored in x as the image is, with left and right exchanged, and keep
+    their size: as far as perspective can be left out of account, which is how poses are found without intrinsics.
+    """
+    linear = drawn.matrix[:, :, :2]
+    size = jnp.sqrt(jnp.abs(linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]))
+    turned = linear / size[:, None, None]
+    flat = points.reshape(len(points), -1, 3)
+    across = jnp.einsum("bij,bnj->bni", turned, flat[..., :2], precision="highest")
+    return _exchanged(drawn, jnp.concatenate([across, flat[..., 2:]], axis=-1).reshape(points.shape), flip_permutation)
+
+
 def intrinsics_of(drawn: Drawn, intrinsics: Float[Array, "b *t 3 3"]) -> Float[Array, "b *t 3 3"]:
     """The intrinsics of augmented images: with `keypoints3d_of` they project onto `keypoints_of`."""
     last = jnp.broadcast_to(jnp.asarray([0.0, 0.0, 1.0]), (len(drawn.matrix), 1, 3))
@@ -184,6 +197,25 @@ def intrinsics_of(drawn: Drawn, intrinsics: Float[Array, "b *t 3 3"]) -> Float[A
     middle = tuple(range(1, intrinsics.ndim - 2))
     product = jnp.matmul(jnp.expand_dims(to_augmented, middle), intrinsics, precision=jax.lax.Precision.HIGHEST)
     return product * jnp.expand_dims(mirror[:, None], middle)
+
+
+def _of_frames(drawn: Drawn, images: Array, function: Callable[[Drawn, Array], Array]) -> Array:
+    """What a function makes of all frames (B, T, H, W, 3), given what was drawn for the row of each."""
+    row = np.repeat(np.arange(images.shape[0]), images.shape[1])
+    flat = images.reshape(-1, *images.shape[2:])
+    return function(jax.tree.map(lambda x: x[row], drawn), flat).reshape(images.shape)
+
+
+def _recoloured(drawn: Drawn, pixels: Images, settings: Augmentation) -> Images:
+    draws, signed = drawn.colours, 2 * drawn.colours - 1
+    if settings.brightness or settings.contrast or settings.saturation:
+        pixels = _colour(pixels, signed[:, 5:8], settings)
+    if settings.blur:
+        pixels = _blur(pixels, draws[:, 8] * settings.blur)
+    if settings.noise:
+        noise = jax.vmap(lambda k: jax.random.normal(k, pixels.shape[1:]))(drawn.noise)
+        pixels += noise * (draws[:, 9] * settings.noise)[:, None, None, None]
+    return jnp.clip(pixels, 0.0, 255.0)
 
 
 def _exchanged(drawn: Drawn, values: Array, flip_permutation: np.ndarray) -> Array:

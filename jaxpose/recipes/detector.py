@@ -62,9 +62,7 @@ class Detector:
 
     def init(self, key: jax.Array, names: tuple[str, ...]) -> tuple[Trees, Trees]:
         """Fresh parameters and statistics of the named networks."""
-        keys = jax.random.split(key, len(names))
-        made = {name: self.networks[name].init(k) for name, k in zip(names, keys, strict=True)}
-        return {n: p for n, (p, _) in made.items()}, {n: s for n, (_, s) in made.items()}
+        return functional.init_networks(self.networks, key, names)
 
     def features_of_both(
         self, params: Trees, stats: Trees, source: jax.Array, target: jax.Array

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxpose.config import Comparison, Config, OfMoreStages
-from jaxpose.recipes.supervised import Supervised
 from jaxpose.report import comparison as report
 from jaxpose.report import text
 from jaxpose.train import build, trainer
@@ -53,7 +52,8 @@ def compare(config: Comparison, workdir: Path, *, seeds: int) -> Path:
 def runs_of(config: Comparison, seed: int, folder: Path, *, labelled: bool) -> dict[str, Config]:
     """The runs of a seed, by their names in the table; without labels of the target there is no oracle."""
     base = dataclasses.replace(config.base, seed=seed)
-    source_only = dataclasses.replace(base, steps={"pretrain": base.steps_of("pretrain")}, method=Supervised())
+    steps = {stage: count for stage, count in base.steps.items() if stage != "adapt"}
+    source_only = dataclasses.replace(base, steps=steps, method=config.source)
     adapted = dataclasses.replace(base, start=str(folder / text.SOURCE_ONLY))
     runs = {text.SOURCE_ONLY: source_only}
     runs |= {name: _adapted_by(method, adapted) for name, method in config.methods.items()}
@@ -61,7 +61,8 @@ def runs_of(config: Comparison, seed: int, folder: Path, *, labelled: bool) -> d
         some = _with_labels(adapted, amount)
         runs |= {f"{name}, {amount}": _adapted_by(method, some) for name, method in config.few.items()}
     if labelled:
-        runs[text.ORACLE] = dataclasses.replace(source_only, method=Supervised(name="oracle", domain="target"))
+        oracle = dataclasses.replace(config.source, name="oracle", domain="target")
+        runs[text.ORACLE] = dataclasses.replace(source_only, method=oracle)
     return runs
 
 

@@ -18,26 +18,34 @@ from jaxpose.train.checkpoint import Checkpoints, damage
 from jaxpose.train.progress import Progress
 from jaxpose.train.run import Run
 
-# What the optimizers of a first stage are made of, and what it has learned from; its networks are of the same model.
+# What the optimizers of such a stage are made of, and what it has learned from; its networks are of the same model.
 _OF_A_START = ("optim.pretrain_rule", "data.source")
 _OF_ANY_START = ("model.sigma", "model.target_statistics", "model.weights")
 _READ = "clean_points"  # of methods that draw and read maps in one way only
 _OF_AN_ORACLE = ("data.target", "data.margin")  # PCK's threshold is a fraction of the crop
 
 
-def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]:
-    """What there is to say of the run that `config.start` names: its folder, recipe, pair, data and fingerprint.
+def start(config: Config, joints: Sequence[str], stages: Sequence[Stage]) -> tuple[int, dict[str, Any]]:
+    """Which of this run's stages that of `config.start` ended with, and what there is to say of that run.
+
+    That is its folder, recipe, pair, data and fingerprint. The last of several stages cannot be what it ended with:
+    there would be nothing left to do.
 
     Raises:
-      ValueError: naming what it has otherwise than the first stage of this run.
+      ValueError: naming what it has otherwise than that stage of this run.
     """
     folder, results = _finished("start", config.start)
     their_config = results["config"]
-    last = list(results["timing"].get("step_s_by_stage", {}))[-1:] or [first.name]
-    if last[0] != first.name or their_config["method"].get("domain", "source") not in first.reads:
+    possible = stages[:-1] or stages
+    ended = list(results["timing"].get("step_s_by_stage", {}))  # an earlier version did not say
+    last = ended[-1] if ended else possible[0].name
+    domain = their_config["method"].get("domain", "source")
+    number = next((n for n, of in enumerate(possible) if of.name == last and domain in of.reads), None)
+    if number is None:
+        known = " or ".join(f"{of.name} on the {' and the '.join(of.reads)}" for of in possible)
         raise ValueError(
-            f"config.start: found a run of {results['recipe']} in {folder}, whose last stage is {last[0]}, expected "
-            f"one that ends with this run's first stage, {first.name} on the {' and the '.join(first.reads)}"
+            f"config.start: found a run of {results['recipe']} in {folder}, whose last stage is {last}, expected one "
+            f"that ends with {known}"
         )
     _same_joints("start", folder, results, joints)
     model = [
@@ -47,7 +55,7 @@ def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]
     read = [made["method"].get("coding", {}).get("read", _READ) for made in (their_config, configs.to_json(config))]
     if read[0] != read[1]:  # the other way is half a stride off
         raise ValueError(f"config.start: found maps to be read by {read[0]} in {folder}, expected by {read[1]}")
-    return {
+    return number, {
         "workdir": str(folder),
         "recipe": results["recipe"],
         "pair": results["pair"],
@@ -58,13 +66,14 @@ def start(config: Config, joints: Sequence[str], first: Stage) -> dict[str, Any]
 
 
 def started(run: Run) -> tuple[State, Progress]:
-    """The first stage as if it were finished, with the final state of the run that `config.start` names.
+    """All up to a stage as if it were finished, with the final state of the run that `config.start` names.
 
     Raises:
       ValueError: as `start`, or if that run has no whole checkpoint of this stage.
     """
-    stage, folder = run.stages[0], Path(str(run.config.start)) / "checkpoints"
-    found = start(run.config, run.task.skeleton.joints, stage)
+    folder = Path(str(run.config.start)) / "checkpoints"
+    number, found = start(run.config, run.task.skeleton.joints, run.stages)
+    stage = run.stages[number]
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
         step = checkpoints.latest()
         if step is None:
@@ -73,7 +82,7 @@ def started(run: Run) -> tuple[State, Progress]:
         if wrong := meshes.from_first_process(lambda: damage(last)):
             raise ValueError(f"config.start: {last}: {wrong}, expected the whole checkpoint of a finished run")
         try:
-            state = checkpoints.restore(step, run.abstract_states()[0])
+            state = checkpoints.restore(step, run.abstract_states()[number])
         except ValueError as error:
             raise ValueError(
                 f"config.start: {last} cannot be read as this run's stage {stage.name}, expected a whole checkpoint of "
@@ -81,7 +90,7 @@ def started(run: Run) -> tuple[State, Progress]:
             ) from error
     found["step"] = int(state.step)
     done = jax.device_put(np.array(stage.steps, np.int32), meshes.replicated(run.mesh))
-    return dataclasses.replace(state, step=done), Progress(start=found)
+    return dataclasses.replace(state, step=done), Progress(stage=number, start=found)
 
 
 def oracle(config: Config, joints: Sequence[str]) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
     if not (workdir / "config.json").exists():  # before anything is written
         build.check_files(run)
         if config.start is not None:
-            earlier.start(config, joints, run.stages[0])
+            earlier.start(config, joints, run.stages)
 
     with locked(workdir):
         build.check_same_run(config, workdir)  # now that no other process writes to it

@@ -103,7 +103,7 @@ def test_sprites_say_where_keypoints_can_lie() -> None:
         ("photos:x", "data.source=photos:x: found scheme 'photos'"),
         ("bodies:attic", "found style 'attic', expected studio or street"),
         ("bodies:studio?size=3", "found option 'size', expected one of: train, validation, test"),
-        ("bodies:studio?train=many", "found train=many, expected a number of images"),
+        ("bodies:studio?train=many", "found train=many, expected a number of images or motions"),
         ("sprites:red", "found variant 'red', expected color, noisy or scream"),
         ("deeplabcut:missing", "missing"),
         ("lsp:missing", "missing"),

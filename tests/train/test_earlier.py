@@ -25,6 +25,9 @@ FIRST = Stage(
 )
 
 
+LAST = dataclasses.replace(FIRST, name="adapt")
+
+
 def finished(folder: Path, config: Config, *, stage: str = "pretrain", joints: tuple[str, ...] = JOINTS) -> str:
     """The results of a run that never was."""
     rows = [
@@ -60,7 +63,10 @@ def changed(**fields: Any) -> Config:
 
 def test_a_start_of_the_same_kind_is_described(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run", changed(data=Data(target="hands:studio", margin=1.5), seed=3))
-    found = earlier.start(changed(start=folder), JOINTS, FIRST)
+    number, found = earlier.start(changed(start=folder), JOINTS, (FIRST, LAST))
+    assert number == 0
+    prior = dataclasses.replace(FIRST, name="poses")
+    assert earlier.start(changed(start=folder), JOINTS, (prior, FIRST, LAST)) == (1, found)
     assert (found["workdir"], found["recipe"], found["target"]) == (folder, "source_only", "hands:studio")
 
 
@@ -92,7 +98,7 @@ def test_a_start_of_another_kind_is_named(
 ) -> None:
     folder = finished(tmp_path / "run", changed(**fields), **written)
     with pytest.raises(ValueError, match=r"^config\.start: .*" + expected):
-        earlier.start(changed(start=folder), JOINTS, FIRST)
+        earlier.start(changed(start=folder), JOINTS, (FIRST, LAST))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": "oracle"}', "\0"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxpose.data.generators.embedded import appearance, kinematics, motion, parts, render
 from jaxpose.data.joints import skeletons
-from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE, Record
+from jaxpose.data.records import MISSING, OCCLUDED, VISIBLE, Motion, Record
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,33 @@ class EmbeddedSource:
         )
 
 
+def motions(style: str, split: str, count: int, *, seed: int = 0) -> list[Motion]:
+    """What bodies of a domain do, without images: five seconds each, z up, relative to the pelvis.
+
+    Nobody is seen in them who is in the images.
+    """
+    return [_motion(style, split, seed, number) for number in range(count)]
+
+
+def _motion(style: str, split: str, seed: int, number: int) -> Motion:
+    key = (_STYLES.index(style), _SPLITS.index(split))
+    rng = np.random.default_rng((seed, len(_KINDS), *key, number))
+    rig = kinematics.RIGS["body"]
+    angles = motion.sample(rng, "body", style, _MOTION_LENGTH)
+    upright = np.broadcast_to(_Y_UP_TO_Z_UP, (_MOTION_LENGTH, 3, 3))
+    positions, _ = kinematics.forward(rig, angles, rig.offsets * np.exp(rng.normal(0, 0.06)), upright)
+    joints = positions[:, _JOINT_NODES["body"]]
+    root = joints[:, skeletons.MPII16.joints.index("pelvis")]
+    return Motion(
+        name=f"figure-{style}-{split}-{seed}-{number:06d}",
+        joints=skeletons.MPII16.joints,
+        positions=(joints - root[:, None]).astype(np.float32),
+        rate=_RATE,
+    )
+
+
+_MOTION_LENGTH = 50  # frames
+_Y_UP_TO_Z_UP = np.array(((1.0, 0, 0), (0, 0, -1), (0, 1, 0)))
 _RATE = 10.0  # frames per second: key poses are three to five frames apart
 _KINDS, _STYLES, _SPLITS = ("body", "hand"), ("studio", "street"), ("train", "validation", "test")
 _SKELETONS = {"body": skeletons.MPII16, "hand": skeletons.HAND21}
