@@ -1,7 +1,6 @@
-"""Networks of motions: sequences of codes of poses to one code, and back.
+"""How bodies move, as an auto-encoder of sequences of latent poses, see `pose_prior`.
 
-Source: Kundu et al. 2021, arXiv:2204.01971, Sec. 3.1, and the sizes of the released code, in which nothing is
-adversarial about motions.
+Source: Kundu et al. 2021 (relation distillation), Sec. 3.1, and the released code, in which nothing is adversarial.
 """
 
 import jax.numpy as jnp
@@ -9,92 +8,108 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxpose.models.layers import Dense, normal
-from jaxpose.models.pose_prior import bounded
+from jaxpose.models import layers
 from jaxpose.ops import recurrence
-
-_LAYERS = 2
+from jaxpose.ops.activation import bounded
+from jaxpose.ops.recurrence import State
 
 
 class MotionEncoder(nnx.Module):
-    """Sequences (B, T, latent) to codes (B, motion) within +-bound: what two layers have come to in both directions."""
+    """Sequences of latent poses to motion vectors v, none of whose numbers is beyond `bound`.
+
+    Attributes:
+      lstm1, lstm2: both directions over time, `units` each.
+      motion: of what the second puts out last, in both directions.
+    """
 
     def __init__(
         self,
         *,
-        latent: int,
-        motion: int,
-        units: int,
-        bound: float,
+        latent: int = 32,
+        motion: int = 128,
+        units: int = 128,
+        bound: float = 1.0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        del dtype  # float32: sequences of short vectors
+        del dtype  # float32: what is rounded adds up over time
         self.bound = bound
-        self.layer0 = Bidirectional(inputs=latent, units=units, rngs=rngs)
-        self.layer1 = Bidirectional(inputs=2 * units, units=units, rngs=rngs)
-        self.out = Dense(2 * units, motion, gain=1.0, rngs=rngs)
+        self.lstm1 = BidirectionalLSTM(latent, units, rngs=rngs)
+        self.lstm2 = BidirectionalLSTM(2 * units, units, rngs=rngs)
+        self.motion = layers.Dense(2 * units, motion, init=layers.lecun_normal, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t z"], train: bool) -> Float[Array, "b v"]:
-        """Codes."""
-        states, _ = self.layer0(x, _nothing(x, self.layer0.units))
-        _, last = self.layer1(states, _nothing(x, self.layer1.units))
-        return bounded(self.out(last), self.bound)
+        """Motion vectors of sequences of any length."""
+        x, _ = self.lstm1(self.lstm1.project(x))
+        _, (last, _) = self.lstm2(self.lstm2.project(x))
+        return bounded(self.motion(jnp.concatenate([last[0], last[1]], axis=-1)), self.bound)
 
 
 class MotionDecoder(nnx.Module):
-    """Codes (B, motion) to sequences (B, T, latent): the code is what all layers read, and what they begin with."""
+    """Motion vectors to sequences of `frames` latent poses, none of whose numbers is beyond `bound`.
+
+    A motion vector is the input of every step, and what all states are before the first.
+
+    Attributes:
+      start: maps motion vectors to states; None where they have the same size, and are states.
+      lstm1, lstm2: both directions over time, `units` each.
+      latent: of the second's outputs.
+    """
 
     def __init__(
         self,
         *,
-        latent: int,
-        motion: int,
-        units: int,
-        frames: int,
-        bound: float,
+        latent: int = 32,
+        motion: int = 128,
+        units: int = 128,
+        frames: int = 30,
+        bound: float = 1.0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         del dtype
         self.frames, self.bound = frames, bound
-        self.first = Dense(motion, _LAYERS * 2 * 2 * units, gain=1.0, rngs=rngs)
-        self.layer0 = Bidirectional(inputs=motion, units=units, rngs=rngs)
-        self.layer1 = Bidirectional(inputs=2 * units, units=units, rngs=rngs)
-        self.out = Dense(2 * units, latent, gain=1.0, rngs=rngs)
+        self.start = None if motion == units else layers.Dense(motion, units, init=layers.lecun_normal, rngs=rngs)
+        self.lstm1 = BidirectionalLSTM(motion, units, rngs=rngs)
+        self.lstm2 = BidirectionalLSTM(2 * units, units, rngs=rngs)
+        self.latent = layers.Dense(2 * units, latent, init=layers.lecun_normal, rngs=rngs)
 
-    def __call__(self, v: Float[Array, "b v"], train: bool) -> Float[Array, "b t z"]:
-        """Sequences."""
-        x = jnp.broadcast_to(v[:, None], (len(v), self.frames, v.shape[1]))
-        first = jnp.moveaxis(self.first(v).reshape(len(v), _LAYERS, 2, 2, -1), 0, 3)  # layer, state, direction, row
-        x, _ = self.layer0(x, (first[0, 0], first[0, 1]))
-        x, _ = self.layer1(x, (first[1, 0], first[1, 1]))
-        return bounded(self.out(x), self.bound)
+    def __call__(self, x: Float[Array, "b v"], train: bool) -> Float[Array, "b t z"]:
+        """Latent poses."""
+        state = x if self.start is None else self.start(x)
+        states = jnp.broadcast_to(state[None], (2, *state.shape))
+        gates = self.lstm1.project(x[:, None])  # the same for all steps
+        gates = jnp.broadcast_to(gates, (gates.shape[0], self.frames, *gates.shape[2:]))
+        y, _ = self.lstm1(gates, (states, states))
+        y, _ = self.lstm2(self.lstm2.project(y), (states, states))
+        return bounded(self.latent(y), self.bound)
 
 
-class Bidirectional(nnx.Module):
-    """A layer of long short-term memory in both directions, see `ops.recurrence`.
+class BidirectionalLSTM(nnx.Module):
+    """Long short-term memory in both directions, see `recurrence.bidirectional_lstm`.
 
     Attributes:
-      kernel: (2, inputs, 4 * units).
+      kernel: (inputs, 2, 4 * units).
       recurrent: (2, units, 4 * units).
-      bias: (2, 4 * units).
+      bias: (2, 4 * units); at the start 1 for the gate that keeps what was there, as in the released code, else 0.
     """
 
-    def __init__(self, *, inputs: int, units: int, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, units: int, *, rngs: nnx.Rngs):
         self.units = units
-        draw = normal((inputs + units) ** -0.5)
-        self.kernel = nnx.Param(draw(rngs.params(), (2, inputs, 4 * units), jnp.float32))
-        self.recurrent = nnx.Param(draw(rngs.params(), (2, units, 4 * units), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((2, 4 * units)))
+        self.kernel = nnx.Param(layers.normal(inputs**-0.5)(rngs.params(), (inputs, 2, 4 * units)))
+        self.recurrent = nnx.Param(layers.normal(units**-0.5)(rngs.params(), (2, units, 4 * units)))
+        self.bias = nnx.Param(jnp.zeros((2, 4 * units)).at[:, units : 2 * units].set(1.0))
+
+    def project(self, x: Float[Array, "b t i"]) -> Float[Array, "b t 2 g"]:
+        """What inputs contribute to the gates."""
+        y = jnp.einsum("bti,idg->btdg", x.astype(jnp.float32), self.kernel[...], precision="highest")
+        return y + self.bias[...][None, None]
 
     def __call__(
-        self, x: Float[Array, "b t i"], first: tuple[Float[Array, "2 b u"], Float[Array, "2 b u"]]
-    ) -> tuple[Float[Array, "b t 2*u"], Float[Array, "b 2*u"]]:
-        """States at all steps, and the last ones."""
-        return recurrence.bidirectional(x, self.kernel[...], self.recurrent[...], self.bias[...], first)
-
-
-def _nothing(x: Array, units: int) -> tuple[Array, Array]:
-    zero = jnp.zeros((2, len(x), units))
-    return zero, zero
+        self, gates: Float[Array, "b t 2 g"], start: State | None = None
+    ) -> tuple[Float[Array, "b t u2"], State]:
+        """Outputs and last states; without `start` the first are 0."""
+        if start is None:
+            zeros = jnp.zeros((2, gates.shape[0], self.units))
+            start = zeros, zeros
+        return recurrence.bidirectional_lstm(gates, self.recurrent[...], start)

@@ -1,9 +1,10 @@
-"""Networks of poses: an auto-encoder that follows the body's limbs, and critics of codes and of poses.
+"""What bodies can be like, as an adversarial auto-encoder of the directions of their bones.
 
-Poses are unit vectors of bones, each in the frame of the bone before it (`ops.local_frames`).
+Encoder and decoder are put together as the body is: of limbs, limbs with the trunk, upper and lower half, all of it.
+Directions are those of `ops.local_frames`, and keep how a body is turned to the camera.
 
-Source: Kundu et al. 2021, arXiv:2204.01971, Sec. 3.1, and the sizes of the released code, of which one layer of 512 is
-made but not used; here it is.
+Source: Kundu et al. 2021 (relation distillation), Sec. 3.1, which says no more than "fully connected", and the released
+code, whose encoder makes a second layer of the whole body and leaves it out by mistake; here it is in.
 """
 
 import jax
@@ -11,183 +12,209 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from jaxpose.models.layers import Dense
+from jaxpose.models import layers
+from jaxpose.ops.activation import bounded
 from jaxpose.ops.local_frames import BodyTree
+from jaxpose.ops.trees import unit
 
-Local = Float[Array, "*b e 3"]
-_SLOPE = 0.2  # of leaky ReLUs
-_ARMS, _LEGS = ("right_arm", "left_arm"), ("right_leg", "left_leg")
-_LIMBS = (*_ARMS, *_LEGS)
+LIMBS = ("right_arm", "left_arm", "right_leg", "left_leg")
+PARTS = ("trunk", *LIMBS)
+
+Directions = Float[Array, "*b e 3"]
 
 
 class PoseEncoder(nnx.Module):
-    """Poses to codes within +-bound: limbs and trunk, limbs with the trunk, upper and lower half, the whole.
+    """Directions of bones to latent vectors z, none of whose numbers is beyond `bound`.
 
     Attributes:
-      trunk, right_arm, left_arm, right_leg, left_leg: 32 numbers each.
-      joined_right_arm, ...: a limb and the trunk, 64.
-      upper, lower: two limbs, 128.
-      whole0, whole1: 512 each.
-      out: the code.
+      parts: by part, of its bones' directions; the bone to the thorax belongs to the trunk and to both arms.
+      limbs: by limb, of it and the trunk.
+      upper, lower: of arms and legs.
+      full1, full2, latent: of both halves.
     """
 
     def __init__(
         self,
         *,
         tree: BodyTree,
-        latent: int,
-        bound: float,
+        latent: int = 32,
+        bound: float = 1.0,
         width: float = 1.0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         del dtype  # float32: bones are few
-        self.tree, self.bound = tree, bound
-        limb, joined, half, whole = hidden(width)
-        for name, bones in parts(self.tree).items():
-            setattr(self, name, Dense(3 * len(bones), limb, rngs=rngs))
-        for name in _LIMBS:
-            setattr(self, f"joined_{name}", Dense(2 * limb, joined, rngs=rngs))
-        self.upper, self.lower = (Dense(2 * joined, half, rngs=rngs) for _ in range(2))
-        self.whole0, self.whole1 = Dense(2 * half, whole, rngs=rngs), Dense(whole, whole, rngs=rngs)
-        self.out = Dense(whole, latent, gain=1.0, rngs=rngs)
+        self.tree, self.bound, size = tree, bound, layers.scaled(_SIZE, width)
+        parts = bones_of(tree)
+        self.parts = nnx.Dict({part: layers.Dense(3 * len(bones), size, rngs=rngs) for part, bones in parts.items()})
+        self.limbs = nnx.Dict({limb: layers.Dense(2 * size, 2 * size, rngs=rngs) for limb in LIMBS})
+        self.upper, self.lower = (layers.Dense(4 * size, 4 * size, rngs=rngs) for _ in range(2))
+        self.full1 = layers.Dense(8 * size, 16 * size, rngs=rngs)
+        self.full2 = layers.Dense(16 * size, 16 * size, rngs=rngs)
+        self.latent = layers.Dense(16 * size, latent, init=layers.lecun_normal, rngs=rngs)
 
-    def __call__(self, x: Local, train: bool) -> Float[Array, "*b z"]:
-        """Codes."""
-        found = {name: _leaky(getattr(self, name)(_flat(x[..., bones, :]))) for name, bones in parts(self.tree).items()}
-        joined = {name: _applied(getattr(self, f"joined_{name}"), found["trunk"], found[name]) for name in _LIMBS}
-        upper = _applied(self.upper, *(joined[name] for name in _ARMS))
-        lower = _applied(self.lower, *(joined[name] for name in _LEGS))
-        whole = _leaky(self.whole1(_applied(self.whole0, upper, lower)))
-        return bounded(self.out(whole), self.bound)
+    def __call__(self, x: Directions, train: bool) -> Float[Array, "*b z"]:
+        """Latent vectors of any batch, of frames or of sequences."""
+        parts = {part: _leaky(self.parts[part](_flat(x[..., bones, :]))) for part, bones in bones_of(self.tree).items()}
+        limbs = {limb: _leaky(self.limbs[limb](_joined(parts["trunk"], parts[limb]))) for limb in LIMBS}
+        upper = _leaky(self.upper(_joined(limbs["right_arm"], limbs["left_arm"])))
+        lower = _leaky(self.lower(_joined(limbs["right_leg"], limbs["left_leg"])))
+        full = _leaky(self.full2(_leaky(self.full1(_joined(upper, lower)))))
+        return bounded(self.latent(full), self.bound)
 
 
 class PoseDecoder(nnx.Module):
-    """Codes to poses, in the opposite order; of the trunk, what the four limbs say of it is added up.
+    """Latent vectors to unit vectors of bones: the encoder backwards.
+
+    What it makes of the whole body is cut in two, of a half again, and of a limb into what is its own and what is the
+    trunk's, which is the sum of four. A bone of several parts is the sum of what they make of it.
 
     Attributes:
-      whole0, whole1, whole2: 512 each.
-      upper, lower, trunk_right_arm, limb_right_arm, ...: as in the encoder.
-      trunk, right_arm, left_arm, right_leg, left_leg: vectors of bones.
+      full1, full2, full3: of the latent vector.
+      upper, lower, limbs, parts: as of the encoder.
+      bones: by part, the directions.
     """
 
     def __init__(
-        self, *, tree: BodyTree, latent: int, width: float = 1.0, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+        self,
+        *,
+        tree: BodyTree,
+        latent: int = 32,
+        width: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         del dtype
-        self.tree = tree
-        limb, joined, half, whole = hidden(width)
-        self.whole0 = Dense(latent, whole, rngs=rngs)
-        self.whole1, self.whole2 = (Dense(whole, whole, rngs=rngs) for _ in range(2))
-        self.upper, self.lower = (Dense(whole, half, rngs=rngs) for _ in range(2))
-        for name in _LIMBS:
-            setattr(self, f"joined_{name}", Dense(half, joined, rngs=rngs))
-            setattr(self, f"trunk_{name}", Dense(joined, limb, rngs=rngs))
-            setattr(self, f"limb_{name}", Dense(joined, limb, rngs=rngs))
-        for name, bones in parts(self.tree).items():
-            setattr(self, name, Dense(limb, 3 * len(bones), gain=1.0, rngs=rngs))
+        self.tree, size = tree, layers.scaled(_SIZE, width)
+        self.full1 = layers.Dense(latent, 16 * size, rngs=rngs)
+        self.full2, self.full3 = (layers.Dense(16 * size, 16 * size, rngs=rngs) for _ in range(2))
+        self.upper, self.lower = (layers.Dense(8 * size, 4 * size, rngs=rngs) for _ in range(2))
+        self.limbs = nnx.Dict({limb: layers.Dense(2 * size, 2 * size, rngs=rngs) for limb in LIMBS})
+        self.parts = nnx.Dict({part: layers.Dense(size, size, rngs=rngs) for part in PARTS})
+        self.bones = nnx.Dict(
+            {
+                part: layers.Dense(size, 3 * len(bones), init=layers.lecun_normal, rngs=rngs)
+                for part, bones in bones_of(tree).items()
+            }
+        )
 
-    def __call__(self, z: Float[Array, "*b z"], train: bool) -> Local:
-        """Vectors whose directions are those of the bones; their lengths mean nothing."""
-        whole = _leaky(self.whole2(_leaky(self.whole1(_leaky(self.whole0(z))))))
-        halves = {name: _leaky(self.upper(whole)) for name in _ARMS} | {
-            name: _leaky(self.lower(whole)) for name in _LEGS
-        }
-        joined = {name: _leaky(getattr(self, f"joined_{name}")(halves[name])) for name in _LIMBS}
-        trunk = sum((getattr(self, f"trunk_{name}")(joined[name]) for name in _LIMBS), start=jnp.zeros(()))
-        found = {"trunk": _leaky(trunk)}
-        found |= {name: _leaky(getattr(self, f"limb_{name}")(joined[name])) for name in _LIMBS}
-        vectors = [getattr(self, name)(found[name]).reshape(*z.shape[:-1], -1, 3) for name in parts(self.tree)]
-        order = np.argsort(np.concatenate(list(parts(self.tree).values())))
-        return jnp.concatenate(vectors, axis=-2)[..., order, :]
+    def __call__(self, x: Float[Array, "*b z"], train: bool) -> Directions:
+        """Directions of the tree's bones."""
+        full = _leaky(self.full3(_leaky(self.full2(_leaky(self.full1(x))))))
+        halves = (_leaky(half(part)) for half, part in zip((self.upper, self.lower), _halves(full), strict=True))
+        limbs = [limb for half in halves for limb in _halves(half)]
+        both = [_halves(_leaky(self.limbs[name](limb))) for name, limb in zip(LIMBS, limbs, strict=True)]
+        parts = [sum(trunk for trunk, _ in both), *(own for _, own in both)]
+        found = [self.bones[name](_leaky(self.parts[name](part))) for name, part in zip(PARTS, parts, strict=True)]
+        bones = jnp.concatenate([part.reshape(*x.shape[:-1], -1, 3) for part in found], axis=-2)
+        vectors = jnp.einsum("em,...mx->...ex", _owners(self.tree), bones, precision="highest")
+        return unit(vectors, jnp.broadcast_to(jnp.asarray((0.0, 0.0, 1.0)), vectors.shape))
 
 
 class LatentCritic(nnx.Module):
-    """Codes to one logit, positive for those that are drawn, by three layers."""
+    """Latent vectors to a logit, positive for the prior: the adversary of an adversarial auto-encoder.
 
-    def __init__(self, *, latent: int, width: float = 1.0, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    The paper says nothing of its layers; these are two of 512.
+    """
+
+    def __init__(self, *, latent: int = 32, width: float = 1.0, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         del dtype
-        whole = hidden(width)[-1]
-        self.layer1, self.layer2 = Dense(latent, whole, rngs=rngs), Dense(whole, whole, rngs=rngs)
-        self.layer3 = Dense(whole, 1, gain=1.0, rngs=rngs)
+        hidden = layers.scaled(512, width)
+        self.layer1 = layers.Dense(latent, hidden, rngs=rngs)
+        self.layer2 = layers.Dense(hidden, hidden, rngs=rngs)
+        self.layer3 = layers.Dense(hidden, 1, init=layers.lecun_normal, rngs=rngs)
 
-    def __call__(self, z: Float[Array, "*b z"], train: bool) -> Float[Array, "*b"]:
+    def __call__(self, x: Float[Array, "*b z"], train: bool) -> Float[Array, "*b"]:
         """Logits."""
-        return self.layer3(_leaky(self.layer2(_leaky(self.layer1(z)))))[..., 0]
+        return self.layer3(_leaky(self.layer2(_leaky(self.layer1(x)))))[..., 0]
 
 
 class PoseCritic(nnx.Module):
-    """Poses to opinions (..., E + 6) on every bone, on the five parts and on the whole, see `critic_weights`.
+    """Directions to logits, positive for recorded poses: of each bone, of five parts and of the body.
+
+    Which of them counts how much is `logit_weights`.
 
     Attributes:
-      bone0, bone1: 32 each, the same for all bones; bone2: an opinion by bone.
-      trunk0, trunk1, ...: 200, and an opinion.
-      whole0, whole1: 1024 each; whole2: an opinion.
+      bone1, bone2: features of every bone by itself, which all logits are made of.
+      bones: a logit of each.
+      parts1, parts2: by part.
+      full1, full2, full3: of the body.
     """
 
     def __init__(self, *, tree: BodyTree, width: float = 1.0, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         del dtype
-        self.tree = tree
-        bone, part, whole = (max(1, round(width * size)) for size in (32, 200, 1024))
-        count = len(tree.joints) - 1
-        self.bone0, self.bone1 = Dense(3, bone, rngs=rngs), Dense(bone, bone, rngs=rngs)
-        self.bone2 = nnx.Param(jax.random.normal(rngs.params(), (count, bone)) / bone**0.5)
-        for name, bones in parts(self.tree).items():
-            setattr(self, f"{name}0", Dense(len(bones) * bone, part, rngs=rngs))
-            setattr(self, f"{name}1", Dense(part, 1, gain=1.0, rngs=rngs))
-        self.whole0, self.whole1 = Dense(count * bone, whole, rngs=rngs), Dense(whole, whole, rngs=rngs)
-        self.whole2 = Dense(whole, 1, gain=1.0, rngs=rngs)
+        self.tree, count = tree, len(tree.joints) - 1
+        features, limb, full = (layers.scaled(size, width) for size in (32, 200, 1024))
+        self.bone1, self.bone2 = layers.Dense(3, features, rngs=rngs), layers.Dense(features, features, rngs=rngs)
+        self.bones = _Each(count, features, rngs=rngs)
+        parts = bones_of(tree).items()
+        self.parts1 = nnx.Dict({part: layers.Dense(features * len(found), limb, rngs=rngs) for part, found in parts})
+        self.parts2 = nnx.Dict({part: layers.Dense(limb, 1, init=layers.lecun_normal, rngs=rngs) for part in PARTS})
+        self.full1 = layers.Dense(features * count, full, rngs=rngs)
+        self.full2 = layers.Dense(full, full, rngs=rngs)
+        self.full3 = layers.Dense(full, 1, init=layers.lecun_normal, rngs=rngs)
 
-    def __call__(self, x: Local, train: bool) -> Float[Array, "*b n"]:
-        """Opinions."""
-        bones = _leaky(self.bone1(_leaky(self.bone0(x))))
-        single = jnp.einsum("...ec,ec->...e", bones, self.bone2[...])
-        of_parts = [
-            getattr(self, f"{name}1")(_leaky(getattr(self, f"{name}0")(_flat(bones[..., which, :]))))
-            for name, which in parts(self.tree).items()
+    def __call__(self, x: Directions, train: bool) -> Float[Array, "*b e6"]:
+        """E + 6 logits: of the bones, of `PARTS`, of the body."""
+        features = _leaky(self.bone2(_leaky(self.bone1(x))))
+        parts = [
+            self.parts2[part](_leaky(self.parts1[part](_flat(features[..., bones, :]))))
+            for part, bones in bones_of(self.tree).items()
         ]
-        whole = self.whole2(_leaky(self.whole1(_leaky(self.whole0(_flat(bones))))))
-        return jnp.concatenate([single, *of_parts, whole], axis=-1)
+        full = self.full3(_leaky(self.full2(_leaky(self.full1(_flat(features))))))
+        return jnp.concatenate([self.bones(features), *parts, full], axis=-1)
 
 
-def critic_weights(tree: BodyTree) -> Float[np.ndarray, " n"]:
-    """How much each opinion of `PoseCritic` counts: bones, parts and the whole a third each."""
-    bones = len(tree.joints) - 1
-    return np.concatenate([np.full(bones, 1 / (3 * bones)), np.full(5, 1 / 15), [1 / 3]]).astype(np.float32)
+def logit_weights(tree: BodyTree) -> Float[np.ndarray, " e6"]:
+    """What the logits of `PoseCritic` count in its losses: bones, parts and the body one third each."""
+    bones, parts = len(tree.joints) - 1, len(PARTS)
+    shares = [1 / (3 * bones)] * bones + [1 / (3 * parts)] * parts + [1 / 3]
+    return np.array(shares, np.float32)
 
 
-def parts(tree: BodyTree) -> dict[str, np.ndarray]:
-    """Which bones belong to trunk, arms and legs; each belongs to one."""
-    of_limbs = {"arm": ("shoulder", "elbow", "wrist"), "leg": ("hip", "knee", "ankle", "foot")}
-    joints = tree.joints[1:]
-    found = {}
-    for limb in _LIMBS:
-        side, kind = limb.split("_")
-        found[limb] = np.array([joints.index(f"{side}_{j}") for j in of_limbs[kind] if f"{side}_{j}" in joints])
-    trunk = np.setdiff1d(np.arange(len(joints)), np.concatenate(list(found.values())))
-    return {"trunk": trunk, **found}
+def bones_of(tree: BodyTree) -> dict[str, Int[np.ndarray, " n"]]:
+    """The bones of each of `PARTS`, by the joints that they lead to."""
+    known: dict[str, tuple[str, ...]] = {"trunk": ("thorax", "neck", "head_top")}
+    for side in ("right", "left"):
+        known[f"{side}_arm"] = ("thorax", *(f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist")))
+        known[f"{side}_leg"] = tuple(f"{side}_{joint}" for joint in ("hip", "knee", "ankle", "foot"))
+    bones = tree.joints[1:]
+    return {part: np.array([bones.index(j) for j in known[part] if j in bones], np.int32) for part in PARTS}
 
 
-def hidden(width: float) -> tuple[int, int, int, int]:
-    """Sizes of the layers of limbs, of a limb with the trunk, of halves and of the whole."""
-    limb, joined, half, whole = (max(1, round(width * size)) for size in (32, 64, 128, 512))
-    return limb, joined, half, whole
+class _Each(nnx.Module):
+    """A logit of every bone by its own weights."""
+
+    def __init__(self, count: int, features: int, *, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(layers.lecun_normal(rngs.params(), (features, count)))
+        self.bias = nnx.Param(jnp.zeros(count))
+
+    def __call__(self, x: Float[Array, "*b e c"]) -> Float[Array, "*b e"]:
+        y = jnp.einsum("...ec,ce->...e", x, self.kernel[...], precision="highest")
+        return y + self.bias[...].reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def bounded(x: Float[Array, "*b z"], bound: float) -> Float[Array, "*b z"]:
-    """Numbers within +-bound, those that are small as they are."""
-    return bound * jnp.tanh(x / bound)
+_SIZE = 32  # features of a part; all others are multiples
 
 
-def _applied(layer: Dense, *features: Array) -> Array:
-    return _leaky(layer(jnp.concatenate(features, axis=-1)))
+def _owners(tree: BodyTree) -> Float[np.ndarray, "e m"]:
+    """Which of the parts' bones, one part after the other, are which of the tree's: 0 or 1."""
+    return np.eye(len(tree.joints) - 1, dtype=np.float32)[:, np.concatenate(list(bones_of(tree).values()))]
 
 
 def _leaky(x: Array) -> Array:
-    return jax.nn.leaky_relu(x, _SLOPE)
+    return jax.nn.leaky_relu(x, 0.2)
 
 
-def _flat(x: Array) -> Array:
+def _flat(x: Float[Array, "*b n c"]) -> Float[Array, "*b n*c"]:
     return x.reshape(*x.shape[:-2], -1)
+
+
+def _joined(a: Float[Array, "*b c"], b: Float[Array, "*b c"]) -> Float[Array, "*b 2*c"]:
+    return jnp.concatenate([a, b], axis=-1)
+
+
+def _halves(x: Float[Array, "*b c"]) -> list[Array]:
+    return jnp.split(x, 2, axis=-1)

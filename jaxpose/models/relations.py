@@ -1,7 +1,6 @@
-"""Networks around codes of poses and motions: from images to codes, from codes to codes, and to be compared.
+"""From images to latent poses, and from latent poses to those of related images.
 
-Source: Kundu et al. 2021, arXiv:2204.01971, Sec. 3.1-3.3, and the sizes of the released code that adapts; the one that
-trains on the source has others, which would not fit.
+Source: Kundu et al. 2021 (relation distillation), Sec. 3, with the released code's layers.
 """
 
 import itertools
@@ -13,63 +12,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxpose.models import layers
-from jaxpose.models.layers import Dense
-from jaxpose.models.pose_prior import bounded
-from jaxpose.ops.activation import relu
-
-
-class PoseRegressor(nnx.Module):
-    """Features of a backbone to codes of poses within +-bound, and what they were read from.
-
-    Attributes:
-      conv0, conv1, conv2, conv3: 3x3 convolutions of 512, 256, 128 and 64 channels; the first halves the map.
-      embedding: 1024 numbers, what contrastive learning compares.
-      dense0, dense1, dense2: 512, 256, 128.
-      out: the code.
-    """
-
-    def __init__(
-        self,
-        *,
-        inputs: int,
-        size: int,
-        latent: int,
-        bound: float,
-        width: float = 1.0,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        self.bound = bound
-        channels = [inputs, *(_scaled(width, of) for of in (512, 256, 128, 64))]
-        for index, (before, after) in enumerate(itertools.pairwise(channels)):
-            stride = 1 if index else 2
-            conv = layers.Conv(
-                before, after, 3, stride=stride, use_bias=True, init=layers.he_normal, dtype=dtype, rngs=rngs
-            )
-            setattr(self, f"conv{index}", conv)
-        seen = embedding_size(width)
-        self.embedding = Dense(channels[-1] * (-(-size // 2)) ** 2, seen, rngs=rngs)
-        sizes = [seen, *(_scaled(width, of) for of in (512, 256, 128))]
-        for index, (before, after) in enumerate(itertools.pairwise(sizes)):
-            setattr(self, f"dense{index}", Dense(before, after, rngs=rngs))
-        self.out = Dense(sizes[-1], latent, gain=1.0, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[Float[Array, "b z"], Float[Array, "b n"]]:
-        """Codes, and the embedding."""
-        for index in range(4):
-            x = relu(getattr(self, f"conv{index}")(x))
-        seen = relu(self.embedding(x.astype(jnp.float32).reshape(len(x), -1)))
-        found = seen
-        for index in range(3):
-            found = relu(getattr(self, f"dense{index}")(found))
-        return bounded(self.out(found), self.bound), seen
+from jaxpose.ops.activation import bounded, relu
 
 
 class RelationNetwork(nnx.Module):
-    """Codes to the codes that a relation leads to, by layers of 1024 and 512.
+    """A pose's or a motion's latent vector to that of its counterpart, say of the mirrored body or of time reversed.
 
     Attributes:
-      dense0, dense1, out: the layers.
+      layer1, layer2, layer3: of 1024, 512 and `outputs`.
     """
 
     def __init__(
@@ -77,46 +27,111 @@ class RelationNetwork(nnx.Module):
         *,
         inputs: int,
         outputs: int,
-        bound: float,
+        bound: float = 1.0,
+        width: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        del dtype  # float32, as all that adaptation compares
+        self.bound = bound
+        wide, narrow = (layers.scaled(size, width) for size in (1024, 512))
+        self.layer1 = layers.Dense(inputs, wide, rngs=rngs)
+        self.layer2 = layers.Dense(wide, narrow, rngs=rngs)
+        self.layer3 = layers.Dense(narrow, outputs, init=layers.lecun_normal, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*b i"], train: bool) -> Float[Array, "*b o"]:
+        """Latent vectors, none of whose numbers is beyond `bound`."""
+        return bounded(self.layer3(relu(self.layer2(relu(self.layer1(x))))), self.bound)
+
+
+class PoseRegressor(nnx.Module):
+    """Features of a backbone to latent poses, and to the embedding that images are contrasted by.
+
+    Attributes:
+      convs: 3x3 convolutions "0" to "3", the first with a stride of 2, computed in `dtype`.
+      embedding: of all pixels; this and what follows is float32.
+      hidden, latent: the latent pose of the embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        size: tuple[int, int],
+        latent: int = 32,
+        bound: float = 1.0,
+        width: float = 1.0,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.bound = bound
+        options = {"use_bias": True, "init": layers.he_normal_forward, "dtype": dtype, "rngs": rngs}
+        channels = [inputs, *(layers.scaled(wide, width) for wide in (512, 256, 128, 64))]
+        hidden = [embedding_size(width), *(layers.scaled(wide, width) for wide in (512, 256, 128))]
+        pixels = ((size[0] + 1) // 2) * ((size[1] + 1) // 2)
+        self.convs = nnx.Dict(
+            {
+                str(i): layers.Conv(before, after, 3, stride=1 if i else 2, **options)
+                for i, (before, after) in enumerate(itertools.pairwise(channels))
+            }
+        )
+        self.embedding = layers.Dense(channels[-1] * pixels, hidden[0], rngs=rngs)
+        self.hidden = nnx.Dict(
+            {
+                str(i): layers.Dense(before, after, rngs=rngs)
+                for i, (before, after) in enumerate(itertools.pairwise(hidden))
+            }
+        )
+        self.latent = layers.Dense(hidden[-1], latent, init=layers.lecun_normal, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*b h w c"], train: bool) -> tuple[Float[Array, "*b z"], Float[Array, "*b n"]]:
+        """Latent poses, none of whose numbers is beyond `bound`, and embeddings (see `embedding_size`), float32.
+
+        Args:
+          x: features of images, of the `size` (height, width) that it was made for.
+          train: ignored.
+        """
+        for conv in self.convs.values():
+            x = relu(conv(x))
+        embedding = relu(self.embedding(x.reshape(*x.shape[:-3], -1)))
+        y = embedding
+        for layer in self.hidden.values():
+            y = relu(layer(y))
+        return bounded(self.latent(y), self.bound), embedding
+
+
+class Projection(nnx.Module):
+    """Embeddings or motion vectors to unit vectors, which the contrastive loss compares.
+
+    Attributes:
+      layer1, layer2, layer3: of 512, 256 and `outputs`.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        outputs: int = 128,
         width: float = 1.0,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         del dtype
-        self.bound = bound
-        first, second = _scaled(width, 1024), _scaled(width, 512)
-        self.dense0, self.dense1 = Dense(inputs, first, rngs=rngs), Dense(first, second, rngs=rngs)
-        self.out = Dense(second, outputs, gain=1.0, rngs=rngs)
+        wide, narrow = (layers.scaled(size, width) for size in (512, 256))
+        self.layer1 = layers.Dense(inputs, wide, rngs=rngs)
+        self.layer2 = layers.Dense(wide, narrow, rngs=rngs)
+        self.layer3 = layers.Dense(narrow, outputs, init=layers.lecun_normal, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b i"], train: bool) -> Float[Array, "*b o"]:
-        """Codes within +-bound."""
-        return bounded(self.out(jax.nn.relu(self.dense1(jax.nn.relu(self.dense0(x))))), self.bound)
-
-
-class Projection(nnx.Module):
-    """What is compared to unit vectors of 128 numbers, by layers of 512 and 256.
-
-    Attributes:
-      dense0, dense1, out: the layers.
-    """
-
-    def __init__(self, *, inputs: int, width: float = 1.0, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        del dtype
-        sizes = [inputs, *(_scaled(width, of) for of in (512, 256, 128))]
-        self.dense0, self.dense1 = (Dense(sizes[i], sizes[i + 1], rngs=rngs) for i in range(2))
-        self.out = Dense(sizes[2], sizes[3], gain=1.0, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "*b i"], train: bool) -> Float[Array, "*b o"]:
-        """Unit vectors; a vector that is nothing stays so."""
-        x = self.out(jax.nn.relu(self.dense1(jax.nn.relu(self.dense0(x)))))
-        square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-        return jnp.where(square > 0, x / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+        """Vectors of length 1."""
+        y = self.layer3(relu(self.layer2(relu(self.layer1(x)))))
+        square = jnp.sum(jnp.square(y), axis=-1, keepdims=True)
+        return y * jax.lax.rsqrt(square + _LEAST)
 
 
 def embedding_size(width: float) -> int:
-    """Numbers that `PoseRegressor` compares."""
-    return _scaled(width, 1024)
+    """Numbers of an embedding of `PoseRegressor`: 1024 as released."""
+    return layers.scaled(1024, width)
 
 
-def _scaled(width: float, size: int) -> int:
-    return max(1, round(width * size))
+_LEAST = 1e-12  # squared, of what has a direction

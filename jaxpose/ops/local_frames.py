@@ -1,50 +1,56 @@
-"""Poses as directions of bones, each in the frame of the bone before it, on a body whose bones have known lengths.
+"""Bodies as the directions of their bones, each in a frame of the bone before it: what priors on poses learn from.
 
-Joints are in the camera's frame, metres: x right, y down, z forward. The frame of the torso is the camera's own, so
-that the direction of view is part of a pose.
+Points are (x, y, z) in the camera's frame, right, down and forward, in metres from the pelvis. A body's own frames have
+the axes left, up and front, so that mirroring a body changes the sign of the first coordinate of every direction, in
+whatever frame, and exchanges left and right.
 
-Source: Akhter and Black 2015, as Kundu et al. 2021 (arXiv:2204.01971) use it; lengths are those of their released code.
+Directions keep how a body is turned to the camera, but neither its size nor its proportions: those are of one fixed
+skeleton. What is released builds the frames of outer bones from a table of one pose and an arbitrary vector, and a bone
+along that vector has none; here they are turned with the bone by the smallest angle. All gradients are finite.
+
+Source: the released code of Kundu et al. 2021 (relation distillation), arXiv:2204.01971, whose frames are those of
+Akhter and Black 2015 (pose-conditioned joint angle limits), Sec. 4.1.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-Points = Float[Array, "*b k 3"]
-Local = Float[Array, "*b e 3"]  # of all joints but the first, the bone that leads there
-Frames = Float[Array, "*b n 3 3"]  # whose columns are axes
+from jaxpose.ops.trees import unit
 
-_METRES = 0.105  # of a unit of the released code, in which a thigh has 4.2
-# Joint -> its parent and the length of the bone between them; of both sides, and a head on a neck.
-_CENTRE = {"pelvis": ("", 0.0), "thorax": ("pelvis", 4.75), "neck": ("thorax", 0.8), "head_top": ("neck", 1.2)}
-_SIDE = {
-    "shoulder": ("thorax", 1.37),
-    "elbow": ("shoulder", 2.8),
-    "wrist": ("elbow", 2.4),
-    "hip": ("pelvis", 1.05),
-    "knee": ("hip", 4.2),
-    "ankle": ("knee", 3.6),
-    "foot": ("ankle", 2.0),
-}
-_OPTIONAL = ("neck", "head_top", "left_foot", "right_foot")
-_BOTH = ("right", "left")
-_SHORTEST = 1e-6  # below it a vector has no direction
-_DOWN = np.array((0.0, 1.0, 0.0), np.float32)  # what it then has
-_ASIDE = np.array((0.0, 0.6, 0.8), np.float32)  # what a bone's frame is turned to: bones seldom point there
+Points3d = Float[Array, "*b k 3"]
+Directions = Float[Array, "*b e 3"]
+Frames = Float[Array, "*b n 3 3"]  # rows are axes
+
+
+class Level(NamedTuple):
+    """Bones that are as far from the torso as each other.
+
+    Attributes:
+      bones: which of the E.
+      bases: of each bone, which of the frames that the level before makes its direction is given in: that of the
+        shoulders (0) or of the hips (1), further out that of its parent. The torso's bones are given in the camera's.
+      rest: directions of bones at rest, from which the frames beyond them turn; those without length have them.
+    """
+
+    bones: Int[np.ndarray, " n"]
+    bases: Int[np.ndarray, " n"]
+    rest: Float[np.ndarray, "n 3"]
 
 
 @dataclasses.dataclass(frozen=True)
 class BodyTree:
-    """A body's joints, the pelvis first and every one after its parent.
+    """K joints of a body and the E = K - 1 bones to all of them but the first, the pelvis; see `body_tree`.
 
     Attributes:
-      joints: names of the K joints.
-      parents: of each, -1 of the pelvis.
-      lengths: of the bone that leads to each, metres.
+      joints: names, parents before children.
+      parents: of each joint; -1 of the pelvis.
+      lengths: metres of the bone to each joint; 0 of the pelvis.
     """
 
     joints: tuple[str, ...]
@@ -52,137 +58,212 @@ class BodyTree:
     lengths: tuple[float, ...]
 
     @functools.cached_property
-    def flip_permutation(self) -> np.ndarray:
-        """Which joint each one is in a mirror, (K,)."""
-        other = {"right": "left", "left": "right"}
-        parts = [joint.split("_", 1) for joint in self.joints]
-        names = ["_".join([other.get(first, first), *rest]) for first, *rest in parts]
-        return np.array([self.joints.index(name) for name in names])
+    def flip_permutation(self) -> Int[np.ndarray, " k"]:
+        """Where each joint finds its mirrored one: `points[flip_permutation]`."""
+        return np.array([self.joints.index(_opposite(joint)) for joint in self.joints], np.int32)
 
     @functools.cached_property
-    def paths(self) -> np.ndarray:
-        """Metres of the E bones on the way from the pelvis to each joint, float32 (K, E)."""
-        found = np.zeros((len(self.joints), len(self.joints)), np.float32)
-        for joint, parent in enumerate(self.parents[1:], start=1):
-            found[joint] = found[parent]
-            found[joint, joint] = self.lengths[joint]
-        return found[:, 1:]
-
-    @functools.cached_property
-    def torso(self) -> np.ndarray:
-        """The bones (E) to the thorax, the shoulders and the hips."""
-        names = ("thorax", *(f"{side}_{joint}" for joint in ("shoulder", "hip") for side in _BOTH))
-        return np.array([self.joints.index(name) - 1 for name in names])
-
-    @functools.cached_property
-    def limbs(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-        """The other bones by how many of them come before: which they are, and where their frames come from.
-
-        That is, of the first ones whether from the hips (1) or the shoulders (0), of others which of those before.
-        """
-        parents = np.array(self.parents[1:]) - 1  # bones, by the bone before; -1 from the pelvis
-        bones, found = self.torso, []
-        while True:
-            last, others = bones, np.setdiff1d(np.arange(len(parents)), self.torso)
-            bones = others[np.isin(parents[others], last)]
-            if not len(bones):
-                return tuple(found)
-            hips = [self.joints[bone + 1].endswith("_knee") for bone in bones]
-            origin = np.array(hips, int) if not found else np.array([list(last).index(p) for p in parents[bones]])
-            found.append((bones, origin))
+    def levels(self) -> tuple[Level, ...]:
+        """The bones from the torso outwards."""
+        levels, last, found = [], [], [joint for joint in self.joints if joint in _TORSO]
+        while found:
+            places = [self.joints.index(joint) for joint in found]
+            parents = [self.joints[self.parents[place]] for place in places]
+            bases = [int("hip" in parent) if len(levels) < 2 else last.index(parent) for parent in parents]
+            levels.append(
+                Level(
+                    bones=np.array(places, np.int32) - 1,
+                    bases=np.array(bases, np.int32),
+                    rest=np.array([_BONES[joint].rest for joint in found], np.float32),
+                )
+            )
+            last, bones = found, list(zip(self.joints, self.parents, strict=True))[1:]
+            found = [joint for joint, parent in bones if joint not in _TORSO and self.joints[parent] in last]
+        return tuple(levels)
 
 
 def body_tree(joints: Sequence[str]) -> BodyTree:
-    """The body that some joints are of; others are left out.
+    """The tree of a body with those of its joints that are among `joints`, in whatever order; others are ignored.
 
-    Where there is no neck, the head's top is as far from the thorax as over it.
+    Neck, top of the head and both feet (toes) may be missing; a head without a neck hangs on the thorax. Lengths are
+    the released ones by 0.105 m, which makes a thigh of 0.44 m. The bone that is released from thorax to the top of the
+    head is one half neck, one half head, as in CMU's rigs.
 
     Raises:
-      ValueError: if there are no arms or legs.
+      ValueError: if other joints are missing.
     """
-    known = dict(_CENTRE)
-    for side in _BOTH:
-        for name, (parent, length) in _SIDE.items():
-            known[f"{side}_{name}"] = (parent if parent in _CENTRE else f"{side}_{parent}", length)
-    if missing := [joint for joint in known if joint not in joints and joint not in _OPTIONAL]:
-        raise ValueError(f"found no joint {', '.join(missing)}, expected those of a body")
-    if "neck" not in joints:
-        known["head_top"] = ("thorax", known["neck"][1] + known["head_top"][1])
-    names = tuple(joint for joint in known if joint in joints)
-    parents = tuple(names.index(known[name][0]) if known[name][0] else -1 for name in names)
-    return BodyTree(joints=names, parents=parents, lengths=tuple(_METRES * known[name][1] for name in names))
+    if missing := [joint for joint in ("pelvis", *_BONES) if joint not in joints and joint not in _OPTIONAL]:
+        raise ValueError(f"found joints {', '.join(joints)}, expected also {', '.join(missing)}")
+    one_footed = {joint for joint in _FEET if not set(_FEET) <= set(joints)}
+    names = ("pelvis", *(joint for joint in _BONES if joint in joints and joint not in one_footed))
+    parents, lengths = [-1], [0.0]
+    for joint in names[1:]:
+        parent, length = _BONES[joint].parent, _BONES[joint].length
+        if parent not in names:
+            parent, length = _BONES[parent].parent, length + _BONES[parent].length
+        parents.append(names.index(parent))
+        lengths.append(_UNIT * length)
+    return BodyTree(joints=names, parents=tuple(parents), lengths=tuple(lengths))
 
 
-def to_local(points: Points, tree: BodyTree) -> Local:
-    """Unit vectors along the bones, in the frames of the bones before them.
+def to_local(points: Points3d, tree: BodyTree) -> Directions:
+    """Unit vectors of the bones, in the order of the joints that they lead to.
 
-    Those of the torso are in the camera's frame; upper arms and the neck in that of shoulders and spine, thighs in that
-    of hips and spine. A bone without length points down.
+    Those to thorax, shoulders and hips are in the camera's frame, those that hang on them in frames of spine and
+    shoulders or hips, all others in a frame that has turned with their parent. A bone without length has the direction
+    that it has at rest: a limb goes straight on.
+
+    Args:
+      points: poses of any size, wherever they are.
+      tree: their joints.
     """
-    bones = _unit(points[..., 1:, :] - points[..., np.array(tree.parents[1:]), :])
-    parts, frames = [bones[..., tree.torso, :]], _torso_frames(bones, tree)
-    for which, origin in tree.limbs:
-        frames = frames[..., origin, :, :]
-        parts.append(jnp.einsum("...nji,...nj->...ni", frames, bones[..., which, :], precision="highest"))
-        frames = _next_frames(frames, parts[-1])
-    return _in_order(parts, tree)
+    bones = points[..., 1:, :] - points[..., np.array(tree.parents[1:]), :]
+    found, frames = [], None
+    for level in tree.levels:
+        along = bones[..., level.bones, :]
+        if frames is not None:
+            frames = frames[..., level.bases, :, :]
+            along = jnp.sum(frames * along[..., None, :], axis=-1)
+        found.append(unit(along, _like(along, level.rest)))
+        frames = _frames(frames, found[-1], level)
+    return _in_order(found, tree)
 
 
-def to_global(local: Local, tree: BodyTree) -> Points:
-    """Joints of a body of the tree's lengths, the pelvis at 0: the inverse of `to_local` for such bodies.
+def to_global(local: Directions, tree: BodyTree) -> Points3d:
+    """Poses in metres with the pelvis at 0 and the tree's lengths; inverse of `to_local` but for size and place.
 
-    Vectors of any length are directions.
+    Args:
+      local: directions, which need not be unit vectors.
+      tree: the joints.
     """
-    local = _unit(local)
-    parts, frames = [local[..., tree.torso, :]], _torso_frames(local, tree)
-    for which, origin in tree.limbs:
-        frames = frames[..., origin, :, :]
-        parts.append(jnp.einsum("...nij,...nj->...ni", frames, local[..., which, :], precision="highest"))
-        frames = _next_frames(frames, local[..., which, :])
-    return jnp.einsum("ke,...ei->...ki", jnp.asarray(tree.paths), _in_order(parts, tree), precision="highest")
+    found, frames = [], None
+    for level in tree.levels:
+        along = local[..., level.bones, :]
+        along = unit(along, _like(along, level.rest))
+        if frames is None:
+            found.append(along)
+        else:
+            frames = frames[..., level.bases, :, :]
+            found.append(jnp.sum(frames * along[..., :, None], axis=-2))
+        frames = _frames(frames, along, level)
+    return jnp.einsum("ke,...ex->...kx", _reach(tree), _in_order(found, tree), precision="highest")
 
 
-def fitted(points: Points, tree: BodyTree) -> Points:
-    """The pose of a body of the tree's lengths, the pelvis at 0."""
+def fitted(points: Points3d, tree: BodyTree) -> Points3d:
+    """Poses with their directions and the tree's lengths, with the pelvis at 0."""
     return to_global(to_local(points, tree), tree)
 
 
-def mirrored(points: Points, tree: BodyTree) -> Points:
-    """The pose in the mirror image: x is negated, left and right change places."""
-    signs = np.array((-1, 1, 1), np.float32).reshape((1,) * (points.ndim - 1) + (3,))
-    return points[..., tree.flip_permutation, :] * signs
+def mirrored(points: Points3d, tree: BodyTree) -> Points3d:
+    """Poses as an image shows them that is mirrored about the camera's axis: x negated, left and right exchanged.
+
+    Source: the released relations negate the axis towards the camera instead, which turns the body by 180 degrees
+    against what mirrored images show.
+    """
+    exchanged = points[..., tree.flip_permutation, :]
+    return exchanged * _like(exchanged[..., :1, :], np.array([[-1, 1, 1]], np.float32))
 
 
-def _torso_frames(bones: Local, tree: BodyTree) -> Frames:
-    """The frames of shoulders and hips, given the torso's bones: across, and up or down along the spine."""
-    spine, right_shoulder, left_shoulder, right_hip, left_hip = (bones[..., bone, :] for bone in tree.torso.tolist())
-    across = jnp.stack([right_shoulder - left_shoulder, right_hip - left_hip], axis=-2)
-    return _frame(_unit(across), jnp.broadcast_to(spine[..., None, :], across.shape))
+class _Bone(NamedTuple):
+    """Its parent joint, its length in the released unit and its direction at rest, in its own or the camera's frame."""
+
+    parent: str
+    length: float
+    rest: tuple[float, float, float]
 
 
-def _next_frames(frames: Frames, local: Local) -> Frames:
-    """The frames of what follows bones, along these and aside."""
-    aside = jnp.broadcast_to(jnp.asarray(_ASIDE).reshape((1,) * (local.ndim - 1) + (3,)), local.shape)
-    return jnp.einsum("...ij,...jk->...ik", frames, _frame(local, aside), precision="highest")
+_OUT, _UP, _DOWN, _FRONT = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0)
+_ARM = {
+    "shoulder": _Bone("thorax", 1.37, _OUT),
+    "elbow": _Bone("shoulder", 2.8, _OUT),
+    "wrist": _Bone("elbow", 2.4, _OUT),
+}
+_LEG = {
+    "hip": _Bone("pelvis", 1.05, _OUT),
+    "knee": _Bone("hip", 4.2, _DOWN),
+    "ankle": _Bone("knee", 3.6, _DOWN),
+    "foot": _Bone("ankle", 2.0, _FRONT),
+}
 
 
-def _frame(along: Array, aside: Array) -> Array:
-    """Axes along a unit vector, from it to another, and across both; where these are one line, to a third."""
-    first, second = (np.eye(3, dtype=np.float32)[i].reshape((1,) * (along.ndim - 1) + (3,)) for i in (0, 1))
-    third = jnp.where(jnp.abs(along[..., :1]) < 0.8, first, second)
-    to, other = (x - jnp.sum(x * along, axis=-1, keepdims=True) * along for x in (aside, third))
-    far = jnp.sum(jnp.square(to), axis=-1, keepdims=True) > 1e-4
-    up = _unit(jnp.where(far, to, other))
-    return jnp.stack([along, up, jnp.cross(along, up)], axis=-1)
+def _side(side: str, limb: dict[str, _Bone]) -> dict[str, _Bone]:
+    sign = 1 if side == "left" else -1
+    return {
+        f"{side}_{joint}": _Bone(
+            parent=f"{side}_{bone.parent}" if bone.parent in limb else bone.parent,
+            length=bone.length,
+            rest=(sign * bone.rest[0], *bone.rest[1:]),
+        )
+        for joint, bone in limb.items()
+    }
 
 
-def _in_order(parts: Sequence[Array], tree: BodyTree) -> Local:
-    order = np.concatenate([tree.torso, *(which for which, _ in tree.limbs)])
-    return jnp.concatenate(parts, axis=-2)[..., np.argsort(order), :]
+_BONES = {
+    "thorax": _Bone("pelvis", 4.75, (0.0, -1.0, 0.0)),  # the camera's y points down
+    "neck": _Bone("thorax", 1.0, _UP),
+    "head_top": _Bone("neck", 1.0, _UP),
+    **_side("right", _ARM),
+    **_side("left", _ARM),
+    **_side("right", _LEG),
+    **_side("left", _LEG),
+}
+_UNIT = 0.105  # metres
+_FEET = ("right_foot", "left_foot")
+_OPTIONAL = ("neck", "head_top", *_FEET)
+# In order of the joints, on which `_torso_frames` relies.
+_TORSO = ("thorax", "right_shoulder", "left_shoulder", "right_hip", "left_hip")
 
 
-def _unit(x: Array) -> Array:
-    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    there = square > _SHORTEST**2
-    down = jnp.asarray(_DOWN).reshape((1,) * (x.ndim - 1) + (3,))
-    return jnp.where(there, x / jnp.sqrt(jnp.where(there, square, 1.0)), down)
+def _opposite(joint: str) -> str:
+    side, _, name = joint.partition("_")
+    return {"left": f"right_{name}", "right": f"left_{name}"}.get(side, joint)
+
+
+def _frames(frames: Frames | None, local: Directions, level: Level) -> Frames:
+    """What a level hands on: the torso two frames, all others one of each of its bones."""
+    return _torso_frames(local) if frames is None else _turned(frames, local, level.rest)
+
+
+def _torso_frames(torso: Float[Array, "*b 5 3"]) -> Float[Array, "*b 2 3 3"]:
+    """Frames left, up, front by the spine and the lines through the shoulders and through the hips."""
+    lines = torso[..., np.array((2, 4)), :] - torso[..., np.array((1, 3)), :]
+    up = jnp.broadcast_to(torso[..., :1, :], lines.shape)
+    # A line along the spine says nothing: any axis at a right angle.
+    image = jnp.where(jnp.abs(up[..., :1]) < 0.7, _like(up, _OUT), _like(up, _FRONT))
+    left = unit(_without(lines, up), unit(_without(image, up), image))
+    return jnp.stack([left, up, jnp.cross(left, up)], axis=-2)
+
+
+def _turned(frames: Frames, local: Directions, rest: Float[np.ndarray, "n 3"]) -> Frames:
+    """Frames turned by the smallest angle that takes a bone from rest, which is along an axis, to where it is.
+
+    These are two half turns, about the direction at rest, and then about what lies midway. Opposite directions have
+    nothing between them; then it is the third axis, that no bone with others beyond it is along at rest.
+    """
+    midway = unit(local + _like(local, rest), _like(local, _FRONT))
+    axis = jnp.sum(frames * midway[..., :, None], axis=-2)
+    turned = 2 * midway[..., :, None] * axis[..., None, :] - frames
+    return turned * _like(turned, (2 * rest**2 - 1)[:, :, None])
+
+
+def _without(vectors: Directions, axis: Directions) -> Directions:
+    return vectors - jnp.sum(vectors * axis, axis=-1, keepdims=True) * axis
+
+
+def _in_order(levels: Sequence[Float[Array, "*b _ 3"]], tree: BodyTree) -> Directions:
+    bones = np.concatenate([level.bones for level in tree.levels])
+    return jnp.concatenate(levels, axis=-2)[..., np.argsort(bones), :]
+
+
+def _reach(tree: BodyTree) -> Float[np.ndarray, "k e"]:
+    """How far bones move joints: by their length if the joint lies beyond them, else 0."""
+    found = np.zeros((len(tree.joints), len(tree.joints) - 1), np.float32)
+    for joint in range(1, len(tree.joints)):
+        found[joint] = found[tree.parents[joint]]
+        found[joint, joint - 1] = tree.lengths[joint]
+    return found
+
+
+def _like(array: Array, values: Sequence[float] | np.ndarray) -> Array:
+    """Values of the last axes, broadcast."""
+    return jnp.broadcast_to(jnp.asarray(values, jnp.float32), array.shape)

@@ -1,50 +1,43 @@
-"""Recurrent layers: what depends on the step before is the scan, all else one product for all steps."""
+"""Recurrence over time, in both directions at once."""
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+State = tuple[Float[Array, "2 b u"], Float[Array, "2 b u"]]  # what was put out last, and the cells; by direction
 
-def lstm(
-    inputs: Float[Array, "b t i"],
-    kernel: Float[Array, "i 4*u"],
-    recurrent: Float[Array, "u 4*u"],
-    bias: Float[Array, " 4*u"],
-    first: tuple[Float[Array, "b u"], Float[Array, "b u"]],
-) -> tuple[Float[Array, "b t u"], Float[Array, "b u"]]:
-    """Hidden states of a long short-term memory at all steps, and the last one.
+
+def bidirectional_lstm(
+    gates: Float[Array, "b t 2 g"], recurrent: Float[Array, "2 u g"], start: State
+) -> tuple[Float[Array, "b t 2*u"], State]:
+    """Long short-term memory from the first to the last step, and another one from the last to the first.
+
+    Both directions are one loop, in which there is nothing but the recurrent product; what inputs contribute is one
+    product for all steps, and the caller's.
 
     Args:
-      inputs: in the order in which they are read.
-      kernel, recurrent, bias: of the gates: input, forget, what is stored, output. One is added to the forget gate's
-        argument, so that nothing is forgotten at the start.
-      first: hidden state and cell before the first step.
+      gates: what inputs and bias add to input, forget, cell and output gate of the U units, by direction; G = 4 U.
+      recurrent: what the last output adds to them.
+      start: the states before the first step of each direction.
 
-    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
+    Returns:
+      outputs, of both directions side by side, of each step; the states after the last step of each direction, which
+      for the second is the sequence's first.
+
+    Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, as torch and Keras have them.
     """
-    products = jnp.einsum("bti,iu->tbu", inputs, kernel) + bias[None, None]
+    forward, backward = gates[:, :, 0], jnp.flip(gates[:, :, 1], axis=1)
+    steps = jnp.stack([forward, backward]).transpose(2, 0, 1, 3)  # (T, 2, B, 4 U)
 
-    def step(carried: tuple[Array, Array], product: Array) -> tuple[tuple[Array, Array], Array]:
-        hidden, cell = carried
-        gates = product + jnp.matmul(hidden, recurrent)
-        take, keep, stored, show = jnp.split(gates, 4, axis=-1)
-        cell = jax.nn.sigmoid(keep + 1.0) * cell + jax.nn.sigmoid(take) * jnp.tanh(stored)
-        hidden = jax.nn.sigmoid(show) * jnp.tanh(cell)
+    def step(state, gates):
+        hidden, cell = state
+        gates = gates + jnp.einsum("dbu,dug->dbg", hidden, recurrent, precision="highest")
+        taken, kept, new, shown = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(kept) * cell + jax.nn.sigmoid(taken) * jnp.tanh(new)
+        hidden = jax.nn.sigmoid(shown) * jnp.tanh(cell)
         return (hidden, cell), hidden
 
-    (last, _), states = jax.lax.scan(step, first, products)
-    return jnp.swapaxes(states, 0, 1), last
-
-
-def bidirectional(
-    inputs: Float[Array, "b t i"],
-    kernel: Float[Array, "2 i 4*u"],
-    recurrent: Float[Array, "2 u 4*u"],
-    bias: Float[Array, "2 4*u"],
-    first: tuple[Float[Array, "2 b u"], Float[Array, "2 b u"]],
-) -> tuple[Float[Array, "b t 2*u"], Float[Array, "b 2*u"]]:
-    """Two memories, of which the second reads backwards, in one scan: states side by side, step by step, and the last
-    that either has come to."""
-    both = jnp.stack([inputs, inputs[:, ::-1]])
-    states, last = jax.vmap(lstm)(both, kernel, recurrent, bias, first)
-    return jnp.concatenate([states[0], states[1][:, ::-1]], axis=-1), jnp.concatenate([last[0], last[1]], axis=-1)
+    state, outputs = lax.scan(step, start, steps)
+    both = jnp.concatenate([outputs[:, 0], jnp.flip(outputs[:, 1], axis=0)], axis=-1)
+    return both.swapaxes(0, 1), state

@@ -375,7 +375,7 @@ def _decoded_losses(priors: Priors, params: Trees, key: Array, poses: Array, cod
 
     def opinion(of: Trees, shown: Array, wanted: float) -> Array:
         logits = priors.apply(POSE_CRITIC, of, shown)
-        weights = jnp.asarray(pose_prior.critic_weights(priors.tree))
+        weights = jnp.asarray(pose_prior.logit_weights(priors.tree))
         return jnp.mean(jnp.sum(weights[None] * jnp.abs(logits - wanted), axis=-1))
 
     outer = opinion(fixed, made, 1.0) + 20.0 * jnp.mean(jnp.abs(again - drawn)) / settings.bound

@@ -93,7 +93,7 @@ def build(task: Task, config: Config, priors: Priors, *, layer: int) -> PoseRegr
             functools.partial(
                 networks_of_codes.PoseRegressor,
                 inputs=trunk.channels[layer],
-                size=task.image_size // stride,
+                size=(task.image_size // stride,) * 2,
                 latent=priors.settings.latent,
                 bound=priors.settings.bound,
                 width=priors.settings.width,
