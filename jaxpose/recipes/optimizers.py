@@ -88,6 +88,13 @@ def inverse_schedule(high: float, steps: int, settings: Optim) -> Schedule:
     return lambda step: high * (1 + a * step.astype(jnp.float32)) ** -0.75
 
 
+def cosine_schedule(high: float, steps: int, settings: Optim | None = None) -> Schedule:
+    """`high` at the start and 0 at the end. Source: Loshchilov and Hutter 2017, without restarts."""
+    del settings
+    share = jnp.pi / max(steps, 1)
+    return lambda step: high * 0.5 * (1 + jnp.cos(share * step.astype(jnp.float32)))
+
+
 def apply_gradients(
     state: State,
     grads: dict[str, Any],

@@ -89,7 +89,7 @@ class Settings:
     frames: int = limited(30, *AT_LEAST_1)
     rate: float | None = 30.0
     tilt: float = limited(20.0, *AT_LEAST_0)
-    adversary: float = limited(0.01, *AT_LEAST_0)
+    adversary: float = limited(0.001, *AT_LEAST_0)
     poses: int = limited(256, *AT_LEAST_1)
     motions: int = limited(64, *AT_LEAST_1)
     learning_rate: float = limited(1e-3, *POSITIVE)
@@ -457,7 +457,7 @@ def _descended(
     others = {name: tree for name, tree in state.params.items() if name not in names}
     trained = {name: state.params[name] for name in names}
     grads, metrics = jax.grad(lambda params: loss(others | params), has_aux=True)(trained)
-    rate = jnp.asarray(optax.cosine_decay_schedule(high, max(steps, 1))(state.step), jnp.float32)
+    rate = optimizers.cosine_schedule(high, steps)(state.step)
     rule = optax.scale_by_adam()
     return optimizers.apply_gradients(state, grads, dict.fromkeys(names, rule), dict.fromkeys(names, rate)), metrics
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxpose.config import Config
@@ -62,7 +63,7 @@ class PoseRegressor:
     @property
     def evaluation(self) -> Evaluation:
         """Poses relative to the pelvis, in metres, of a body whose bones are as long as the canonical one's."""
-        order = places(self.priors.tree.joints, self.task.skeleton.joints)
+        order = np.array([self.priors.tree.joints.index(joint) for joint in self.task.skeleton.joints])
 
         def find(state: State, fields: Mapping[str, Array]) -> Predictions:
             images = augment.normalize(fields["image"].astype(jnp.float32))
@@ -70,11 +71,6 @@ class PoseRegressor:
             return Predictions(points3d=self.priors.poses(state.params, codes)[:, order])
 
         return Evaluation(predict=find)
-
-
-def places(joints: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:
-    """Where some joints are."""
-    return tuple(joints.index(joint) for joint in wanted)
 
 
 def build(task: Task, config: Config, priors: Priors, *, layer: int) -> PoseRegressor:
@@ -86,14 +82,15 @@ def build(task: Task, config: Config, priors: Priors, *, layer: int) -> PoseRegr
     trunk = config.model.trunk(detector.compute_dtype(config.dtype))
     if not -len(trunk.channels) <= layer < len(trunk.channels):
         raise ValueError(f"config.method.layer: found {layer}, expected one of the backbone's {len(trunk.channels)}")
-    stride = 4 * 2 ** (layer % len(trunk.channels))
+    backbone = trunk.networks[BACKBONE]
+    height, width = _size(backbone, task.image_size, layer)
     made: dict[str, Any] = {
-        BACKBONE: trunk.networks[BACKBONE],
+        BACKBONE: backbone,
         REGRESSOR: functional.network(
             functools.partial(
                 networks_of_codes.PoseRegressor,
                 inputs=trunk.channels[layer],
-                size=(task.image_size // stride,) * 2,
+                size=(height, width),
                 latent=priors.settings.latent,
                 bound=priors.settings.bound,
                 width=priors.settings.width,
@@ -103,6 +100,17 @@ def build(task: Task, config: Config, priors: Priors, *, layer: int) -> PoseRegr
     return PoseRegressor(task=task, priors=priors, networks=dict(priors.networks) | made, layer=layer)
 
 
+def _size(backbone: functional.Network, image_size: int, layer: int) -> tuple[int, int]:
+    """Height and width of what a layer makes of images."""
+
+    def features(key: Array) -> Array:
+        images = jnp.zeros((1, image_size, image_size, 3))
+        return backbone.apply(*backbone.init(key), images, train=False)[0][layer]
+
+    _, height, width, _ = jax.eval_shape(features, jax.random.key(0)).shape
+    return height, width
+
+
 def pretrain(config: Config, networks: PoseRegressor, *, domain: str = "source") -> Stage:
     """Learns to find the poses of labelled images; the decoder stays as it is."""
     task, tree = networks.task, networks.priors.tree
@@ -110,7 +118,7 @@ def pretrain(config: Config, networks: PoseRegressor, *, domain: str = "source")
     rule = optimizers.transformation(settings.pretrain_rule, settings)
     high = optimizers.peak(settings.pretrain_rule, settings)
     schedule = optimizers.step_schedule(high, steps, settings)
-    order = places(task.skeleton.joints, tree.joints)
+    order = task.skeleton.indices(tree.joints)
 
     def init(key: Array, previous: State | None) -> State:
         return next_state(key, previous, networks, dict.fromkeys(WHOLE, rule), fresh=WHOLE)

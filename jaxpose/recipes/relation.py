@@ -105,6 +105,10 @@ def published_settings() -> Relations:
 
 def adapt(settings: Relations, task: Task, config: Config) -> Stage:
     """Every energy in its turn, on the target's clips."""
+    known = settings.source.relations
+    if unknown := [of.name for of in settings.related if of not in known]:
+        names = ", ".join(of.name for of in known)
+        raise ValueError(f"config.method.related: found {unknown[0]}, expected some of {names}, which have networks")
     networks = _with_projections(settings.source.networks(task, config))
     energies = _energies(settings, networks, task)
     if not energies:
@@ -132,7 +136,7 @@ def adapt(settings: Relations, task: Task, config: Config) -> Stage:
         state = dataclasses.replace(
             state, params=_merged(state.params, trained), optimizers=state.optimizers | {energy.name: moved}
         )
-        return state, {f"loss/{energy.name}": value, f"gradient/{energy.name}": optax.global_norm(grads)}
+        return state, {f"loss/{energy.name}": value, f"gradient/{energy.name}": optax.tree.norm(grads)}
 
     def update(energy: "Energy") -> Update:
         window = networks.priors.window(energy.span)
