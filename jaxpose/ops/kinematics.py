@@ -23,7 +23,7 @@ from annotated_types import Interval, Predicate
 from jaxtyping import Array, Bool, Float
 
 from jaxpose.limits import AT_LEAST_0, limited
-from jaxpose.ops.trees import length
+from jaxpose.ops.trees import length, unit
 
 Hands = Float[Array, "b 21 3"]
 PerFinger = Float[Array, "b 5"]
@@ -257,12 +257,12 @@ def _finger_axes(abduction: PerFinger, flexion: PerFinger, twist: PerFinger) -> 
 
 def _axes(knuckles: Float[Array, "b 5 3"]) -> Float[Array, "b 5 3 3"]:
     """Of each knuckle of right hands: the bone to it, the palm's normal to where fingers bend, and the thumb's side."""
-    along = _unit(knuckles, _axis(knuckles, 1))
+    along = unit(knuckles, _axis(knuckles, 1))
     normal = jnp.cross(knuckles[:, _INDEX], knuckles[:, _LITTLE])[:, None]
     normal = normal - jnp.sum(normal * along, axis=-1, keepdims=True) * along
     # Where the palm shows no normal, any that there can be.
     least = jnp.where(jnp.abs(along[..., :1]) < 0.7, _axis(along, 0), _axis(along, 2))
-    normal = _unit(normal, _unit(jnp.cross(along, least), least))
+    normal = unit(normal, unit(jnp.cross(along, least), least))
     return jnp.stack([along, normal, jnp.cross(along, normal)], axis=-2)
 
 
@@ -288,11 +288,6 @@ def _mirrored(hands: Hands, mirrored: Bool[Array, " b"]) -> Hands:
 
 def _axis(like: Float[Array, "*b 3"], axis: int) -> Float[Array, "*b 3"]:
     return jnp.broadcast_to(jnp.asarray(np.eye(3, dtype=np.float32)[axis]), like.shape)
-
-
-def _unit(vectors: Float[Array, "*b 3"], otherwise: Float[Array, "*b 3"]) -> Float[Array, "*b 3"]:
-    found = length(vectors)[..., None]
-    return jnp.where(found > 0, vectors / jnp.where(found > 0, found, 1.0), otherwise)
 
 
 def _angle(y: Float[Array, "*b"], x: Float[Array, "*b"]) -> Float[Array, "*b"]:

@@ -78,6 +78,12 @@ def length(vectors: Float[Array, "*b d"]) -> Float[Array, "*b"]:
     return jnp.where(seen, jnp.sqrt(jnp.where(seen, square, 1.0)), 0.0)
 
 
+def unit(vectors: Float[Array, "*b d"], otherwise: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """Vectors of length 1, and others for those that have next to none; the slope is finite everywhere."""
+    found = length(vectors)[..., None]
+    return jnp.where(found > 0, vectors / jnp.where(found > 0, found, 1.0), otherwise)
+
+
 def _beyond(joints: int, tree: Tree) -> Float[np.ndarray, "k e"]:
     """Which joints (K) lie beyond which bones (E), 0 or 1."""
     bones = {int(child): (int(parent), bone) for bone, (parent, child) in enumerate(tree)}
