@@ -1,4 +1,4 @@
-"""Layers that the networks share: convolution, transposed convolution, batch normalisation."""
+"""Layers that the networks share: convolution, transposed convolution, affine map, batch normalisation."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -39,13 +39,29 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
 
 
 def lecun_normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Draws a kernel (h, w, in, out) from N(0, 1 / (h * w * in)): what it makes is no larger than its inputs.
+    """Draws a kernel (*k, in, out) from N(0, 1 / (k * in)): what it makes is no larger than its inputs.
 
     For a network's last layer, whose few outputs `he_normal` would make so large that a sigmoid's slope vanishes.
 
     Source: LeCun et al. 1998, Efficient BackProp, Eq. 16.
     """
-    return normal(1 / math.sqrt(math.prod(shape[:3])))(key, shape, dtype)
+    return normal(1 / math.sqrt(math.prod(shape[:-1])))(key, shape, dtype)
+
+
+def he_normal_forward(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """Draws a kernel (*k, in, out) from N(0, 2 / (k * in)): what a ReLU makes of it is no larger than its inputs.
+
+    For layers that are not normalised, and of which each has fewer channels than the one before: `he_normal`, which
+    keeps gradients as large as they are, would double the variance with each halving.
+
+    Source: He et al. 2015, arXiv:1502.01852, Eq. 10.
+    """
+    return normal(math.sqrt(2 / math.prod(shape[:-1])))(key, shape, dtype)
+
+
+def scaled(size: int, width: float) -> int:
+    """So many channels of a network that is `width` times as wide as published, at least one."""
+    return max(1, round(size * width))
 
 
 class Conv(nnx.Module):
@@ -105,6 +121,24 @@ class Deconv(nnx.Module):
         """Upsamples feature maps."""
         kernel = convolution.cast_kernel(self.kernel[...], self.dtype)
         return of_images(lambda images: convolution.deconv2d(images, kernel), x.astype(self.dtype))
+
+
+class Dense(nnx.Module):
+    """An affine map of vectors in float32, whatever the images around it are computed in: vectors are small.
+
+    Attributes:
+      kernel: (inputs, outputs).
+      bias: (outputs,), zero at the start.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, init: Initializer = he_normal_forward, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        """Maps vectors."""
+        y = jnp.matmul(x.astype(jnp.float32), self.kernel[...], precision=lax.Precision.HIGHEST)
+        return y + self.bias[...].reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class BatchNorm(nnx.Module):

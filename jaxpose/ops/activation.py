@@ -20,3 +20,8 @@ def _backward(y, dy):
 
 
 relu.defvjp(_forward, _backward)
+
+
+def bounded(x: jax.Array, bound: float) -> jax.Array:
+    """What is much smaller than `bound` as it is, and nothing larger than it: bound * tanh(x / bound)."""
+    return bound * jnp.tanh(x / bound)
