@@ -121,7 +121,7 @@ def test_projections_have_length_one_and_finite_gradients_where_there_is_nothing
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_a_new_regressor_is_undecided_and_tells_images_apart(scale: float) -> None:
     """Neither is the bound's slope 0, nor is what is left of the input after nine layers."""
     made = functools.partial(relations.PoseRegressor, inputs=16, size=(6, 6), latent=8, width=1 / 8)
@@ -129,5 +129,5 @@ def test_a_new_regressor_is_undecided_and_tells_images_apart(scale: float) -> No
     params, _ = jax.jit(network.init)(jax.random.key(0))
     x = scale * jnp.abs(jax.random.normal(jax.random.key(1), (16, 6, 6, 16)))
     (z, _), _ = jax.jit(functools.partial(network.apply, train=True))(params, {}, x)
-    assert float(jnp.mean(jnp.abs(z) > 0.95)) < 0.1
-    assert float(jnp.mean(jnp.std(z, axis=0))) > 0.005 * scale
+    assert float(jnp.max(jnp.abs(z))) < 0.95
+    assert float(jnp.mean(jnp.std(z, axis=0))) > 1e-3 * scale
