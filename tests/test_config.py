@@ -4,6 +4,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from jaxpose.data.joints import matching
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.datasets import catalogue
 from jaxpose.losses import heatmap
+from jaxpose.models import layers
 from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
@@ -364,6 +366,22 @@ def test_a_configuration_without_motions_and_poses_is_still_read() -> None:
     assert configs.completed(old, config) == configs.to_json(config)
     config.data.motions = ""
     with pytest.raises(ValueError, match=r"config\.data\.motions: found '', expected SCHEME:PATH, or None"):
+        configs.validate(config)
+
+
+def test_a_backbone_without_normalisation_is_a_setting_and_the_other_one_the_default() -> None:
+    config = configs.Config(method=None, model=SimpleBaseline(depth=18, width=2, norm=layers.Bias))
+    configs.validate(config)
+    plain = configs.to_json(config)
+    assert plain["model"]["norm"] == "Bias"
+    del plain["model"]["norm"]  # as before there was a choice
+    assert configs.completed(plain, config)["model"]["norm"] == "BatchNorm"
+    trunk = config.model.trunk(jnp.float32).networks["backbone"]
+    params, stats = jax.eval_shape(trunk.init, jax.random.key(0))
+    assert stats == {}
+    assert set(params["layer3"]["0"]["downsample"]["1"]) == {"bias"}
+    config.model.norm = "Bias"
+    with pytest.raises(ValueError, match=r"config\.model\.norm: found 'Bias', expected"):
         configs.validate(config)
 
 

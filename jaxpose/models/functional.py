@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from jaxpose.models import pose, resnet
+from jaxpose.models import layers, pose, resnet
 
 Tree = dict[str, Any]
 
@@ -75,20 +75,17 @@ def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32
     return Network(init=init, apply=apply)
 
 
-def init_networks(networks: Mapping[str, Network], key: jax.Array, names: tuple[str, ...]) -> tuple[Tree, Tree]:
-    """Fresh parameters and statistics of the named networks."""
-    keys = jax.random.split(key, len(names))
-    made = {name: networks[name].init(k) for name, k in zip(names, keys, strict=True)}
-    return {n: p for n, (p, _) in made.items()}, {n: s for n, (_, s) in made.items()}
-
-
-def backbone(depth: int, width: int, dtype: DTypeLike, *, all_layers: bool = False) -> Network:
+def backbone(
+    depth: int, width: int, dtype: DTypeLike, *, norm: layers.Norm = layers.BatchNorm, all_layers: bool = False
+) -> Network:
     """A ResNet of 18, 34, 50, 101 or 152 layers: images (B,H,W,3) -> features (B,H/32,W/32,C), see `backbone_channels`.
 
     `width` is the number of channels after the first convolution, from which all others follow; the published
-    networks have 64. With `all_layers`, a tuple of the features of its four layers at 1/4, 1/8, 1/16 and 1/32.
+    networks have 64. `norm` is what follows each convolution, `layers.BatchNorm` or `layers.Bias`. With `all_layers`, a
+    tuple of the features of its four layers at 1/4, 1/8, 1/16 and 1/32.
     """
-    return network(functools.partial(resnet.ResNet, depth=depth, width=width, all_layers=all_layers), dtype=dtype)
+    made = functools.partial(resnet.ResNet, depth=depth, width=width, norm=norm, all_layers=all_layers)
+    return network(made, dtype=dtype)
 
 
 def backbone_channels(depth: int, width: int, layer: int = 4) -> int:

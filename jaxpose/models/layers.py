@@ -15,6 +15,7 @@ from jaxpose.ops import convolution, normalization
 
 Initializer = Callable[..., jax.Array]
 Layers = Mapping[str, Any]  # nnx.Dict, whose own type beartype does not take
+Norm = Callable[..., nnx.Module]  # (channels, dtype=dtype) -> a module called as (x, train): `BatchNorm` or `Bias`
 
 
 def normal(deviation: float) -> Initializer:
@@ -176,10 +177,36 @@ class BatchNorm(nnx.Module):
         return ((x.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
 
 
-def conv_norm(inputs: int, outputs: int, size: int, *, stride: int = 1, dtype: DTypeLike, rngs: nnx.Rngs) -> Layers:
+class Bias(nnx.Module):
+    """What stands in the place of a normalisation in networks that have none: it adds a number to each channel.
+
+    Attributes:
+      bias: (channels,), zero at the start.
+    """
+
+    def __init__(self, channels: int, *, dtype: DTypeLike):
+        self.dtype = dtype
+        self.bias = nnx.Param(jnp.zeros(channels))
+
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        """Adds the bias; `train` is ignored."""
+        bias = self.bias[...].astype(self.dtype)
+        return x.astype(self.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def conv_norm(
+    inputs: int,
+    outputs: int,
+    size: int,
+    *,
+    stride: int = 1,
+    norm: Norm = BatchNorm,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> Layers:
     """A convolution "0" and its normalisation "1", as they are called in torch's Sequential; see `apply_conv_norm`."""
     conv = Conv(inputs, outputs, size, stride=stride, init=he_normal, dtype=dtype, rngs=rngs)
-    return nnx.Dict({"0": conv, "1": BatchNorm(outputs, dtype=dtype)})
+    return nnx.Dict({"0": conv, "1": norm(outputs, dtype=dtype)})
 
 
 def apply_conv_norm(made: Layers, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:

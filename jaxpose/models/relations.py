@@ -82,7 +82,8 @@ class PoseRegressor(nnx.Module):
                 for i, (before, after) in enumerate(itertools.pairwise(hidden))
             }
         )
-        self.latent = layers.Dense(hidden[-1], latent, init=layers.lecun_normal, rngs=rngs)
+        # Features of a backbone that is not normalised are large, and must not start beyond the bound.
+        self.latent = layers.Dense(hidden[-1], latent, init=layers.normal(0.01), rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b h w c"], train: bool) -> tuple[Float[Array, "*b z"], Float[Array, "*b n"]]:
         """Latent poses, none of whose numbers is beyond `bound`, and embeddings (see `embedding_size`), float32.

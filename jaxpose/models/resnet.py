@@ -15,20 +15,32 @@ from jaxpose.ops.activation import relu
 class ResNet(nnx.Module):
     """Images to feature maps at 1/32 of their size.
 
+    `norm` makes what follows each convolution; with `layers.Bias` nothing is normalised.
+
     Attributes:
       conv1, bn1, layer1 .. layer4: as in torchvision; a layer's blocks are named "0", "1", ...
     """
 
-    def __init__(self, *, depth: int, width: int, dtype: DTypeLike, rngs: nnx.Rngs, all_layers: bool = False):
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width: int,
+        norm: layers.Norm = layers.BatchNorm,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+        all_layers: bool = False,
+    ):
         block, counts = _architecture(depth)
+        options = {"norm": norm, "dtype": dtype, "rngs": rngs}
         self.all_layers = all_layers
         self.conv1 = layers.Conv(3, width, 7, stride=2, init=layers.he_normal, dtype=dtype, rngs=rngs)
-        self.bn1 = layers.BatchNorm(width, dtype=dtype)
+        self.bn1 = norm(width, dtype=dtype)
         outputs = width * block.expansion
-        self.layer1 = blocks(block, width, width, 1, counts[0], dtype=dtype, rngs=rngs)
-        self.layer2 = blocks(block, outputs, 2 * width, 2, counts[1], dtype=dtype, rngs=rngs)
-        self.layer3 = blocks(block, 2 * outputs, 4 * width, 2, counts[2], dtype=dtype, rngs=rngs)
-        self.layer4 = blocks(block, 4 * outputs, 8 * width, 2, counts[3], dtype=dtype, rngs=rngs)
+        self.layer1 = blocks(block, width, width, 1, counts[0], **options)
+        self.layer2 = blocks(block, outputs, 2 * width, 2, counts[1], **options)
+        self.layer3 = blocks(block, 2 * outputs, 4 * width, 2, counts[2], **options)
+        self.layer4 = blocks(block, 4 * outputs, 8 * width, 2, counts[3], **options)
 
     def __call__(
         self, x: Float[Array, "*b h w 3"], train: bool
@@ -54,12 +66,21 @@ class BasicBlock(nnx.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, channels: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        stride: int,
+        *,
+        norm: layers.Norm = layers.BatchNorm,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         self.conv1 = layers.Conv(inputs, channels, 3, stride=stride, init=layers.he_normal, dtype=dtype, rngs=rngs)
-        self.bn1 = layers.BatchNorm(channels, dtype=dtype)
+        self.bn1 = norm(channels, dtype=dtype)
         self.conv2 = layers.Conv(channels, channels, 3, init=layers.he_normal, dtype=dtype, rngs=rngs)
-        self.bn2 = layers.BatchNorm(channels, dtype=dtype)
-        self.downsample = _downsample(inputs, channels, stride, dtype=dtype, rngs=rngs)
+        self.bn2 = norm(channels, dtype=dtype)
+        self.downsample = _downsample(inputs, channels, stride, norm=norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
         """Features at 1/stride of the size."""
@@ -73,15 +94,24 @@ class Bottleneck(nnx.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, channels: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        stride: int,
+        *,
+        norm: layers.Norm = layers.BatchNorm,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         outputs = channels * self.expansion
         self.conv1 = layers.Conv(inputs, channels, 1, init=layers.he_normal, dtype=dtype, rngs=rngs)
-        self.bn1 = layers.BatchNorm(channels, dtype=dtype)
+        self.bn1 = norm(channels, dtype=dtype)
         self.conv2 = layers.Conv(channels, channels, 3, stride=stride, init=layers.he_normal, dtype=dtype, rngs=rngs)
-        self.bn2 = layers.BatchNorm(channels, dtype=dtype)
+        self.bn2 = norm(channels, dtype=dtype)
         self.conv3 = layers.Conv(channels, outputs, 1, init=layers.he_normal, dtype=dtype, rngs=rngs)
-        self.bn3 = layers.BatchNorm(outputs, dtype=dtype)
-        self.downsample = _downsample(inputs, outputs, stride, dtype=dtype, rngs=rngs)
+        self.bn3 = norm(outputs, dtype=dtype)
+        self.downsample = _downsample(inputs, outputs, stride, norm=norm, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b h w i"], train: bool) -> Float[Array, "*b h2 w2 o"]:
         """Features at 1/stride of the size."""
@@ -98,13 +128,14 @@ def blocks(
     stride: int,
     count: int,
     *,
+    norm: layers.Norm = layers.BatchNorm,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> layers.Layers:
     """Blocks "0", "1", ... one after the other, of which the first changes the shape."""
-    first = block(inputs, channels, stride, dtype=dtype, rngs=rngs)
+    first = block(inputs, channels, stride, norm=norm, dtype=dtype, rngs=rngs)
     outputs = channels * block.expansion
-    others = [block(outputs, channels, 1, dtype=dtype, rngs=rngs) for _ in range(count - 1)]
+    others = [block(outputs, channels, 1, norm=norm, dtype=dtype, rngs=rngs) for _ in range(count - 1)]
     return nnx.Dict({str(index): made for index, made in enumerate([first, *others])})
 
 
@@ -121,11 +152,11 @@ def _architecture(depth: int) -> tuple[type[BasicBlock] | type[Bottleneck], tupl
     return known[depth]
 
 
-def _downsample(inputs, outputs, stride, *, dtype, rngs):
+def _downsample(inputs, outputs, stride, *, norm, dtype, rngs):
     """The 1x1 convolution and normalisation on the shortcut where the shape changes, else None."""
     if stride == 1 and inputs == outputs:
         return None
-    return layers.conv_norm(inputs, outputs, 1, stride=stride, dtype=dtype, rngs=rngs)
+    return layers.conv_norm(inputs, outputs, 1, stride=stride, norm=norm, dtype=dtype, rngs=rngs)
 
 
 def _shortcut(downsample, x, train):

@@ -9,7 +9,7 @@ from annotated_types import Interval, MinLen, Predicate
 from jax.typing import DTypeLike
 
 from jaxpose.limits import AT_LEAST_1, POSITIVE, limited, one_of
-from jaxpose.models import functional, torch_import
+from jaxpose.models import functional, layers, torch_import
 from jaxpose.models.functional import Tree
 from jaxpose.ops.heatmaps import Grid
 
@@ -21,6 +21,8 @@ class SimpleBaseline:
     Attributes:
       depth: of the ResNet: 18, 34, 50, 101 or 152.
       width: channels of its first stage; 64 is the published network.
+      norm: what follows the ResNet's convolutions: `layers.BatchNorm`, or `layers.Bias` to normalise nothing. The
+        upsampling is normalised either way.
       head_width: channels of the upsampling layers and regressors.
       upsampling: transposed convolutions, each of which doubles the resolution.
       sigma: of the label heatmaps, in heatmap pixels.
@@ -33,6 +35,7 @@ class SimpleBaseline:
 
     depth: int = limited(50, "18, 34, 50, 101 or 152", Predicate((18, 34, 50, 101, 152).__contains__))
     width: int = limited(64, *AT_LEAST_1)
+    norm: layers.Norm = layers.BatchNorm
     head_width: int = limited(256, *AT_LEAST_1)
     upsampling: int = limited(3, "1 to 5", Interval(ge=1, le=5))
     sigma: float = limited(2.0, *POSITIVE)
@@ -49,7 +52,7 @@ class SimpleBaseline:
         """The backbone's layers are at 1/4, 1/8, 1/16 and 1/32 of the image."""
         channels = tuple(functional.backbone_channels(self.depth, self.width, layer) for layer in (1, 2, 3, 4))
         networks = {
-            "backbone": functional.backbone(self.depth, self.width, dtype, all_layers=True),
+            "backbone": functional.backbone(self.depth, self.width, dtype, norm=self.norm, all_layers=True),
             "upsampling": functional.upsampling(channels[-1], self.head_width, dtype, layers=self.upsampling),
         }
         return functional.Trunk(networks=networks, channels=channels, width=self.head_width)

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from jaxpose import pickles, untrusted
+from jaxpose.ops import normalization
 from jaxpose.pickles import Named, RefusedError
 
 Tree = dict[str, Any]
@@ -49,10 +51,13 @@ def load_torch_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def resnet_from_torch(state_dict: dict[str, np.ndarray], params: Tree, stats: Tree) -> tuple[Tree, Tree]:
     """Puts torchvision-named ResNet weights, but for `fc.*`, into the places of a `functional.backbone`.
 
+    A backbone that has biases in the place of batch normalisations becomes what the file's network is in evaluation:
+    convolutions are multiplied by what their normalisations multiply by.
+
     Args and errors are those of `networks_from_torch`, with the backbone's parameters and statistics.
     """
     new_params, new_stats = networks_from_torch(
-        state_dict,
+        state_dict if stats else _folded(_unprefixed(state_dict)),
         {"backbone": params},
         {"backbone": stats},
         prefixes={"backbone": ""},
@@ -134,6 +139,26 @@ def _filled(tree, found, prefix, settings):
         array = array.transpose(2, 3, 1, 0) if name == "kernel" else array
         filled[name] = jnp.asarray(array.astype(np.float32))
     return filled
+
+
+def _folded(state_dict):
+    """A ResNet's weights with its normalisations in the convolutions before them, of which the biases are left."""
+    folded = dict(state_dict)
+    for key in state_dict:
+        if not key.endswith(".running_var"):
+            continue
+        norm = key.removesuffix("running_var")
+        conv = re.sub(r"bn(\d+)\.$", r"conv\1.", norm).replace("downsample.1", "downsample.0") + "weight"
+        names = [norm + name for name in ("weight", "bias", "running_mean", "running_var")]
+        found = [np.asarray(state_dict[name], np.float64) for name in (*names, conv) if name in state_dict]
+        if len(found) < 5 or found[4].ndim != 4 or any(value.shape != found[4].shape[:1] for value in found[:4]):
+            continue  # the weights that are left are unexpected
+        scale, bias, mean, variance, kernel = found
+        gain = scale / np.sqrt(variance + normalization.EPSILON)
+        folded |= {conv: kernel * gain[:, None, None, None], norm + "bias": bias - mean * gain}
+        for name in ("weight", "running_mean", "running_var"):
+            del folded[norm + name]
+    return folded
 
 
 def _unprefixed(state_dict):

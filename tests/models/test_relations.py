@@ -14,7 +14,7 @@ import pytest
 from jaxpose.models import functional, relations
 from jaxpose.ops import convolution
 
-CHANNELS, LATENT, WIDTH = 3, 4, 1 / 64
+CHANNELS, LATENT, WIDTH = 3, 4, 1 / 16
 SIZE = (5, 6)
 
 
@@ -31,7 +31,7 @@ def filled(network: functional.Network) -> Any:
     assert stats == {}
 
     def fill(s: Any) -> jax.Array:
-        return jnp.asarray(rng.normal(size=s.shape) / np.sqrt(np.prod(s.shape[:-1]) / 2 or 1), jnp.float32)
+        return jnp.asarray(rng.normal(size=s.shape) / np.sqrt(np.prod(s.shape[:-1]) / 2), jnp.float32)
 
     return jax.tree.map(fill, shapes)
 
@@ -59,16 +59,17 @@ def test_regression_equals_its_description() -> None:
     for number in range(4):
         x = naive.relu(naive.conv(x, params["convs"][str(number)]))
         x = x if number else x[:, ::2, ::2]  # a stride only leaves out
-    assert x.shape == (3, 3, 3, 1)
+    assert x.shape == (3, 3, 3, 4)
     expected = naive.relu(affine(params["embedding"], x.reshape(3, -1)))
     y = expected
     for number in range(3):
         y = naive.relu(affine(params["hidden"][str(number)], y))
     z, embedding = applied(regressor(), features())
     assert embedding.shape == (3, relations.embedding_size(WIDTH))
-    assert expected.std() > 0.1
+    latent = 2 * np.tanh(affine(params["latent"], y) / 2)
+    assert min(expected.std(axis=0).max(), latent.std(axis=0).max()) > 0.1  # images differ
     np.testing.assert_allclose(embedding, expected, atol=1e-5)
-    np.testing.assert_allclose(z, 2 * np.tanh(affine(params["latent"], y) / 2), atol=1e-5)
+    np.testing.assert_allclose(z, latent, atol=1e-5)
 
 
 def test_clips_are_batches_of_frames() -> None:
@@ -120,7 +121,7 @@ def test_projections_have_length_one_and_finite_gradients_where_there_is_nothing
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_a_new_regressor_is_undecided_and_tells_images_apart(scale: float) -> None:
     """Neither is the bound's slope 0, nor is what is left of the input after nine layers."""
     made = functools.partial(relations.PoseRegressor, inputs=16, size=(6, 6), latent=8, width=1 / 8)
@@ -128,5 +129,5 @@ def test_a_new_regressor_is_undecided_and_tells_images_apart(scale: float) -> No
     params, _ = jax.jit(network.init)(jax.random.key(0))
     x = scale * jnp.abs(jax.random.normal(jax.random.key(1), (16, 6, 6, 16)))
     (z, _), _ = jax.jit(functools.partial(network.apply, train=True))(params, {}, x)
-    assert float(jnp.mean(jnp.abs(z) > 0.95)) < 0.1
-    assert float(jnp.mean(jnp.std(z, axis=0))) > 0.005 * scale
+    assert float(jnp.max(jnp.abs(z))) < 0.95
+    assert float(jnp.mean(jnp.std(z, axis=0))) > 1e-3 * scale

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from goldens import formula
 
-from jaxpose.models import functional, torch_import
+from jaxpose.models import functional, layers, torch_import
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "resnet.npz"
 
@@ -159,3 +159,33 @@ def test_initial_weights_follow_he_and_the_key():
 def test_unknown_depth_is_named():
     with pytest.raises(ValueError, match=r"model\.depth: found 20, expected one of \[18, 34, 50, 101, 152\]"):
         functional.backbone(20, 64, jnp.float32)
+
+
+def test_without_normalisation_it_adds_biases_and_has_no_statistics():
+    """A published file's normalisations, as they are in evaluation, go into the convolutions."""
+    golden = _golden(50)
+    weights = {k: formula.weights(k, shape) for k, shape in golden["shapes"].items()}
+    network = functional.backbone(50, 8, jnp.float32, norm=layers.Bias)
+    shapes, stats = jax.eval_shape(network.init, jax.random.key(0))
+    assert stats == {}
+    normalised, _ = jax.eval_shape(_network(50)[0].init, jax.random.key(0))
+    without = {name for name, _ in _torch_named(normalised)} - {name for name, _ in _torch_named(shapes)}
+    assert without == {name for name in golden["gradient_names"] if name.endswith(("bn1.weight", "bn2.weight"))} | {
+        name for name in golden["gradient_names"] if name.endswith(("bn3.weight", "downsample.1.weight"))
+    }
+    params, stats = torch_import.resnet_from_torch({f"module.{k}": v for k, v in weights.items()}, shapes, stats)
+    y, _ = jax.jit(functools.partial(network.apply, train=True))(params, stats, _network(50)[3])
+    expected = golden["eval"].transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_file_of_another_network_is_named_where_nothing_is_normalised():
+    network = functional.backbone(18, 8, jnp.float32, norm=layers.Bias)
+    shapes, stats = jax.eval_shape(network.init, jax.random.key(0))
+    weights = {k: formula.weights(k, shape) for k, shape in _golden(18)["shapes"].items()}
+    for key, value in (("layer1.0.bn1.running_mean", np.zeros(3)), ("layer2.0.conv1.weight", np.zeros(3))):
+        with pytest.raises(ValueError, match=rf"3 unexpected keys \({key[:8]}.*; see model.depth, model.width"):
+            torch_import.resnet_from_torch(weights | {key: value}, shapes, stats)
+    del weights["bn1.weight"]
+    with pytest.raises(ValueError, match=r"2 unexpected keys \(bn1.running_mean, bn1.running_var\)"):
+        torch_import.resnet_from_torch(weights, shapes, stats)
