@@ -52,6 +52,11 @@ def notes(config: Settings, skeleton: Skeleton) -> list[str]:
     ]
 
 
+def root(skeleton: Skeleton) -> int:
+    """The joint that 3D errors are relative to: the pelvis of a body, the wrist of a hand, else the first."""
+    return next((i for i, joint in enumerate(skeleton.joints) if joint in ("pelvis", "wrist")), 0)
+
+
 def _tllib(config: Settings, task: Task, pixels_per_unit: float) -> Metric:
     grid = config.model.grid(task.image_size)
 
@@ -72,13 +77,13 @@ def _nme(config: Settings, task: Task, pixels_per_unit: float) -> Metric:
 
 
 def _mpjpe(align: Align) -> Callable[[Settings, Task, float], Metric]:
-    return lambda config, task, _: MPJPE(align=align, root=_root(task.skeleton), actions=config.actions or None)
+    return lambda config, task, _: MPJPE(align=align, root=root(task.skeleton), actions=config.actions or None)
 
 
 def _pck3d(align: Align) -> Callable[[Settings, Task, float], Metric]:
     left_out = ("pelvis", "spine", "jaw", "head")
     return lambda config, task, _: PCK3D(
-        align=align, root=_root(task.skeleton), left_out=_there(task.skeleton, left_out)
+        align=align, root=root(task.skeleton), left_out=_there(task.skeleton, left_out)
     )
 
 
@@ -99,11 +104,6 @@ NAMED: dict[str, Callable[[Settings, Task, float], Metric]] = {
     "3dpck": _pck3d("root"),
     "pa_3dpck": _pck3d("similarity"),
 }
-
-
-def _root(skeleton: Skeleton) -> int:
-    """The joint that 3D errors are relative to: the pelvis of a body, the wrist of a hand, else the first."""
-    return next((i for i, joint in enumerate(skeleton.joints) if joint in ("pelvis", "wrist")), 0)
 
 
 def _torso(skeleton: Skeleton) -> tuple[int, ...]:

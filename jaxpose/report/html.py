@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.data.records import Note
-from jaxpose.report import draw, figures, pages, text
+from jaxpose.report import draw, figures, pages, poses3d, text
 
 _CARDS = 8  # pictures in each section of the gallery
 _ARROW = "\N{RIGHTWARDS ARROW}"
@@ -51,6 +51,7 @@ def write_report(
     cases: Sequence[Case],
     skeleton: Skeleton,
     sheets: Sequence[Sheet] = (),
+    poses: Sequence[poses3d.Poses] = (),
 ) -> Path:
     """Writes `figures/*.svg` and at last `report.html`, with everything it shows inside it, into `workdir`.
 
@@ -64,6 +65,7 @@ def write_report(
       cases: pictures to choose from; at most 24 are shown.
       skeleton: of the cases.
       sheets: pictures of stages.
+      poses: poses in space to choose from; at most six of each are shown.
 
     Returns:
       The path of the report.
@@ -79,6 +81,9 @@ def write_report(
         "right": pages.css_colour(draw.RIGHT),
         "centre": pages.css_colour(draw.CENTRE),
     }
+    titles = text.stage_titles(results)
+    shown = [poses3d.shown(of, titles) for of in poses]
+    script = poses3d.SCRIPT if any(of.turning for of in shown) else ""
     page = pages.render(
         "report.html.jinja",
         recipe=results.get("recipe", "run").replace("_", " "),
@@ -98,7 +103,10 @@ def write_report(
             for sheet in sheets
         ],
         summary=_summary(cases),
-        sections=_gallery(cases, skeleton, text.stage_titles(results)),
+        sections=_gallery(cases, skeleton, titles),
+        poses3d=shown,
+        script=script,
+        policy=poses3d.policy(),
         sides=sides if skeleton.flips else {},
         data_notes=[f"{note.pop('domain')}: {Note(**note)}" for note in map(dict, results.get("data_notes", ()))],
         skipped=[str(r) for r in results.get("skipped_records", ())],

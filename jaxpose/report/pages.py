@@ -1,4 +1,4 @@
-"""What the HTML pages share: self-contained, with one style, nothing fetched, nothing run."""
+"""What the HTML pages share: self-contained, with one style, nothing fetched."""
 
 import base64
 from collections.abc import Iterable
@@ -31,13 +31,22 @@ def render(template: str, **values: Any) -> str:
 
 def picture_uri(image: np.ndarray, keypoints: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> str:
     """A picture with its skeleton (`draw.draw_skeleton`) for an `img` tag."""
+    small = _shrunk(image)
+    keypoints = (keypoints + 0.5) * (np.divide(small.shape[1::-1], image.shape[1::-1])) - 0.5
+    return image_uri(draw.draw_skeleton(small, keypoints, visible, skeleton, size=PANEL))
+
+
+def small_uri(image: np.ndarray) -> str:
+    """A picture alone, no larger than one with a skeleton, for an `img` tag."""
+    return image_uri(_shrunk(image))
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     factor = PANEL / min(height, width)
-    if factor < 1:
-        size = (round(width * factor), round(height * factor))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        keypoints = (keypoints + 0.5) * (np.array(size) / (width, height)) - 0.5
-    return image_uri(draw.draw_skeleton(image, keypoints, visible, skeleton, size=PANEL))
+    if factor >= 1:
+        return image
+    return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
 
 
 def image_uri(image: np.ndarray) -> str:

@@ -76,9 +76,9 @@ def cases(run: Run) -> list[html.Case]:
     split, crops = run.pictured
     predictions = {}
     for stage in run.stages:
-        path, joints = run.workdir / "predictions" / f"{stage.name}_target_{split}.npy", len(run.task.skeleton)
+        path = run.workdir / "predictions" / f"{stage.name}_target_{split}.npy"
         try:
-            predictions[stage.name] = written.read_predictions(path, records=len(crops), joints=joints)
+            predictions[stage.name] = written.read_predictions(path, (len(crops), len(run.task.skeleton), 2))
         except FileNotFoundError:
             continue
         except ValueError as error:  # pictures are not worth the report

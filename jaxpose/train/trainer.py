@@ -25,7 +25,7 @@ from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.metrics.metric import ACTION, CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.report import html, text
-from jaxpose.train import build, earlier, pictures, written
+from jaxpose.train import build, earlier, pictures, poses, written
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, set_aside_damaged, write_json
 from jaxpose.train.evaluate import Evaluator, Scores
@@ -88,7 +88,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
                 write_json(results_file, results)
         if first:
             with naming(report_file):
-                shown = cases(run), run.task.skeleton, pictures.sheets(run, results)
+                shown = cases(run), run.task.skeleton, pictures.sheets(run, results), poses.poses(run, results)
                 html.write_report(workdir, results, read_metrics(workdir), *shown)
     if show:
         print(f"\n{text.summary_table(results)}\n\nReport: {report_file}")

@@ -46,15 +46,15 @@ def read_results(path: Path) -> dict[str, Any]:
         return results
 
 
-def read_predictions(path: Path, *, records: int, joints: int) -> np.ndarray:
-    """Predicted keypoints of a split, (N, K, 2).
+def read_predictions(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Predictions of a split, of the shape that its records and joints have.
 
     Raises:
       ValueError: naming the file, if it is damaged or of other data.
     """
-    expected = f"the predictions of {records} records and {joints} joints"
+    expected = f"predictions {shape}"
     points = unpickle.load_npy(untrusted.read_file(path, expected), where=str(path))
-    if points.dtype.kind != "f" or points.shape != (records, joints, 2):
+    if points.dtype.kind != "f" or points.shape != shape:
         raise ValueError(f"{path}: found {points.dtype} {points.shape}, expected {expected}")
     return points
 

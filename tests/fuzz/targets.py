@@ -109,7 +109,7 @@ def read_weights(root: Path) -> None:
 def read_workdir(root: Path) -> None:
     configs.fixed_part(written.read_config(root / "config.json"))
     text.summary_table(written.read_results(root / "results.json"))
-    written.read_predictions(root / "p.npy", records=5, joints=3)
+    written.read_predictions(root / "p.npy", (5, 3, 2))
 
 
 def read_motions_of(spec: str, root: Path) -> None:

@@ -81,9 +81,9 @@ def test_results_that_miss_something_are_named(tmp_path: Path, change: Callable[
 def test_predictions(tmp_path: Path) -> None:
     path = tmp_path / "adapt_target_test.npy"
     np.save(path, np.ones((5, 3, 2), np.float32))
-    assert written.read_predictions(path, records=5, joints=3).sum() == 30
+    assert written.read_predictions(path, (5, 3, 2)).sum() == 30
     whole = path.read_bytes()
     for content in (b"", whole[:-4], whole[:40], whole.replace(b"f4", b"|O"), whole.replace(b"5, 3, 2", b"5, 2, 3")):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"adapt_target_test\.npy: "):
-            written.read_predictions(path, records=5, joints=3)
+            written.read_predictions(path, (5, 3, 2))
