@@ -75,6 +75,13 @@ def network(module: Callable[..., nnx.Module], *, dtype: DTypeLike = jnp.float32
     return Network(init=init, apply=apply)
 
 
+def init_networks(networks: Mapping[str, Network], key: jax.Array, names: tuple[str, ...]) -> tuple[Tree, Tree]:
+    """Fresh parameters and statistics of the named networks."""
+    keys = jax.random.split(key, len(names))
+    made = {name: networks[name].init(k) for name, k in zip(names, keys, strict=True)}
+    return {n: p for n, (p, _) in made.items()}, {n: s for n, (_, s) in made.items()}
+
+
 def backbone(
     depth: int, width: int, dtype: DTypeLike, *, norm: layers.Norm = layers.BatchNorm, all_layers: bool = False
 ) -> Network:
