@@ -51,7 +51,7 @@ class PoseRegressor:
         """Codes (B, latent) of images and what they were found from (B, c), and all statistics with the backbone's."""
         layers, moved = self.networks[BACKBONE].apply(params[BACKBONE], stats[BACKBONE], images, train=train)
         (codes, seen), _ = self.networks[REGRESSOR].apply(
-            params[REGRESSOR], stats[REGRESSOR], layers[self.layer].astype(jnp.float32), train=train
+            params[REGRESSOR], stats[REGRESSOR], layers[self.layer], train=train
         )
         return codes, seen, stats | {BACKBONE: moved}
 
@@ -79,7 +79,8 @@ def build(task: Task, config: Config, priors: Priors, *, layer: int) -> PoseRegr
     Raises:
       ValueError: if the backbone has no such layer.
     """
-    trunk = config.model.trunk(detector.compute_dtype(config.dtype))
+    dtype = detector.compute_dtype(config.dtype)
+    trunk = config.model.trunk(dtype)
     if not -len(trunk.channels) <= layer < len(trunk.channels):
         raise ValueError(f"config.method.layer: found {layer}, expected one of the backbone's {len(trunk.channels)}")
     backbone = trunk.networks[BACKBONE]
@@ -94,7 +95,8 @@ def build(task: Task, config: Config, priors: Priors, *, layer: int) -> PoseRegr
                 latent=priors.settings.latent,
                 bound=priors.settings.bound,
                 width=priors.settings.width,
-            )
+            ),
+            dtype=dtype,
         ),
     }
     return PoseRegressor(task=task, priors=priors, networks=dict(priors.networks) | made, layer=layer)

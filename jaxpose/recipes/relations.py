@@ -59,6 +59,9 @@ def turned(degrees: float) -> Spatial:
     return Spatial(images=images, poses=poses)
 
 
+Cut = tuple[slice, slice]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Relation:
     """Two sequences of one window.
@@ -68,14 +71,14 @@ class Relation:
       of_motion: whether sequences are related as a whole; else frame by frame.
       spatial: what is done to the frames of the second sequence.
       span: how many times T frames the window has.
-      cut: T -> numbers of the window's frames in the first and in the second sequence.
+      cut: T -> which of the window's frames are the first and the second sequence.
     """
 
     name: str
     of_motion: bool
     spatial: Spatial
     span: int = 1
-    cut: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    cut: Callable[[int], Cut]
 
     def of_images(self, windows: jax.Array, frames: int) -> tuple[jax.Array, jax.Array]:
         """Both sequences (B, T, H, W, 3) of windows (B, span * T, H, W, 3)."""
@@ -89,21 +92,22 @@ class Relation:
         return windows[:, first], self.spatial.poses(windows[:, second], tree)
 
 
-def _same(frames: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(frames), np.arange(frames)
+def _same(frames: int) -> Cut:
+    return slice(frames), slice(frames)
 
 
-def _backward(frames: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(frames), np.arange(frames)[::-1]
+def _backward(frames: int) -> Cut:
+    return slice(frames), slice(frames - 1, None, -1)
 
 
-def _slow_backward(frames: int) -> tuple[np.ndarray, np.ndarray]:
+def _slow_backward(frames: int) -> Cut:
     """Every second frame of a window of twice the length, and its middle half backwards: as in slow motion."""
-    return np.arange(0, 2 * frames, 2), (frames // 2 + np.arange(frames))[::-1]
+    start = frames // 2
+    return slice(0, 2 * frames, 2), slice(start + frames - 1, start - 1 if start else None, -1)
 
 
-def _fast_forward(frames: int) -> tuple[np.ndarray, np.ndarray]:
-    return frames // 2 + np.arange(frames), np.arange(0, 2 * frames, 2)
+def _fast_forward(frames: int) -> Cut:
+    return slice(frames // 2, frames // 2 + frames), slice(0, 2 * frames, 2)
 
 
 FLIP = Relation(name="flip", of_motion=False, spatial=MIRRORED, cut=_same)

@@ -14,7 +14,7 @@ from platforms import abstract_mesh
 from tiny import make_config, make_task
 
 from jaxpose.config import Data, OfMoreStages
-from jaxpose.data.joints.skeletons import Skeleton
+from jaxpose.data.joints.skeletons import MPII16, Skeleton
 from jaxpose.models import functional
 from jaxpose.models.hrnet import HRNet
 from jaxpose.models.simple_baseline import SimpleBaseline
@@ -27,8 +27,10 @@ from jaxpose.recipes import (
     dann,
     mcd,
     mean_teacher,
+    pose_priors,
     post,
     regda,
+    relation,
     style,
     supervised,
     sw,
@@ -55,6 +57,12 @@ METHODS = {
     "cc_ssl_temporal": cc_ssl.CCSSL(temporal_ratio=0.9),
     "hrnet": regda.RegDA(name="regda_hrnet"),
     "cafa": cafa.CAFA(hidden=4, blocks=1),
+    "relation": relation.Relations(
+        source=relation.Source(
+            priors=pose_priors.Settings(width=1 / 32, units=4, motion=4, frames=4, poses=8, motions=4)
+        ),
+        clips=4,
+    ),
 }
 MODELS = {"regda_hrnet": HRNet(width=4, stem=4, modules=(1, 1, 1), blocks=1)}
 # Sheared views, maps by nearest pixels and frames made of others are gathered everywhere: not for TPUs.
@@ -67,6 +75,7 @@ LOWERED = {"gpu": "cuda", "tpu": "tpu"}
 
 def program(method: Any, platform: str) -> Program:
     steps = {"pretrain": 2, "adapt": 3} | ({"style": 2} if getattr(method, "style_network", None) else {})
+    steps |= dict.fromkeys(relation.STAGES, 1)
     steps = method.share_out(steps) if isinstance(method, OfMoreStages) else steps
     config = dataclasses.replace(
         make_config(method),
@@ -76,8 +85,15 @@ def program(method: Any, platform: str) -> Program:
         model=MODELS.get(method.name, SimpleBaseline(depth=18, width=4, head_width=8, sigma=1.0)),
     )
     sizes = {"source": 8, "target": 8, "target_clips": 8}
-    skeleton = Skeleton(name="three", joints=("a", "b", "c"), bones=(("a", "b"), ("b", "c")))
-    task = make_task(skeleton=skeleton, image_size=SIZE, augmentation=Augmentation(), sizes=sizes)
+    three = Skeleton(name="three", joints=("a", "b", "c"), bones=(("a", "b"), ("b", "c")))
+    skeleton = MPII16 if method.name == "relation" else three
+    task = make_task(
+        skeleton=skeleton,
+        image_size=SIZE,
+        augmentation=Augmentation(),
+        sizes=sizes,
+        skeletons={"motions": skeleton},
+    )
     mesh = abstract_mesh(platform, 2)
     return Program(config=config, stages=meshes.with_mesh(mesh, method.stages)(task, config), task=task, mesh=mesh)
 
@@ -105,10 +121,10 @@ def test_convolutions_are_narrow_coordinates_wide_and_images_not_gathered(name: 
         del stages["pretrain"]  # the same with every method
     stages.pop("warm", None)  # the same as what comes after it, but for what is trained
     seen = 0
-    for number in stages.values():
+    for number, turn in [(n, turn) for n in stages.values() for turn in range(len(made.stages[n].updates))]:
         # Promotion as in a program that is not a test; a random key that is used twice is an error.
         with jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(True):
-            traced = made.traced(number)
+            traced = made.traced(number, turn)
         traced.lower(lowering_platforms=(LOWERED[platform],))
         for equation in equations(traced.jaxpr.jaxpr):
             kind = equation.primitive.name
