@@ -71,6 +71,9 @@ class PoseDecoder(nnx.Module):
     What it makes of the whole body is cut in two, of a half again, and of a limb into what is its own and what is the
     trunk's, which is the sum of four. A bone of several parts is the sum of what they make of it.
 
+    It starts near the body at rest: one that starts anywhere has bones that point the other way, and stay there, as on
+    unit vectors the L1 distance has a minimum opposite to each axis.
+
     Attributes:
       full1, full2, full3: of the latent vector.
       upper, lower, limbs, parts: as of the encoder.
@@ -93,12 +96,10 @@ class PoseDecoder(nnx.Module):
         self.upper, self.lower = (layers.Dense(8 * size, 4 * size, rngs=rngs) for _ in range(2))
         self.limbs = nnx.Dict({limb: layers.Dense(2 * size, 2 * size, rngs=rngs) for limb in LIMBS})
         self.parts = nnx.Dict({part: layers.Dense(size, size, rngs=rngs) for part in PARTS})
-        self.bones = nnx.Dict(
-            {
-                part: layers.Dense(size, 3 * len(bones), init=layers.lecun_normal, rngs=rngs)
-                for part, bones in bones_of(tree).items()
-            }
-        )
+        self.bones = nnx.Dict()
+        for part, bones in bones_of(tree).items():
+            self.bones[part] = layers.Dense(size, 3 * len(bones), init=layers.normal(0.01), rngs=rngs)
+            self.bones[part].bias.set_value(jnp.asarray(tree.rest[bones].reshape(-1)))
 
     def __call__(self, x: Float[Array, "*b z"], train: bool) -> Directions:
         """Directions of the tree's bones."""
@@ -110,7 +111,7 @@ class PoseDecoder(nnx.Module):
         found = [self.bones[name](_leaky(self.parts[name](part))) for name, part in zip(PARTS, parts, strict=True)]
         bones = jnp.concatenate([part.reshape(*x.shape[:-1], -1, 3) for part in found], axis=-2)
         vectors = jnp.einsum("em,...mx->...ex", _owners(self.tree), bones, precision="highest")
-        return unit(vectors, jnp.broadcast_to(jnp.asarray((0.0, 0.0, 1.0)), vectors.shape))
+        return unit(vectors, jnp.broadcast_to(jnp.asarray(self.tree.rest), vectors.shape))
 
 
 class LatentCritic(nnx.Module):

@@ -63,6 +63,11 @@ class BodyTree:
         return np.array([self.joints.index(_opposite(joint)) for joint in self.joints], np.int32)
 
     @functools.cached_property
+    def rest(self) -> Float[np.ndarray, "e 3"]:
+        """Directions of a body that faces the camera with its arms out, as `to_local` gives them."""
+        return np.array([_BONES[joint].rest for joint in self.joints[1:]], np.float32)
+
+    @functools.cached_property
     def levels(self) -> tuple[Level, ...]:
         """The bones from the torso outwards."""
         levels, last, found = [], [], [joint for joint in self.joints if joint in _TORSO]
@@ -70,15 +75,10 @@ class BodyTree:
             places = [self.joints.index(joint) for joint in found]
             parents = [self.joints[self.parents[place]] for place in places]
             bases = [int("hip" in parent) if len(levels) < 2 else last.index(parent) for parent in parents]
-            levels.append(
-                Level(
-                    bones=np.array(places, np.int32) - 1,
-                    bases=np.array(bases, np.int32),
-                    rest=np.array([_BONES[joint].rest for joint in found], np.float32),
-                )
-            )
-            last, bones = found, list(zip(self.joints, self.parents, strict=True))[1:]
-            found = [joint for joint, parent in bones if joint not in _TORSO and self.joints[parent] in last]
+            bones = np.array(places, np.int32) - 1
+            levels.append(Level(bones=bones, bases=np.array(bases, np.int32), rest=self.rest[bones]))
+            last, hung = found, list(zip(self.joints, self.parents, strict=True))[1:]
+            found = [joint for joint, parent in hung if joint not in _TORSO and self.joints[parent] in last]
         return tuple(levels)
 
 

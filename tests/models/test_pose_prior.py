@@ -215,3 +215,19 @@ def test_every_parameter_has_a_gradient_and_an_undecided_decoder_a_finite_one() 
     nothing = jax.tree.map(jnp.zeros_like, filled(decoder(MPII)))
     for leaf in jax.tree.leaves(slope(filled(encoder(MPII)), nothing)):
         assert np.isfinite(leaf).all()
+
+
+@TREES
+def test_a_new_decoder_starts_near_the_body_at_rest(tree: local_frames.BodyTree) -> None:
+    """No bone is opposite to where it may have to go, where the L1 distance has a minimum."""
+    params, _ = decoder(tree).init(jax.random.key(0))
+    z = jax.random.uniform(jax.random.key(1), (64, LATENT), minval=-1)
+    found, _ = jax.jit(functools.partial(decoder(tree).apply, train=True))(params, {}, z)
+    others = {"thorax": (0, -1, 0), "neck": (0, 1, 0), "head_top": (0, 1, 0)}
+    others |= {f"{s}_{j}": (0, -1, 0) for s in SIDES for j in ("knee", "ankle")} | {
+        f"{s}_foot": (0, 0, 1) for s in SIDES
+    }
+    arms_and_hips = {joint: (-1 if "right" in joint else 1, 0, 0) for joint in tree.joints[1:]}
+    expected = np.array([(arms_and_hips | others)[joint] for joint in tree.joints[1:]])
+    assert float(jnp.min(jnp.sum(found * jnp.asarray(expected, jnp.float32)[None], axis=-1))) > 0.8
+    assert float(jnp.min(jnp.std(found, axis=0).max(axis=-1))) > 1e-4

@@ -56,7 +56,7 @@ def test_each_direction_sees_what_comes_before_it() -> None:
     gates, recurrent, state = arguments()
     outputs, _ = recurrence.bidirectional_lstm(gates, recurrent, state)
     changed, _ = recurrence.bidirectional_lstm(gates.at[:, 2].add(1.0), recurrent, state)
-    same = np.isclose(outputs, changed, atol=1e-7).reshape(BATCH, STEPS, 2, UNITS).all(axis=(0, 3))
+    same = np.all(np.isclose(outputs, changed, atol=1e-7).reshape(BATCH, STEPS, 2, UNITS), axis=(0, 3))
     assert same[:, 0].tolist() == [True, True, False, False, False]
     assert same[:, 1].tolist() == [False, False, False, True, True]
 
