@@ -169,7 +169,7 @@ def mocap_people() -> Pair:
         motions="bvh:cmu_walk_bvh.tar.xz",
         poses="bvh:bandai1_bvh.tar.xz",
     )
-    steps = {"pretrain": 2000, "adapt": 300}
+    steps = {"poses": 4000, "motions": 1500, "relations": 1500, "pretrain": 1500, "adapt": 300}
     augmentation = Augmentation(rotation=10.0, mirror=0.5, translation=0.05)
     config = dataclasses.replace(
         base, pair="mocap_people", steps=steps, eval_every=250, data=data, augmentation=augmentation
