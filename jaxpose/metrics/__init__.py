@@ -4,7 +4,7 @@ from jaxpose.metrics.ap import OKSAP
 from jaxpose.metrics.error import EPE, NME, PixelError
 from jaxpose.metrics.mae import MAE
 from jaxpose.metrics.metric import Scale
-from jaxpose.metrics.mpjpe import MPJPE, PCK3D
+from jaxpose.metrics.mpjpe import MPJPE, PCK3D, ReleasedPAMPJPE
 from jaxpose.metrics.pck import PCK, PCKh, SurePCK, TllibPCK
 
 _SCALES = {
@@ -18,6 +18,7 @@ _SCALES = {
     "epe": EPE.scale,
     "nme": NME.scale,
     **dict.fromkeys(("mpjpe", "n_mpjpe", "pa_mpjpe"), MPJPE.scale),
+    "released_pa_mpjpe": ReleasedPAMPJPE.scale,
     **{f"{align}{name}": PCK3D.scale for align in ("", "n_", "pa_") for name in ("3dpck", "3dauc")},
 }
 
