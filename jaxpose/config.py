@@ -149,8 +149,9 @@ class Config:
         points), `tllib_pck` (the released evaluation), `mae` (in the
         units of the data), `pckh`, `pckh_compat` (at 0.11, which released code prints as 0.1), `ap` (COCO's, of object
         keypoint similarity), `epe` (mean error in pixels of the image), `nme` (relative to a size); of 3D joints
-        `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `3dpck`, `pa_3dpck`. The target has the labels that they need; elsewhere, those
-        that cannot be measured are left out.
+        `mpjpe`, `n_mpjpe`, `pa_mpjpe`, `released_pa_mpjpe` (of poses with the labels' bone lengths, as relation
+        distillation's released evaluation has it), `3dpck`, `pa_3dpck`. The target has the labels that they need;
+        elsewhere, those that cannot be measured are left out.
       flip_test: whether evaluations read the mean of the maps of an image and of its mirror image.
       pck_thresholds, pckh_thresholds: fractions of the image side, and of the size of the head.
       nme_joints: two joints between whose labels lies what `nme` divides by; none for the longer side of the box.

@@ -6,9 +6,11 @@ CMU = {
     "LeftHip": ("Hips", (2, -1, 0)),
     "LeftKnee": ("LeftHip", (0, -7, 0)),
     "LeftAnkle": ("LeftKnee", (0, -8, 0)),
+    "LeftToe": ("LeftAnkle", (0, -1, 2)),
     "RightHip": ("Hips", (-2, -1, 0)),
     "RightKnee": ("RightHip", (0, -7, 0)),
     "RightAnkle": ("RightKnee", (0, -8, 0)),
+    "RightToe": ("RightAnkle", (0, -1, 2)),
     "Chest": ("Hips", (0, 8, 0)),
     "LeftCollar": ("Chest", (1, 0, 0)),
     "LeftShoulder": ("LeftCollar", (2, 0, 0)),
@@ -24,7 +26,14 @@ CMU = {
 HEAD_END = (0, 3, 1)
 
 # The same body with the names of Bandai-Namco's rig.
-BANDAI = {"Hip": "UpperLeg", "Knee": "LowerLeg", "Ankle": "Foot", "Collar": "Shoulder", "Shoulder": "UpperArm"}
+BANDAI = {
+    "Hip": "UpperLeg",
+    "Knee": "LowerLeg",
+    "Ankle": "Foot",
+    "Toe": "Toes",
+    "Collar": "Shoulder",
+    "Shoulder": "UpperArm",
+}
 BANDAI |= {"Elbow": "LowerArm", "Wrist": "Hand"}
 
 

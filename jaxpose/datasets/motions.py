@@ -23,7 +23,7 @@ _CMU_CITATION = (
 
 
 class Cmu(MotionBuilder):
-    """Everyday movement, sport and dance of about 140 subjects with 18 joints, at 120 frames per second.
+    """Everyday movement, sport and dance of about 140 subjects with 20 joints, at 120 frames per second.
 
     These are the database's own files, an ASF for each subject and an AMC for each trial, in inches times 0.45. AMC
     files do not state their rate: the few trials of subjects 60 and 61 at 60 frames per second come out too fast.
@@ -77,7 +77,7 @@ class CmuBvh(MotionBuilder):
 
 
 class BandaiNamco(MotionBuilder):
-    """Walking, gestures and fights in many styles of three actors with 17 joints, at 30 frames per second.
+    """Walking, gestures and fights in many styles of three actors with 19 joints, at 30 frames per second.
 
     Both data sets are read: 175 motions of 17 kinds in 15 styles, and about 2,900 of 10 kinds in 7 styles. The files
     are BVH in centimetres without a T-pose; all have the same proportions. There is no head top. Neither names nor
@@ -106,7 +106,7 @@ class BandaiNamco(MotionBuilder):
 
 
 class Amass(MotionBuilder):
-    """Motions of many laboratories, fitted with the SMPL family of body models, with 17 joints.
+    """Motions of many laboratories, fitted with the SMPL family of body models, with 19 joints.
 
     Frame rates are those of the files. With a body model below `body_models` bone lengths are the subject's; without
     one all bodies are one made-up adult, see `amass.read`. There is no head top. Files without a motion (`shape.npz`,
@@ -142,7 +142,10 @@ class Amass(MotionBuilder):
 
 
 _H36M_TRAIN, _H36M_TEST = ("S1", "S5", "S6", "S7", "S8"), ("S9", "S11")
-_H36M_SKELETON = canonical_skeleton("human36m_poses", tuple(j for j in rigs.CANONICAL if j in h36m.JOINTS17))
+_H36M_SKELETON = canonical_skeleton(
+    "human36m_poses", tuple(j for j in rigs.CANONICAL if j in (*h36m.JOINTS17, *rigs.FEET))
+)
+_H36M_JOINTS = (*h36m.JOINTS17, "left_toe", "right_toe")
 _H36M_HOMEPAGE = "http://vision.imar.ro/human3.6m"
 _H36M_LICENCE = "for academic use; asks for a registration"
 _H36M_CITATION = (
@@ -154,11 +157,12 @@ _H36M_COUNTS: Mapping[str, int | None] = {"train": 150, "test": 59}
 
 
 class Human36mPoses(MotionBuilder):
-    """209 motions of seven actors with 15 joints, at 50 frames per second, in the world's frame with z up.
+    """209 motions of seven actors with 17 joints, at 50 frames per second, in the world's frame with z up.
 
     Read from VideoPose3D's `data_3d_h36m.npz`, whose pickled content is read without running anything that it names.
     Subjects S1, S5, S6, S7 and S8 train, S9 and S11 test. The damaged recording S11/Directions is left out; the older
-    names of actions become the newer ones, as in `h36m.read`. There is no neck; nose and spine are left out.
+    names of actions become the newer ones, as in `h36m.read`. There is no neck; nose and spine are left out. Feet
+    are the ends of the toes, for which the file has all 32 joints.
     """
 
     SKELETON = _H36M_SKELETON
@@ -170,7 +174,7 @@ class Human36mPoses(MotionBuilder):
 
     def shards(self, root: Path) -> Mapping[str, Sequence[Shard]]:
         """Motions by subject and action, a shard per subject."""
-        motions = h36m.read(root / "data_3d_h36m.npz", subjects=(*_H36M_TRAIN, *_H36M_TEST))
+        motions = h36m.read(root / "data_3d_h36m.npz", subjects=(*_H36M_TRAIN, *_H36M_TEST), joints=_H36M_JOINTS)
         return {
             split: [
                 functools.partial(_convert, [m for m in motions if m.subject == subject], self.SKELETON.joints)
@@ -259,7 +263,7 @@ def _read_amass(file: Path, subject: str, *, model: Path | None) -> Motion:
 
 
 def _read_cdf(file: Path, subject: str) -> Motion:
-    return h36m.read_cdf(file, subject=subject)
+    return h36m.read_cdf(file, subject=subject, joints=_H36M_JOINTS)
 
 
 def _body_model(folder: Path) -> Path | None:

@@ -4,7 +4,7 @@ from jaxpose.metrics.ap import OKSAP
 from jaxpose.metrics.error import EPE, NME, PixelError
 from jaxpose.metrics.mae import MAE
 from jaxpose.metrics.metric import Scale
-from jaxpose.metrics.mpjpe import MPJPE, PCK3D
+from jaxpose.metrics.mpjpe import MPJPE, PCK3D, ReleasedPAMPJPE
 from jaxpose.metrics.pck import PCK, PCKh, SurePCK, TllibPCK
 
 _SCALES = {
@@ -20,6 +20,7 @@ _SCALES = {
     **dict.fromkeys(("mpjpe", "n_mpjpe", "pa_mpjpe"), MPJPE.scale),
     "reconstruction": Scale(unit="mm", lower_is_better=True),
     **dict.fromkeys(("non_localness", "relation_error"), Scale(unit="random pairs", lower_is_better=True, digits=2)),
+    "released_pa_mpjpe": ReleasedPAMPJPE.scale,
     **{f"{align}{name}": PCK3D.scale for align in ("", "n_", "pa_") for name in ("3dpck", "3dauc")},
 }
 

@@ -19,7 +19,7 @@ from jaxpose.metrics.metric import (
     means,
     without,
 )
-from jaxpose.ops import procrustes
+from jaxpose.ops import procrustes, trees
 
 Align = Literal["root", "scale", "similarity"]
 
@@ -57,10 +57,41 @@ class MPJPE:
 
     def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
         """Means over the labels of all groups, then of all clips and actions."""
-        distance, mask = per_row["distance"], per_row["mask"]
-        yield from means(self.name, distance, mask, groups, clips)
-        if self.actions is not None:
-            yield from by_action(self.name, distance, mask, clips, self.actions)
+        return _means(self.name, per_row, groups, clips, self.actions)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReleasedPAMPJPE:
+    """`released_pa_mpjpe`: PA-MPJPE of predictions that are given the bone lengths of the label before.
+
+    Only directions of bones count, so that it is smaller than `pa_mpjpe` nearly always: compare it with numbers of the
+    same evaluation only. A bone with an end that has no label keeps its length.
+
+    Source: the evaluation released with Kundu et al. 2021 (relation distillation), which prints no other error.
+
+    Attributes:
+      tree: all bones by (parent, child), see `trees.spanning_tree`.
+      actions: as that of `MPJPE`.
+    """
+
+    tree: tuple[tuple[int, int], ...]
+    actions: str | None = None
+    scale: ClassVar[Scale] = MPJPE.scale
+    needs: ClassVar[str] = "points3d"
+    fields: ClassVar[tuple[str, ...]] = ("keypoints3d",)
+
+    def update(self, predictions: Predictions, fields: Fields) -> tuple[None, PerRow]:
+        """Distances of a batch, as those of `MPJPE`."""
+        tree, points, labels = np.array(self.tree, np.int32), predictions.points3d, fields["keypoints3d"]
+        known = jnp.all(jnp.isfinite(labels), axis=-1)
+        lengths = trees.bone_lengths(jnp.where(known[..., None], labels, 0), tree=tree)
+        lengths = jnp.where(known[:, tree[:, 0]] & known[:, tree[:, 1]], lengths, trees.bone_lengths(points, tree=tree))
+        fitted = dataclasses.replace(predictions, points3d=trees.given_lengths(points, lengths, tree=tree))
+        return None, distances3d(fitted, fields, align="similarity", root=0)
+
+    def rows(self, sums: Any, per_row: PerRow, groups: Groups, clips: Sequence[str]) -> Iterator[Measurement]:
+        """As those of `MPJPE`."""
+        return _means("released_pa_mpjpe", per_row, groups, clips, self.actions)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,3 +146,12 @@ def distances3d(predictions: Predictions, fields: Fields, *, align: Align, root:
     else:
         moved = procrustes.aligned(points, labels, mask, rotate=align == "similarity")
     return {"distance": 1000 * jnp.linalg.norm(moved - labels, axis=-1), "mask": mask}
+
+
+def _means(
+    name: str, per_row: PerRow, groups: Groups, clips: Sequence[str], actions: str | None
+) -> Iterator[Measurement]:
+    distance, mask = per_row["distance"], per_row["mask"]
+    yield from means(name, distance, mask, groups, clips)
+    if actions is not None:
+        yield from by_action(name, distance, mask, clips, actions)

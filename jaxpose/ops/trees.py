@@ -33,17 +33,23 @@ def tree(joints: Sequence[str], bones: Sequence[tuple[str, str]]) -> Tree:
     if set(joints) == {joint for bone in _BODY for joint in bone}:
         bones = _BODY
     root = next((joint for joint in ("pelvis", "wrist") if joint in joints), joints[0])
-    parents, seen, reached = {}, {root}, [root]
-    for joint in reached:  # breadth first: it grows
-        ends = [b if a == joint else a for a, b in bones if joint in (a, b)]
-        for end in ends:
-            if end not in seen:
-                seen.add(end)
-                reached.append(end)
-                parents[end] = joint
-    place = {joint: i for i, joint in enumerate(joints)}
-    found = [(place[parents[joint]], place[joint]) for joint in joints if joint in parents]
-    return np.array(found, np.int32).reshape(-1, 2)
+    return _from_root(joints, bones, root)
+
+
+def spanning_tree(joints: Sequence[str], bones: Sequence[tuple[str, str]], root: str) -> Tree:
+    """All bones of a skeleton by (parent, child), in order of the children.
+
+    Raises:
+      ValueError: if there is a joint that no bones link with the root, or that two ways lead to.
+    """
+    found = _from_root(joints, bones, root)
+    missing = [joint for i, joint in enumerate(joints) if i not in found[:, 1] and joint != root]
+    if missing:
+        raise ValueError(f"found no bones from {root} to {missing[0]}, expected a tree of bones")
+    kept = {frozenset((joints[a], joints[b])) for a, b in found.tolist()}
+    if circles := [bone for bone in bones if frozenset(bone) not in kept]:
+        raise ValueError(f"found two ways along bones to {' and '.join(circles[0])}, expected a tree of bones")
+    return found
 
 
 def corrected_lengths(points3d: Points3d, *, tree: Tree, lengths: Float[Array, "e 2"]) -> Points3d:
@@ -60,15 +66,29 @@ def corrected_lengths(points3d: Points3d, *, tree: Tree, lengths: Float[Array, "
     Raises:
       ValueError: if a joint is the child of two bones, or bones form a circle.
     """
-    bones = points3d[:, tree[:, 1]] - points3d[:, tree[:, 0]]
-    found = length(bones)
+    found = bone_lengths(points3d, tree=tree)
     wanted = jnp.clip(found, lengths[None, :, 0], lengths[None, :, 1])
+    return given_lengths(points3d, wanted, tree=tree)
+
+
+def given_lengths(points3d: Points3d, lengths: Float[Array, "b e"], *, tree: Tree) -> Points3d:
+    """Poses whose bones have given lengths, as `corrected_lengths`.
+
+    Raises:
+      ValueError: as `corrected_lengths`.
+    """
+    bones, found = points3d[:, tree[:, 1]] - points3d[:, tree[:, 0]], bone_lengths(points3d, tree=tree)
     seen = found > 0
     down = jnp.broadcast_to(jnp.asarray((0.0, 1.0, 0.0)), bones.shape)
     direction = jnp.where(seen[..., None], bones, down) / jnp.where(seen, found, 1.0)[..., None]
-    moved = direction * (wanted - found)[..., None]
+    moved = direction * (lengths - found)[..., None]
     beyond = jnp.asarray(_beyond(points3d.shape[1], tree))
     return points3d + jnp.einsum("ke,bex->bkx", beyond, moved, precision="highest")
+
+
+def bone_lengths(points3d: Points3d, *, tree: Tree) -> Float[Array, "b e"]:
+    """How long the bones of poses are."""
+    return length(points3d[:, tree[:, 1]] - points3d[:, tree[:, 0]])
 
 
 def length(vectors: Float[Array, "*b d"]) -> Float[Array, "*b"]:
@@ -82,6 +102,20 @@ def unit(vectors: Float[Array, "*b d"], otherwise: Float[Array, "*b d"]) -> Floa
     """Vectors of length 1, and others for those that have next to none; the slope is finite everywhere."""
     found = length(vectors)[..., None]
     return jnp.where(found > 0, vectors / jnp.where(found > 0, found, 1.0), otherwise)
+
+
+def _from_root(joints: Sequence[str], bones: Sequence[tuple[str, str]], root: str) -> Tree:
+    parents, seen, reached = {}, {root}, [root]
+    for joint in reached:  # breadth first: it grows
+        ends = [b if a == joint else a for a, b in bones if joint in (a, b)]
+        for end in ends:
+            if end not in seen:
+                seen.add(end)
+                reached.append(end)
+                parents[end] = joint
+    place = {joint: i for i, joint in enumerate(joints)}
+    found = [(place[parents[joint]], place[joint]) for joint in joints if joint in parents]
+    return np.array(found, np.int32).reshape(-1, 2)
 
 
 def _beyond(joints: int, tree: Tree) -> Float[np.ndarray, "k e"]:

@@ -6,9 +6,23 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from jaxpose.data.joints.skeletons import COCO17, Skeleton
-from jaxpose.metrics import EPE, MAE, MPJPE, NME, OKSAP, PCK, PCK3D, PCKh, PixelError, SurePCK, TllibPCK
+from jaxpose.metrics import (
+    EPE,
+    MAE,
+    MPJPE,
+    NME,
+    OKSAP,
+    PCK,
+    PCK3D,
+    PCKh,
+    PixelError,
+    ReleasedPAMPJPE,
+    SurePCK,
+    TllibPCK,
+)
 from jaxpose.metrics.metric import Metric
 from jaxpose.metrics.mpjpe import Align
+from jaxpose.ops import trees
 from jaxpose.recipes import inputs
 from jaxpose.recipes.stage import Task
 
@@ -80,6 +94,15 @@ def _mpjpe(align: Align) -> Callable[[Settings, Task, float], Metric]:
     return lambda config, task, _: MPJPE(align=align, root=root(task.skeleton), actions=config.actions or None)
 
 
+def _released_pa_mpjpe(config: Settings, task: Task, pixels_per_unit: float) -> Metric:
+    skeleton = task.skeleton
+    try:
+        tree = trees.spanning_tree(skeleton.joints, skeleton.bones, skeleton.joints[root(skeleton)])
+    except ValueError as error:
+        raise ValueError(f"config.metrics: released_pa_mpjpe: {skeleton.name}: {error}") from None
+    return ReleasedPAMPJPE(tree=tuple((int(a), int(b)) for a, b in tree), actions=config.actions or None)
+
+
 def _pck3d(align: Align) -> Callable[[Settings, Task, float], Metric]:
     left_out = ("pelvis", "spine", "jaw", "head")
     return lambda config, task, _: PCK3D(
@@ -101,6 +124,7 @@ NAMED: dict[str, Callable[[Settings, Task, float], Metric]] = {
     "mpjpe": _mpjpe("root"),
     "n_mpjpe": _mpjpe("scale"),
     "pa_mpjpe": _mpjpe("similarity"),
+    "released_pa_mpjpe": _released_pa_mpjpe,
     "3dpck": _pck3d("root"),
     "pa_3dpck": _pck3d("similarity"),
 }

@@ -89,7 +89,7 @@ def text_table(table: Mapping[str, Any]) -> str:
     for name, cells, method in _lines(table, metric, [group] if group else []):
         timing = [f"{method['wall_s']:.0f}", f"{method['images_per_s']:.0f}"] if method else ["", ""]
         lines.append([name, *cells, *timing])
-    title = "" if metric is None else f"{text.metric_title(metric)} {_where(table)}, {_over(table)}"
+    title = "" if metric is None else f"{text.plotted(metric)} {_where(table)}, {_over(table)}"
     said = [f"- {note}" for note in table["notes"]]
     return text.plain("\n".join(["", title, *text.align(lines), "", *said]).rstrip())
 
@@ -104,11 +104,11 @@ def write_page(workdir: Path, pair: str, table: Mapping[str, Any]) -> Path:
             (name, cells, _duration(method), f"{method['images_per_s']:.0f}" if method else "")
             for name, cells, method in _lines(table, metric, ordered)
         ]
-        tables.append((text.metric_title(metric), text.lower_is_better(metric), ordered, rows))
+        tables.append((text.plotted(metric), text.lower_is_better(metric), ordered, rows))
     metric, group = _main(table)
     figure = None
     if metric is not None and group is not None:
-        ends = {name: method["last"][metric][group] for name, method in table["methods"].items()}
+        ends = {n: m["last"].get(metric, {}).get(group, (None, None)) for n, m in table["methods"].items()}
         floor = table["floor"]["last"].get(metric, {}).get(group)
         where = " ".join(table["place"])
         path = figures.methods_plot(metric, ends, floor and floor[0], where, workdir / "figures")
@@ -244,8 +244,9 @@ def _clips(table: Mapping[str, Any], metric: str | None) -> tuple[str, list[str]
 
 
 def _main(table: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The first metric and its main group."""
-    metric = next(iter(table["groups"]), None)
+    """The first metric that all methods have, or else the first, and its main group."""
+    every = [metric for metric in table["groups"] if all(metric in m["last"] for m in table["methods"].values())]
+    metric = next(iter(every or table["groups"]), None)
     return metric, None if metric is None else text.main_group(table["groups"][metric])
 
 

@@ -63,7 +63,7 @@ def methods_plot(
 
     `floor` is what the mean pose reaches; `where` says what was measured.
     """
-    figure, axes = _figure(text.metric_title(metric))
+    figure, axes = _figure(text.plotted(metric))
     known = {name: (mean, deviation) for name, (mean, deviation) in ends.items() if mean is not None}
     names = sorted(known, key=lambda name: known[name][0], reverse=text.lower_is_better(metric))
     figure.set_size_inches(5.2, (0.9 if floor is None else 1.2) + 0.28 * len(names))
@@ -103,7 +103,7 @@ def _evaluations(history: History, metric: str, folder: Path) -> Path:
     parts = [p for p in map(_evaluation, _names(history)) if p and p[2] == metric]
     group = text.main_group(list(dict.fromkeys(p[3] for p in parts)))
     suffix = "" if group == "all" else f" ({group})"
-    figure, axes = _figure(text.metric_title(metric) + suffix)
+    figure, axes = _figure(text.plotted(metric) + suffix)
     for domain, split, _, _ in (p for p in parts if p[3] == group):
         curve = _curve(history, f"{domain}/{split}/{metric}/{group}")
         style = {"color": _DOMAINS.get(domain, INK), "linestyle": _DASHES.get(split, "-.")}

@@ -154,7 +154,7 @@ def headline(results: Mapping[str, Any]) -> str:
     if len(table.stages) == 1:
         return f"{where}: {row.values[0]} ({table.stages[0]})"
     after = "after adaptation" if table.stages[-1] == "adapted" else table.stages[-1]
-    unit = " points" if is_fraction(table.metric) else ""
+    unit = " points" if is_fraction(table.metric) else _unit(table.metric)
     return (
         f"{where}: {row.values[0]} {table.stages[0]} \N{RIGHTWARDS ARROW} {row.values[-1]} {after} ({row.change}{unit})"
     )
@@ -176,6 +176,12 @@ def metric_title(metric: str) -> str:
     return re.sub(acronyms, lambda m: m[0].upper(), metric.replace("_", " ")).replace("PCKH", "PCKh")
 
 
+def plotted(metric: str) -> str:
+    """The title of a metric whose values are shown without their unit: `mpjpe` -> `MPJPE in mm`."""
+    unit = _unit(metric).strip()
+    return f"{metric_title(metric)} in {unit}" if unit else metric_title(metric)
+
+
 def main_group(groups: Sequence[str]) -> str:
     """The group that stands for all joints: `all`, for errors by axis `sum`, else the first."""
     return next((g for g in _MAIN_GROUPS if g in groups), groups[0])
@@ -192,17 +198,22 @@ def is_fraction(metric: str) -> bool:
 
 
 def format_value(metric: str, value: int | float | None) -> str:
-    """Fractions in percent."""
+    """Fractions in percent, lengths in millimetres with their unit."""
     if not _finite(value):
         return MISSING
     if is_fraction(metric):
         return f"{100 * value:.{digits(metric)}f}{_SPACE}%".replace("-", _MINUS)
-    return f"{value:.{digits(metric)}f}"
+    return f"{value:.{digits(metric)}f}{_unit(metric)}"
 
 
 def digits(metric: str) -> int:
     """Decimals of a value, of fractions in percent."""
     return metrics.scale_of(metric).digits
+
+
+def _unit(metric: str) -> str:
+    """A unit that titles do not say, with the space before it."""
+    return f"{_SPACE}mm" if metrics.scale_of(metric).unit == "mm" else ""
 
 
 def _format_change(metric: str, before: int | float | None, after: int | float | None) -> str:

@@ -141,11 +141,11 @@ def by_side(skeleton: Skeleton) -> dict[str, list[Line]]:
     for pair in skeleton.flips:
         for joint, side in zip(skeleton.indices(pair).tolist(), ("left", "right"), strict=True):
             sides[joint] = side
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[Line]] = {side: [] for side in ("left", "right", "centre", "sideless")}
     for a, b in lines(skeleton):
         of = {sides[a], sides[b]} - {"centre"}
-        found.setdefault(of.pop() if len(of) == 1 else "centre", []).append((a, b))
-    return found
+        found[of.pop() if len(of) == 1 else "centre"].append((a, b))
+    return {side: of for side, of in found.items() if of}
 
 
 def lines(skeleton: Skeleton, *, joints: bool = True) -> list[Line]:

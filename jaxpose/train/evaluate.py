@@ -158,14 +158,18 @@ class Evaluator:
         return sums, (points, per_row)
 
 
-def fields_of(evaluation: Evaluation, metrics: Sequence[Metric], known: Sequence[str]) -> tuple[str, ...]:
+def fields_of(
+    evaluation: Evaluation, metrics: Sequence[Metric], known: Sequence[str], *, labelled: bool = True
+) -> tuple[str, ...]:
     """The fields that `predict` and the evaluation's metrics read; of others, those for which there are labels.
 
-    If there are labels for none of them, all are asked for, so that what is missing is said.
+    Where something is to be measured, as it is `labelled`, and there are labels for no metric, all are asked for, so
+    that what is missing is said.
     """
     chosen = evaluation.metrics
-    if chosen is None:
-        chosen = [metric for metric in metrics if set(known).issuperset(metric.fields)] or metrics
+    if chosen is None or not labelled:
+        asked = metrics if chosen is None else chosen
+        chosen = [metric for metric in asked if set(known).issuperset(metric.fields)] or (metrics if labelled else ())
     return tuple(dict.fromkeys((*evaluation.fields, *(field for metric in chosen for field in metric.fields))))
 
 

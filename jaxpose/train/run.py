@@ -200,7 +200,7 @@ class Run(Program):
         for evaluator in evaluators:
             single = evaluator.evaluation.window is None
             if single and "target" in evaluator.evaluation.domains and ("target", split) not in found:
-                fields = fields_of(evaluator.evaluation, self.metrics, crops.known)
+                fields = fields_of(evaluator.evaluation, self.metrics, crops.known, labelled=crops.labelled)
                 found["target", split] = evaluator(state, dataclasses.replace(crops, fields=fields))
         return found
 

@@ -160,7 +160,7 @@ def test_motions_have_joints_of_their_own(tmp_path: Path) -> None:
     pair = open_pair(**BODIES, root=tmp_path, motions="bvh:.")
     motions = pair.domains["motions"]
     assert {split: len(part.source) for split, part in motions.splits.items()} == {"train": 5, "test": 1}
-    assert (len(pair.skeleton), len(motions.skeleton)) == (16, 18)
+    assert (len(pair.skeleton), len(motions.skeleton)) == (16, 20)
     found = motions.elements("train", ("positions", "pelvis"), consecutive(5, rate=10.0), word="walks")
     assert (len(found), found[0]["positions"].shape) == (5 * 8, (5, 18, 3))
     for fields, message in (
@@ -189,7 +189,7 @@ def test_poses_are_labels_of_images_or_frames_of_motions(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="train: found no image, expected some of keypoints, visible, annotated"):
         poses.elements("train", ("image",), word="poses")
     pair = open_pair(**BODIES, root=tmp_path, poses="bvh:.")
-    assert pair.domains["poses"].elements("train", ("positions",), word="poses")[0]["positions"].shape == (18, 3)
+    assert pair.domains["poses"].elements("train", ("positions",), word="poses")[0]["positions"].shape == (20, 3)
 
 
 @pytest.mark.parametrize(

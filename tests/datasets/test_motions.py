@@ -67,7 +67,7 @@ def test_cmu_bvh(tmp_path):
     (broken, other) = skipped
     assert (broken.name[:7], broken.reason) == ("07_11: ", "the file is not a readable motion")
     assert other == Skipped("120_01", "the rig is another one's")
-    assert (train[0].rate, train[0].positions.shape) == (120.0, (4, 18, 3))
+    assert (train[0].rate, train[0].positions.shape) == (120.0, (4, 20, 3))
     joint = at(motions.CmuBvh, train[0], frame=1)
     # x stays, y up becomes z, z becomes -y; lengths are inches times 0.45.
     for name, place in (
@@ -77,6 +77,7 @@ def test_cmu_bvh(tmp_path):
         ("right_wrist", (-11.5, 25, 2)),
         ("left_collar", (1.5, 25, 2)),
         ("right_ankle", (-1.5, 1, 2)),
+        ("right_foot", (-1.5, 0, 4)),
         ("thorax", (0.5, 26, 2)),
         ("neck", (0.5, 27, 2)),
         ("head_top", (0.5, 30, 3)),
@@ -105,9 +106,11 @@ BONES = {
     "lhipjoint": ("root", "1 0 0", 2),
     "lfemur": ("lhipjoint", "0 -1 0", 7),
     "ltibia": ("lfemur", "0 -1 0", 8),
+    "lfoot": ("ltibia", "0 0 1", 2),
     "rhipjoint": ("root", "-1 0 0", 2),
     "rfemur": ("rhipjoint", "0 -1 0", 7),
     "rtibia": ("rfemur", "0 -1 0", 8),
+    "rfoot": ("rtibia", "0 0 1", 2),
     "thorax": ("root", "0 1 0", 8),
     "lclavicle": ("thorax", "1 0 0", 3),
     "lhumerus": ("lclavicle", "1 0 0", 5),
@@ -233,7 +236,7 @@ def test_amass(tmp_path):
     # SMPL rests with y up and its left at +x; `trans` moves it.
     assert joint["neck"][1] - joint["left_ankle"][1] > 1.2
     assert joint["left_wrist"][0] > 0.6 > -0.6 > joint["right_wrist"][0]
-    np.testing.assert_allclose(train[0].positions[2] - train[0].positions[0], np.tile([0, 1, 0], (17, 1)), atol=1e-6)
+    np.testing.assert_allclose(train[0].positions[2] - train[0].positions[0], np.tile([0, 1, 0], (19, 1)), atol=1e-6)
     turned = at(motions.Amass, read(found["validation"])[0][0])
     assert turned["left_wrist"][1] - turned["right_wrist"][1] > 1.2  # a quarter about z takes x to y
     check_prepared(motions.Amass, root, tmp_path, train[0])
@@ -274,6 +277,7 @@ def check_h36m(kind, found):
     assert {m.rate for m in train} == {50.0}
     joint = at(kind, train[0], frame=2)
     places = {"right_ankle": 3, "left_ankle": 8, "left_wrist": 19, "right_wrist": 27, "thorax": 13, "head_top": 15}
+    places |= {"right_foot": 5, "left_foot": 10}
     for name, place in places.items():
         np.testing.assert_allclose(joint[name], 2100 + place + np.arange(3) / 10, atol=1e-3, err_msg=name)
     np.testing.assert_allclose(joint["pelvis"][0], 2100 + (1 + 6) / 2, atol=1e-3)

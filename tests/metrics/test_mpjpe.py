@@ -6,7 +6,7 @@ from measured import rows_of
 from scipy import spatial
 from scipy.spatial.transform import Rotation
 
-from jaxpose.metrics import MPJPE, PCK3D
+from jaxpose.metrics import MPJPE, PCK3D, ReleasedPAMPJPE
 from jaxpose.metrics.metric import Measurement
 
 K = 6
@@ -139,3 +139,65 @@ def test_aligned_3dpck_bears_the_name_of_its_alignment() -> None:
     assert rows_of(PCK3D(), {"points3d": turned}, {"keypoints3d": labels}, GROUPS)["3dpck@150", "all"]["value"] < 1
     unknown = np.full_like(labels, np.nan)
     assert not rows_of(PCK3D(), {"points3d": turned}, {"keypoints3d": unknown}, GROUPS)
+
+
+def best_similarity(points: np.ndarray, labels: np.ndarray) -> float:
+    """The mean distance after the best scale, shift and proper rotation, which SciPy finds; no reflection."""
+    x, y = points - points.mean(axis=0), labels - labels.mean(axis=0)
+    x = Rotation.align_vectors(y, x)[0].apply(x)
+    return 1000 * float(np.linalg.norm((x * y).sum() / (x * x).sum() * x - y, axis=-1).mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mirrored_poses_are_turned_but_not_mirrored(seed: int) -> None:
+    points, labels = poses(seed)
+    mirrored = points * (-1, 1, 1)
+    expected = np.mean([best_similarity(p, q) for p, q in zip(mirrored, labels, strict=True)])
+    found = measured(MPJPE(align="similarity"), mirrored, labels)["all"]["value"]
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert found > 2 * measured(MPJPE(align="similarity"), points, labels)["all"]["value"]
+
+
+# 2 is the root: 2-0-1 and 2-3-5, 3-4
+TREE = ((2, 0), (0, 1), (2, 3), (3, 4), (3, 5))
+
+
+def with_lengths_of(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Joint by joint from the root: each at the label's distance from its parent, in the prediction's direction."""
+    found = points.copy()
+    for parent, child in TREE:
+        bone, wanted = points[child] - points[parent], labels[child] - labels[parent]
+        found[child] = found[parent] + bone / np.linalg.norm(bone) * np.linalg.norm(wanted)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_released_error_is_of_poses_with_the_labels_bone_lengths(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points, labels = poses(seed)
+    points *= rng.uniform(0.3, 3.0, (3, K, 1))
+    expected = [best_similarity(with_lengths_of(p, q), q) for p, q in zip(points, labels, strict=True)]
+    found = measured(ReleasedPAMPJPE(tree=TREE), points, labels)
+    assert found["all"]["value"] == pytest.approx(np.mean(expected), rel=1e-3)
+    assert found["clip:b"]["value"] == pytest.approx(np.mean(expected[1:]), rel=1e-3)
+    assert {row["metric"] for row in found.values()} == {"released_pa_mpjpe"}
+    # the label's directions are enough, whatever the lengths
+    stretched = labels.copy()
+    for parent, child in TREE:
+        stretched[:, child] = stretched[:, parent] + (labels[:, child] - labels[:, parent]) * rng.uniform(0.2, 5.0)
+    assert measured(ReleasedPAMPJPE(tree=TREE), stretched, labels)["all"]["value"] < 0.05
+    assert measured(MPJPE(align="similarity"), stretched, labels)["all"]["value"] > 20
+
+
+def test_a_bone_without_a_label_keeps_its_length_and_its_joint_does_not_count() -> None:
+    points, labels = poses(6)
+    missing = labels.copy()
+    missing[0, 5] = np.nan
+    found = measured(ReleasedPAMPJPE(tree=TREE), points, missing)
+    assert found["all"]["count"] == 3 * K - 1
+    points[0, 5] += 3.0
+    assert measured(ReleasedPAMPJPE(tree=TREE), points, missing)["all"]["value"] == pytest.approx(
+        found["all"]["value"], rel=1e-4
+    )
+    points[1] = points[1, :1]  # all joints at one place: no direction
+    assert np.isfinite(measured(ReleasedPAMPJPE(tree=TREE), points, missing)["all"]["value"])

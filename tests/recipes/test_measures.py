@@ -7,8 +7,8 @@ import pytest
 from jaxpose import config as configs
 from jaxpose import metrics
 from jaxpose.config import Config
-from jaxpose.data.joints.skeletons import COCO17, HAND21, MPII16, Skeleton
-from jaxpose.metrics import MPJPE, NME, OKSAP, PCK3D, PCKh, PixelError
+from jaxpose.data.joints.skeletons import COCO17, HAND21, LSP14, MPII16, Skeleton
+from jaxpose.metrics import MPJPE, NME, OKSAP, PCK3D, PCKh, PixelError, ReleasedPAMPJPE
 from jaxpose.metrics.metric import Metric
 from jaxpose.ops.augment import Augmentation
 from jaxpose.recipes import measures
@@ -44,6 +44,19 @@ def test_joints_are_taken_by_name() -> None:
     assert three[2] == PCK3D(root=6, left_out=(6,))
     assert metrics_of(HAND21, "3dpck")[0] == PCK3D(root=0)
     assert metrics_of(COCO17, "mpjpe", actions="")[0] == MPJPE(root=0)
+
+
+def test_the_released_error_follows_the_bones_from_the_root() -> None:
+    (metric, _) = metrics_of(MPII16, "released_pa_mpjpe")
+    assert isinstance(metric, ReleasedPAMPJPE)
+    bones = [(MPII16.joints[a], MPII16.joints[b]) for a, b in metric.tree]
+    assert {frozenset(bone) for bone in bones} == {frozenset(bone) for bone in MPII16.bones}
+    assert ("pelvis", "thorax") in bones
+    assert ("thorax", "left_shoulder") in bones
+    assert {child for _, child in bones} == set(MPII16.joints) - {"pelvis"}
+    for skeleton, wrong in ((LSP14, "two ways along bones to"), (COCO17, "no bones from nose to left_shoulder")):
+        with pytest.raises(ValueError, match=f"^config.metrics: released_pa_mpjpe: {skeleton.name}: found {wrong}"):
+            metrics_of(skeleton, "released_pa_mpjpe")
 
 
 def test_settings_of_the_configuration_are_read() -> None:

@@ -92,7 +92,8 @@ def _canonical(name: str, data: bytes, rig: str | None, unit: float | None, up: 
     recorded = bvh.read(data, unit=1.0, name=name, up=up)
     known = rigs.detect(recorded.joints, where=name)
     if rig is None:
-        rig = next((rig for rig, named in _NAMED.items() if any(known is one for one in named)), None)
+        named = rigs.known(recorded.joints)
+        rig = next((rig for rig, those in _NAMED.items() if any(named is one for one in those)), None)
     metres = UNITS.get(rig or "") if unit is None else unit
     if metres is None:
         raise ValueError(f"{name}: found a rig whose unit is not known, expected it as ?unit=METRES")

@@ -11,7 +11,8 @@ from jaxpose.data.records import Motion
 # Canonical name -> the rig's joint, or several whose mean it is. A name that a rig lacks is left out.
 Rig = Mapping[str, str | tuple[str, ...]]
 
-CANONICAL = (*MPII16.joints, "left_collar", "right_collar")
+FEET = ("left_foot", "right_foot")
+CANONICAL = (*MPII16.joints, "left_collar", "right_collar", *FEET)
 
 _LIMBS = tuple(
     f"{side}_{limb}" for limb in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist") for side in ("left", "right")
@@ -23,7 +24,8 @@ def to_canonical(motion: Motion, rig: Rig | None = None) -> Motion:
 
     The pelvis is the middle of the hips for every rig, since where rigs put their root differs by up to 10 cm.
     `thorax` is the base of the neck, `neck` the joint below the head, `head_top` the end of the head's bone, which
-    lies below the crown in CMU's rigs. Bandai-Namco's and SMPL's rigs have no `head_top`, Human3.6M's no `neck`.
+    lies below the crown in CMU's rigs. Bandai-Namco's and SMPL's rigs have no `head_top`, Human3.6M's no `neck`. A foot
+    is the joint before the toes, of Human3.6M their end; motions may lack both.
 
     Args:
       motion: of any rig.
@@ -54,13 +56,21 @@ def detect(joints: Collection[str], *, where: str = "motion") -> Rig:
     Raises:
       ValueError: if there is none.
     """
-    for rig in (CMU_BVH, CMU_BVH_MOTIONBUILDER, CMU_ASF, BANDAI_NAMCO, SMPL22):
-        needed = {joint for found in rig.values() for joint in ((found,) if isinstance(found, str) else found)}
-        if needed <= set(joints):
-            return rig
+    if (rig := known(joints)) is not None:
+        return {name: found for name, found in rig.items() if name not in FEET or found in joints}
     if {*_LIMBS, "thorax"} <= set(joints):
-        return {name: name for name in CANONICAL if name in joints} | {"pelvis": ("left_hip", "right_hip")}
+        feet = {foot: toe for foot, toe in zip(FEET, ("left_toe", "right_toe"), strict=True) if toe in joints}
+        return feet | {name: name for name in CANONICAL if name in joints} | {"pelvis": ("left_hip", "right_hip")}
     raise ValueError(f"{where}: unknown rig with joints {', '.join(joints)}; expected one of jaxpose's or a map")
+
+
+def known(joints: Collection[str]) -> Rig | None:
+    """The first rig of this module whose joints, but for the feet, are all among `joints`."""
+    for rig in (CMU_BVH, CMU_BVH_MOTIONBUILDER, CMU_ASF, BANDAI_NAMCO, SMPL22):
+        needed = [found for name, found in rig.items() if name not in FEET]
+        if {joint for found in needed for joint in ((found,) if isinstance(found, str) else found)} <= set(joints):
+            return rig
+    return None
 
 
 def resample(motion: Motion, rate: float) -> Motion:
@@ -107,15 +117,15 @@ def _sides(left: Mapping[str, str], right: Mapping[str, str], **trunk: str) -> R
 
 
 def _side(pattern: str, *joints: str) -> dict[str, str]:
-    """Hip, knee, ankle, collar, shoulder, elbow and wrist of one side, as the rig names them."""
-    names = ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")
+    """Hip, knee, ankle, foot, collar, shoulder, elbow and wrist of one side, as the rig names them."""
+    names = ("hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist")
     return {name: pattern.format(joint) for name, joint in zip(names, joints, strict=True)}
 
 
-_PLAIN = ("Hip", "Knee", "Ankle", "Collar", "Shoulder", "Elbow", "Wrist")
-_BUILDER = ("UpLeg", "Leg", "Foot", "Shoulder", "Arm", "ForeArm", "Hand")
-_BANDAI = ("UpperLeg", "LowerLeg", "Foot", "Shoulder", "UpperArm", "LowerArm", "Hand")
-_SMPL = ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")
+_PLAIN = ("Hip", "Knee", "Ankle", "Toe", "Collar", "Shoulder", "Elbow", "Wrist")
+_BUILDER = ("UpLeg", "Leg", "Foot", "ToeBase", "Shoulder", "Arm", "ForeArm", "Hand")
+_BANDAI = ("UpperLeg", "LowerLeg", "Foot", "Toes", "Shoulder", "UpperArm", "LowerArm", "Hand")
+_SMPL = ("hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist")
 
 CMU_BVH = _sides(_side("Left{}", *_PLAIN), _side("Right{}", *_PLAIN), thorax="Neck", neck="Head", head_top="Head_end")
 # Cgspeed's MotionBuilder release: Neck starts the lower neck and Neck1 the upper one.
@@ -124,9 +134,9 @@ CMU_BVH_MOTIONBUILDER = _sides(
 )
 # A joint of an ASF is the far end of the bone of that name. The collars start where the thorax ends.
 CMU_ASF = _sides(
-    {"hip": "lhipjoint", "knee": "lfemur", "ankle": "ltibia"}
+    {"hip": "lhipjoint", "knee": "lfemur", "ankle": "ltibia", "foot": "lfoot"}
     | {"collar": "thorax", "shoulder": "lclavicle", "elbow": "lhumerus", "wrist": "lradius"},
-    {"hip": "rhipjoint", "knee": "rfemur", "ankle": "rtibia"}
+    {"hip": "rhipjoint", "knee": "rfemur", "ankle": "rtibia", "foot": "rfoot"}
     | {"collar": "thorax", "shoulder": "rclavicle", "elbow": "rhumerus", "wrist": "rradius"},
     thorax="lowerneck",
     neck="upperneck",

@@ -270,7 +270,7 @@ def canonical_skeleton(name: str, joints: Sequence[str]) -> Skeleton:
     """
     if unknown := [joint for joint in joints if joint not in rigs.CANONICAL]:
         raise ValueError(f"{name}: found joints {', '.join(unknown)}; expected some of {', '.join(rigs.CANONICAL)}")
-    bones = list(MPII16.bones)
+    bones = [*MPII16.bones, *((f"{side}_ankle", f"{side}_foot") for side in ("left", "right"))]
     if "neck" not in joints:
         bones.append(("thorax", "head_top"))
     for side in ("left", "right"):
@@ -281,7 +281,7 @@ def canonical_skeleton(name: str, joints: Sequence[str]) -> Skeleton:
         name=name,
         joints=rigs.CANONICAL,
         bones=tuple(bones),
-        flips=(*MPII16.flips, ("left_collar", "right_collar")),
+        flips=(*MPII16.flips, ("left_collar", "right_collar"), rigs.FEET),
         groups=MPII16.groups,
     )
     return whole.restrict(joints)

@@ -166,5 +166,5 @@ def test_real_motions(pack: Callable[[str], Path]) -> None:
 def test_real_motions_of_another_rig(pack: Callable[[str], Path]) -> None:
     opened = schemes.open_data(f"bvh:{pack('bandai1_bvh.tar.xz')}", root=".")
     train = opened.motions["train"]
-    assert (len(train.skeleton), set(train.rates)) == (17, {30.0})
+    assert (len(train.skeleton), set(train.rates)) == (19, {30.0})
     assert len(opened.motions["test"]) == 174 // 5

@@ -21,14 +21,15 @@ def sides(left, right):
     return [*left.split(), *right.split()]
 
 
+LIMBS = ("hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist")
 CMU = sides(
-    "LeftHip LeftKnee LeftAnkle LeftCollar LeftShoulder LeftElbow LeftWrist",
-    "RightHip RightKnee RightAnkle RightCollar RightShoulder RightElbow RightWrist",
+    "LeftHip LeftKnee LeftAnkle LeftToe LeftCollar LeftShoulder LeftElbow LeftWrist",
+    "RightHip RightKnee RightAnkle RightToe RightCollar RightShoulder RightElbow RightWrist",
 )
 CMU += ["Hips", "Chest", "Chest2", "lowerneck", "Neck", "Head", "Head_end"]
 BUILDER = sides(
-    "LeftUpLeg LeftLeg LeftFoot LeftShoulder LeftArm LeftForeArm LeftHand",
-    "RightUpLeg RightLeg RightFoot RightShoulder RightArm RightForeArm RightHand",
+    "LeftUpLeg LeftLeg LeftFoot LeftToeBase LeftShoulder LeftArm LeftForeArm LeftHand",
+    "RightUpLeg RightLeg RightFoot RightToeBase RightShoulder RightArm RightForeArm RightHand",
 )
 BUILDER += ["Hips", "LHipJoint", "Spine1", "Neck", "Neck1", "Head", "Head_end"]
 ASF = sides(
@@ -36,8 +37,8 @@ ASF = sides(
     "lowerneck upperneck head rhipjoint rfemur rtibia rfoot rclavicle rhumerus rradius rwrist",
 )
 BANDAI = sides(
-    "UpperLeg_L LowerLeg_L Foot_L Shoulder_L UpperArm_L LowerArm_L Hand_L",
-    "UpperLeg_R LowerLeg_R Foot_R Shoulder_R UpperArm_R LowerArm_R Hand_R",
+    "UpperLeg_L LowerLeg_L Foot_L Toes_L Shoulder_L UpperArm_L LowerArm_L Hand_L",
+    "UpperLeg_R LowerLeg_R Foot_R Toes_R Shoulder_R UpperArm_R LowerArm_R Hand_R",
 )
 BANDAI += ["joint_Root", "Hips", "Spine", "Chest", "Neck", "Head", "Head_end"]
 
@@ -45,25 +46,25 @@ BANDAI += ["joint_Root", "Hips", "Spine", "Chest", "Neck", "Head", "Head_end"]
 @pytest.mark.parametrize(
     ("joints", "left", "right", "trunk"),
     [
-        (CMU, CMU[:7], CMU[7:14], {"thorax": "Neck", "neck": "Head", "head_top": "Head_end"}),
-        (BUILDER, BUILDER[:7], BUILDER[7:14], {"thorax": "Neck1", "neck": "Head", "head_top": "Head_end"}),
+        (CMU, CMU[:8], CMU[8:16], {"thorax": "Neck", "neck": "Head", "head_top": "Head_end"}),
+        (BUILDER, BUILDER[:8], BUILDER[8:16], {"thorax": "Neck1", "neck": "Head", "head_top": "Head_end"}),
         (
             ASF,
-            ["lhipjoint", "lfemur", "ltibia", "thorax", "lclavicle", "lhumerus", "lradius"],
-            ["rhipjoint", "rfemur", "rtibia", "thorax", "rclavicle", "rhumerus", "rradius"],
+            ["lhipjoint", "lfemur", "ltibia", "lfoot", "thorax", "lclavicle", "lhumerus", "lradius"],
+            ["rhipjoint", "rfemur", "rtibia", "rfoot", "thorax", "rclavicle", "rhumerus", "rradius"],
             {"thorax": "lowerneck", "neck": "upperneck", "head_top": "head"},
         ),
-        (BANDAI, BANDAI[:7], BANDAI[7:14], {"thorax": "Neck", "neck": "Head"}),
+        (BANDAI, BANDAI[:8], BANDAI[8:16], {"thorax": "Neck", "neck": "Head"}),
         (
             amass.JOINTS,
-            [f"left_{j}" for j in ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")],
-            [f"right_{j}" for j in ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")],
+            [f"left_{j}" for j in LIMBS],
+            [f"right_{j}" for j in LIMBS],
             {"thorax": "neck", "neck": "head"},
         ),
         (
             h36m.JOINTS32,
-            [f"left_{j}" for j in ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")],
-            [f"right_{j}" for j in ("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist")],
+            [f"left_{'toe' if j == 'foot' else j}" for j in LIMBS],
+            [f"right_{'toe' if j == 'foot' else j}" for j in LIMBS],
             {"thorax": "thorax", "head_top": "head_top"},
         ),
     ],
@@ -74,10 +75,11 @@ def test_known_rigs(joints, left, right, trunk):
     found = rigs.to_canonical(recorded)
     expected = dict(trunk)
     for side, names in (("left", left), ("right", right)):
-        for limb, name in zip(("hip", "knee", "ankle", "collar", "shoulder", "elbow", "wrist"), names, strict=True):
+        for limb, name in zip(LIMBS, names, strict=True):
             expected[f"{side}_{limb}"] = name
     assert set(found.joints) == {*expected, "pelvis"}
-    assert list(found.joints) == [j for j in (*MPII16.joints, "left_collar", "right_collar") if j in found.joints]
+    order = (*MPII16.joints, "left_collar", "right_collar", "left_foot", "right_foot")
+    assert list(found.joints) == [j for j in order if j in found.joints]
     assert (found.name, found.rate, found.subject, found.positions.dtype) == ("walk", 120.0, "07", np.float32)
     for name, source in expected.items():
         position = recorded.positions[:, recorded.joints.index(source)]
@@ -87,6 +89,17 @@ def test_known_rigs(joints, left, right, trunk):
     again = rigs.to_canonical(found)
     assert again.joints == found.joints
     np.testing.assert_allclose(again.positions, found.positions, atol=1e-6)
+
+
+@pytest.mark.parametrize("joints", [CMU, BUILDER, ASF, BANDAI, amass.JOINTS])
+def test_a_rig_without_toes_is_known_and_has_no_feet(joints):
+    toes = {"Toe", "ToeBase", "lfoot", "rfoot", "Toes_L", "Toes_R", "left_foot", "right_foot"}
+    without = [j for j in joints if j.removeprefix("Left").removeprefix("Right") not in toes]
+    assert len(without) == len(joints) - 2
+    whole, found = rigs.to_canonical(motion(joints)), rigs.to_canonical(motion(without))
+    assert found.joints == whole.joints[:-2]
+    assert whole.joints[-2:] == ("left_foot", "right_foot")
+    assert rigs.known(without) is rigs.known(joints)
 
 
 def test_h36m_of_seventeen_joints():
@@ -171,6 +184,12 @@ def test_real_walks(pack: Callable[[str], Path], name: str, clip: str, read: Cal
                     top, middle, low = (joint[f"{side}_{part}"] for part in (a, b, c))
                     bend = (middle - (top + low) / 2) * front
                     assert sign * np.median(bend.sum(axis=-1)) > 0, (member.name, side, b)
+            # Toes are in front of the ankles by the length of a foot's middle, and next to the floor.
+            for side in ("left", "right"):
+                foot = joint[f"{side}_foot"] - joint[f"{side}_ankle"]
+                assert np.median((foot * front / np.linalg.norm(front, axis=-1, keepdims=True)).sum(axis=-1)) > 0.05
+                assert 0.08 < np.median(np.linalg.norm(foot, axis=-1)) < 0.25, member.name
+                assert -0.06 < joint[f"{side}_foot"][:, 2].min() < 0.1, member.name
             count += 1
             if count == 6:
                 break

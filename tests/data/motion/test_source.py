@@ -134,5 +134,8 @@ def test_skeletons():
     assert {("thorax", "left_collar"), ("left_collar", "left_shoulder"), ("neck", "head_top")} < set(found.bones)
     assert not {("thorax", "left_shoulder"), ("thorax", "head_top")} & set(found.bones)
     assert ("left_collar", "right_collar") in found.flips
+    assert ("left_foot", "right_foot") in found.flips
+    assert {("left_ankle", "left_foot"), ("right_ankle", "right_foot")} < set(found.bones)
+    assert len(found.bones) == len(found) - 1
     with pytest.raises(ValueError, match="all: found joints tail; expected some of right_ankle"):
         source.canonical_skeleton("all", ("pelvis", "tail"))
