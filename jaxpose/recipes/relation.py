@@ -59,6 +59,12 @@ class Source:
             regression.pretrain(config, networks, domain=self.domain),
         )
 
+    def notes(self) -> list[str]:
+        """What sizes mean."""
+        return [
+            "All poses have the canonical body's bones: differences in size count in MPJPE, not in N-MPJPE and PA-MPJPE."
+        ]
+
     def networks(self, task: Task, config: Config) -> PoseRegressor:
         """Those of all stages."""
         priors = pose_priors.build(task, self.priors, self.relations)
@@ -91,6 +97,10 @@ class Relations:
     temperature: float = limited(0.07, *POSITIVE)
     contrastive_rate: float = limited(2e-4, *POSITIVE)
     relation_rate: float = limited(1e-4, *POSITIVE)
+
+    def notes(self) -> list[str]:
+        """Those of the source."""
+        return self.source.notes()
 
     def stages(self, task: Task, config: Config) -> tuple[Stage, ...]:
         """Those of the source, and `adapt`."""
