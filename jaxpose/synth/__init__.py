@@ -53,8 +53,8 @@ class SynthConfig:
             raise ValueError(f"SynthConfig.crop is {self.crop}, expected a range within (0, 2]")
         if not 0 <= self.truncation <= 1:
             raise ValueError(f"SynthConfig.truncation is {self.truncation}, expected 0 to 1")
-        if not self.rate > 0:
-            raise ValueError(f"SynthConfig.rate is {self.rate}, expected frames per second")
+        if not 0.01 <= self.rate <= 10_000:
+            raise ValueError(f"SynthConfig.rate is {self.rate}, expected 0.01 to 10000 frames per second")
         if self.kind == "hand" and self.motions is not None:
             raise ValueError(f"SynthConfig.motions is {self.motions!r}, expected None for hands")
 

@@ -21,7 +21,7 @@ class Synthesis:
     Attributes:
       name: of the data set, as in `tfds:NAME`.
       train, validation, test: images per split, a multiple of `clip_length`.
-      kind, image_size, clip_length, seed, backgrounds, motions, truncation, device: see `synth.SynthConfig`.
+      kind, image_size, clip_length, seed, backgrounds, motions, rate, truncation, device: see `synth.SynthConfig`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Synthesis:
     seed: int = 0
     backgrounds: str | None = None
     motions: str | None = None
+    rate: float = 10.0
     truncation: float = 0.1
     device: str = "cpu"
 
@@ -41,8 +42,11 @@ class Synthesis:
 def synthesize(config: Synthesis, data_dir: Path, *, workers: int = 0) -> Path:
     """Writes `data_dir/NAME/1.0.0` and returns it; a call that was killed goes on where it stopped.
 
+    Recorded motions have their frames per second, so that what is written can be read in windows by time.
+
     Raises:
-      ValueError: if a number of images is no multiple of the clip's length, or the folder holds something else.
+      ValueError: if a number of images is no multiple of the clip's length, a field is out of range, or the folder
+        holds something else.
       ImportError: without the extra `jaxpose[synth]`.
     """
     fields = dataclasses.asdict(config)
@@ -70,7 +74,8 @@ def synthesize(config: Synthesis, data_dir: Path, *, workers: int = 0) -> Path:
     written = shards.write_shards(
         unfinished, parts, features=features, name=config.name, workers=workers, total=sum(sizes.values())
     )
-    info = shards.describe(unfinished, config.name, skeleton, features, synthesis=dataclasses.asdict(config))
+    known = {} if config.motions is None else {"rate": config.rate}
+    info = shards.describe(unfinished, config.name, skeleton, features, synthesis=dataclasses.asdict(config), **known)
     shards.finish(unfinished, info, written)
     os.replace(unfinished, folder)
     return folder

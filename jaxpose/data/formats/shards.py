@@ -214,7 +214,10 @@ def finish(
 def describe(
     folder: Path, name: str, skeleton: Skeleton, features: tfds.features.FeaturesDict, **metadata: Any
 ) -> tfds.core.DatasetInfo:
-    """The metadata of a folder that no builder stands for; the keywords are kept beside the skeleton."""
+    """The metadata of a folder that no builder stands for; the keywords are kept beside the skeleton.
+
+    Of these, `rate` are the frames per second of all clips.
+    """
     identity = tfds.core.DatasetIdentity(
         name=name, version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
     )

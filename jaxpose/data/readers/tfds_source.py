@@ -65,6 +65,12 @@ class TfdsSource:
         return numbers if self.index is None else numbers[self.index]
 
     @property
+    def rates(self) -> np.ndarray | None:
+        """The frames per second of each record's clip, where the data were prepared with them."""
+        rate = _rate(self.folder)
+        return None if rate is None else np.full(len(self), rate)
+
+    @property
     def _runs(self) -> list["_Run"]:
         splits, known = self.split.split("+"), _sequences(self.folder)
         return [run for split in splits for run in known[split]] if set(splits) <= set(known) else []
@@ -256,6 +262,23 @@ def _check_fields(features: Any, skeleton: Skeleton) -> None:
     optional = () if motion else shards.OPTIONAL
     if missing := [name for name in wanted if name not in features and name not in optional]:
         raise ValueError(f"found no feature {missing[0]!r}")
+
+
+@functools.cache
+def _rate(folder: Path) -> float | None:
+    """The frames per second of all clips, see `shards.describe`."""
+    path, expected = folder / "metadata.json", f"{_SLOWEST} to {_FASTEST} frames per second"
+    found = untrusted.read_json(path, dict, "the metadata of data that jaxpose prepared").get("rate")
+    with untrusted.reading(path, expected):
+        if found is None:
+            return None
+        rate = float(found)
+        if not _SLOWEST <= rate <= _FASTEST:
+            raise ValueError(f"found a rate of {rate:g}")
+        return rate
+
+
+_SLOWEST, _FASTEST = 0.01, 10_000
 
 
 _Run = tuple[str, int, int | None]  # clip, number of records, number of the first frame

@@ -73,7 +73,7 @@ def test_chosen_records_of_several_splits_keep_names_and_clips_in_worker_process
 def use(folder: Path) -> None:
     """As a run opens and reads it."""
     for source in schemes.open_data(f"tfds:{folder}", root="/").splits.values():
-        wrappers.sequences_of(source)
+        wrappers.sequences_of(source), wrappers.rates_of(source)
         for i in range(len(source)):
             source[i]
 
@@ -157,6 +157,8 @@ def test_damaged_metadata_is_one_line(tmp_path: Path, file: str, content: bytes)
         ("metadata.json", lambda m: {"skeleton": {**m["skeleton"], "bones": [["left"]]}}, "metadata.json: "),
         ("metadata.json", lambda m: {"skeleton": {**m["skeleton"], "joints": ["left", "right", "mid"]}}, "metadata"),
         ("metadata.json", lambda m: {"skeleton": {**m["skeleton"], "groups": []}}, "metadata.json: "),
+        ("metadata.json", lambda m: m | {"rate": "fast"}, "metadata.json: .*expected 0.01 to 10000 frames per second"),
+        ("metadata.json", lambda m: m | {"rate": 0}, "metadata.json: found a rate of 0, expected 0.01 to 10000"),
         ("sequences.json", lambda s: {"train": [["a", 10**12]]}, "found 1000000000000 records of train, not 4"),
         ("sequences.json", lambda s: {"train": [["a"]]}, "sequences.json: "),
         ("dataset_info.json", lambda i: i | {"fileFormat": "none"}, "invented: "),
