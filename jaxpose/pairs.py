@@ -164,8 +164,8 @@ def mocap_people() -> Pair:
     base = bodies().config
     data = dataclasses.replace(
         base.data,
-        source="tfds:cmu_people?joints=mpii16&fps=30",
-        target="tfds:bandai_people?joints=mpii16&fps=30",
+        source="tfds:cmu_people?joints=mpii16",
+        target="tfds:bandai_people?joints=mpii16",
         motions="bvh:cmu_walk_bvh.tar.xz",
         poses="bvh:bandai1_bvh.tar.xz",
     )

@@ -62,7 +62,7 @@ class Source:
     def notes(self) -> list[str]:
         """What sizes mean."""
         return [
-            "All poses have the canonical body's bones: differences in size count in MPJPE, not in N-MPJPE and PA-MPJPE."
+            "All poses have the canonical body's bones: other sizes count in MPJPE, not in N-MPJPE and PA-MPJPE."
         ]
 
     def networks(self, task: Task, config: Config) -> PoseRegressor:
