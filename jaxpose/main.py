@@ -3,7 +3,8 @@
 Modes: `train` (the default), `eval` (a work directory's newest checkpoint), `browse` (look at the data of a pair, or of
 `--dataset`), `prepare` (convert the published data set `--dataset` from its owners' files in `--manual_dir`),
 `synthesize` (render the data set of `configs/synth.py`), `compare` (methods of `configs/compare.py` over `--seeds`),
-`benchmark` (how fast the last stage of a recipe is here; `--baseline=FILE` compares with an earlier `benchmark.json`),
+`benchmark` (how fast the last stage of a recipe is here, or `--stage`; `--baseline=FILE` compares with an earlier
+`benchmark.json`),
 `compile` (what a recipe would take on the devices of `--topology`, which need not be here).
 """
 
@@ -56,7 +57,9 @@ _STEPS = flags.DEFINE_integer("steps", 100, "benchmark: updates to time, at most
 _BASELINE = flags.DEFINE_string("baseline", None, "benchmark: an earlier benchmark.json to compare with.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "compile: h200:8, v5e:2x2, v6e:2x4 or here.")
 _JOINTS = flags.DEFINE_integer("joints", None, "compile: how many, where the data are not at hand.", lower_bound=1)
-_STAGE = flags.DEFINE_string("stage", None, "compile: only this stage, or its update STAGE/1, as JSON.")
+_STAGE = flags.DEFINE_string(
+    "stage", None, "benchmark: this stage, not the last; compile: only this one, or its update STAGE/1, as JSON."
+)
 _WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
 )
@@ -109,7 +112,7 @@ def _run(mode: str) -> None:
             modes.evaluate(config, _workdir())
         case "benchmark":
             baseline = Path(_BASELINE.value) if _BASELINE.value else None
-            modes.measure(config, _workdir(), steps=_STEPS.value, baseline=baseline)
+            modes.measure(config, _workdir(), steps=_STEPS.value, baseline=baseline, stage=_STAGE.value)
 
 
 def _prepare() -> None:

@@ -61,9 +61,7 @@ class Source:
 
     def notes(self) -> list[str]:
         """What sizes mean."""
-        return [
-            "All poses have the canonical body's bones: other sizes count in MPJPE, not in N-MPJPE and PA-MPJPE."
-        ]
+        return ["All poses have the canonical body's bones: other sizes count in MPJPE, not in N-MPJPE and PA-MPJPE."]
 
     def networks(self, task: Task, config: Config) -> PoseRegressor:
         """Those of all stages."""

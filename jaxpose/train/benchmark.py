@@ -1,4 +1,4 @@
-"""How fast the last stage of a run is on this machine, and what holds it back."""
+"""How fast a stage of a run is on this machine, and what holds it back."""
 
 import concurrent.futures
 import contextlib
@@ -31,8 +31,11 @@ Turn = Sequence[tuple[Any, Any]]  # updates that follow one another, each with a
 Batches = Iterator[tuple[int, Any]]  # with their numbers: each is for the update whose turn it is
 
 
-def measure(run: Run, *, steps: int) -> dict[str, Any]:
-    """Measures the last stage, with parameters as they are before any training.
+def measure(run: Run, *, steps: int, stage: str | None = None) -> dict[str, Any]:
+    """Measures a stage, the last one if none is named, with parameters as they are before any training.
+
+    Raises:
+      ValueError: if there is no such stage.
 
     Returns:
       JSON. Of the update alone, with one batch that stays on the devices: `step_s`, the median over blocks of updates,
@@ -47,11 +50,19 @@ def measure(run: Run, *, steps: int) -> dict[str, Any]:
       fits is kept in memory. Of both together, then: `loop_step_s`; `loop_fraction`, its share of the pure rate,
       measured in turn with it; `device_wait_fraction`, for how much of the time at most the devices waited for data.
     """
-    stage = run.stages[-1]
+    names = [of.name for of in run.stages]
+    if stage is not None and stage not in names:
+        raise ValueError(f"--stage: found {stage!r}, expected one of {', '.join(names)}")
+    last = names.index(stage) if stage else len(names) - 1
+    return _measure(run, last, steps)
+
+
+def _measure(run: Run, last: int, steps: int) -> dict[str, Any]:
+    stage = run.stages[last]
     # What a large buffer gives away would not be the rate at which it is filled.
     batches = enumerate(run.batches(stage, start=0, ahead=0, broken=lambda *_: None))
-    key, state = run.update_key(len(run.stages) - 1), None
-    for number in range(len(run.stages)):
+    key, state = run.update_key(last), None
+    for number in range(last + 1):
         state = run.initial_state(number, state)
     assert state is not None
     turn = [(run.update(update.step), next(batches)[1]) for update in stage.updates]

@@ -66,15 +66,17 @@ def rows_of(run: Run, number: int, state: State) -> list[dict[str, Any]]:
     ]
 
 
-def measure(config: Config, workdir: Path, *, steps: int, baseline: Path | None) -> dict[str, Any]:
-    """Measures the speed of a configuration's last stage, writes `benchmark.json` and prints a table.
+def measure(
+    config: Config, workdir: Path, *, steps: int, baseline: Path | None, stage: str | None = None
+) -> dict[str, Any]:
+    """Measures the speed of a stage, the last or a named one, writes `benchmark.json` and prints a table.
 
     Raises:
-      ValueError: if the baseline is no earlier result.
+      ValueError: if the baseline is no earlier result, or there is no such stage.
     """
     before = benchmark_table.read(baseline) if baseline else None
     run = build.build(config, workdir)
-    measured = benchmark.measure(run, steps=steps) | circumstances(run)
+    measured = benchmark.measure(run, steps=steps, stage=stage) | circumstances(run)
     if jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "benchmark.json", measured)

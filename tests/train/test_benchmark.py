@@ -55,6 +55,16 @@ def test_updates_in_turn_are_measured_together_and_one_by_one(tmp_path: Path) ->
     assert "updates in turn: " in table.table(found | {"devices": ["cpu"]})
 
 
+def test_a_stage_is_measured_by_its_name(tmp_path: Path) -> None:
+    run = with_two_updates(make_run(tmp_path))
+    with pytest.raises(ValueError, match="--stage: found 'third', expected one of first, second"):
+        benchmark.measure(run, steps=2, stage="third")
+    found = benchmark.measure(run, steps=2, stage="first")
+    assert found["stage"] == "first"
+    assert found["model_flops"] == 0  # other than those of the second
+    assert len(found["update_step_s"]) == 1
+
+
 def test_each_update_is_given_the_batches_of_its_turn() -> None:
     """Also after batches that were read ahead, and in blocks of whole turns."""
     seen = []

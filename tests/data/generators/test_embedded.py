@@ -383,3 +383,24 @@ def test_indices_outside_are_errors():
     for index in (-1, 3):
         with pytest.raises(IndexError):
             data[index]
+
+
+def test_motions_are_of_bodies_that_stand_on_the_ground():
+    """z is up, bones keep their lengths, nobody is in two splits, and a motion depends on nothing but its number."""
+    train, test = (embedded.motions("studio", split, 6) for split in ("train", "test"))
+    joints = train[0].joints
+    assert joints == source("body", "studio").skeleton.joints
+    places = np.stack([motion.positions for motion in train])
+    assert places.shape == (6, 50, 16, 3)
+    np.testing.assert_array_equal(places[:, :, joints.index("pelvis")], 0)
+    up = places[..., 2].mean(axis=(0, 1))
+    assert up[joints.index("head_top")] > 0.5
+    assert up[joints.index("left_ankle")] < -0.5
+    shins = np.linalg.norm(places[:, :, joints.index("left_ankle")] - places[:, :, joints.index("left_knee")], axis=-1)
+    np.testing.assert_allclose(shins, shins[:, :1] * np.ones((1, 50)), rtol=1e-4)
+    assert (
+        len({motion.positions.tobytes() for motion in (*train, *test, *embedded.motions("street", "train", 6))}) == 18
+    )
+    np.testing.assert_array_equal(embedded.motions("studio", "train", 2)[1].positions, train[1].positions)
+    assert not np.allclose(embedded.motions("studio", "train", 1, seed=1)[0].positions, train[0].positions)
+    assert np.abs(np.diff(places, axis=1)).max() < 0.5
