@@ -114,6 +114,7 @@ def write_report(
         versions=results.get("versions", {}),
     )
     path = workdir / "report.html"
+    workdir.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".html.tmp")
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)

@@ -21,7 +21,7 @@ YAW, PITCH = 40.0, 20.0  # degrees from which the turning view is seen at first
 _SIDE, _GAP, _LEFT, _BELOW = 140, 16, 30, 34  # of one of two views, between them, and around them
 _EDGE = 9  # a number so near to an end of its axis would be cut, or meet its neighbour's
 _TURNED, _MARGIN = 320, 16
-_CELL, _TALL, _RULER = 84, 120, 40
+_CELL, _TALL, _RULER = 84, 120, 52
 _STEPS = tuple(digit * 10.0**power for power in range(-3, 3) for digit in (1, 2, 5))  # metres
 _REACH = 2.0  # what lies so many times further away than the truth does not make the rest small
 _MINUS = "\N{MINUS SIGN}"
@@ -58,8 +58,8 @@ def strip(
         parts.append(f'<text x="{middle[0]:.0f}" y="{_TALL + 14}">{caption}</text>')
     length = _step_below(extent.side / 2)
     top, bottom = _TALL / 2 - scale * length / 2, _TALL / 2 + scale * length / 2
-    parts.append(f'<path class="rule" d="M26,{top:.1f}H32M29,{top:.1f}V{bottom:.1f}M26,{bottom:.1f}H32"/>')
-    parts.append(f'<text class="end" x="24" y="{_TALL / 2 + 3:.0f}">{_number(length)} m</text>')
+    parts.append(f'<path class="rule" d="M40,{top:.1f}h6M43,{top:.1f}V{bottom:.1f}M40,{bottom:.1f}h6"/>')
+    parts.append(f'<text class="end" x="36" y="{_TALL / 2 + 3:.0f}">{_number(length)} m</text>')
     return _svg(_RULER + _CELL * len(found), _TALL + 20, parts, label)
 
 
