@@ -56,7 +56,9 @@ def for_relation(pair: Pair) -> Config:
     if data.target.startswith("bodies:"):
         data = dataclasses.replace(data, motions="figures:studio", poses="figures:street")
     steps = {name: config.steps["pretrain"] for name in relation.STAGES} | config.steps
-    return dataclasses.replace(config, data=data, steps=steps, metrics=("pa_mpjpe", "mpjpe", "n_mpjpe", "pa_3dpck"))
+    return dataclasses.replace(
+        config, data=data, steps=steps, metrics=("pa_mpjpe", "mpjpe", "n_mpjpe", "pa_3dpck", "released_pa_mpjpe")
+    )
 
 
 def disparity(method: regda.RegDA) -> regda.RegDA:

@@ -210,7 +210,7 @@ def of_frames(
 
     Source: Eq. 1, which lacks its logarithm; the released code has one frame of the batch for an anchor, here all are.
     """
-    seen = (networks.of_clips(params, stats, images)[1] for images in _recoloured(key, fields, task))
+    _, seen = _of_both(networks, params, stats, *_recoloured(key, fields, task))
     projected = [networks.networks[OF_FRAMES].apply(params[OF_FRAMES], {}, x, train=True)[0] for x in seen]
     compare = functools.partial(contrastive.info_nce, temperature=temperature)
     return jnp.mean(jax.vmap(compare, in_axes=1)(*projected))
@@ -226,7 +226,7 @@ def of_clips(
     fields: inputs.Fields,
 ) -> Array:
     """The same with whole clips, by the codes of their motions (HCR)."""
-    codes = (networks.of_clips(params, stats, images)[0] for images in _recoloured(key, fields, task))
+    codes, _ = _of_both(networks, params, stats, *_recoloured(key, fields, task))
     motions = (networks.priors.motion(params, x) for x in codes)
     projected = (networks.networks[OF_CLIPS].apply(params[OF_CLIPS], {}, x, train=True)[0] for x in motions)
     return jnp.mean(contrastive.info_nce(*projected, temperature=temperature))
@@ -250,12 +250,22 @@ def of_relation(
     priors = networks.priors
     windows = inputs.unlabelled(key, fields, task)
     first, second = relation.of_images(windows, priors.settings.frames)
-    start, end = (
-        priors.embedded(params, relation, networks.of_clips(params, stats, images)[0]) for images in (first, second)
-    )
-    if relation.of_motion:
+    if relation.of_motion:  # which need not be computed backwards
+        start, end = (networks.of_clips(params, stats, images)[0] for images in (first, second))
         end = jax.lax.stop_gradient(end)
+    else:
+        (start, end), _ = _of_both(networks, params, stats, first, second)
+    start, end = (priors.embedded(params, relation, codes) for codes in (start, end))
     return jnp.mean(jnp.abs(priors.related(params, relation, start) - end))
+
+
+def _of_both(
+    networks: PoseRegressor, params: Trees, stats: Trees, first: Array, second: Array
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Codes of two clips each, and what they were found from, in one pass."""
+    codes, seen = networks.of_clips(params, stats, jnp.concatenate([first, second], axis=1))
+    frames = first.shape[1]
+    return (codes[:, :frames], codes[:, frames:]), (seen[:, :frames], seen[:, frames:])
 
 
 def _recoloured(key: Array, fields: inputs.Fields, task: Task) -> tuple[Array, Array]:

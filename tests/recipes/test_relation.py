@@ -228,7 +228,7 @@ def test_non_localness_is_relative_to_other_bodies() -> None:
     """A relation that leads nowhere is at 0, and what it is divided by is the distance between rows."""
     priors, state = networks().priors, trained()["adapt"]
     points = priors.seen(KEY, fields("long_motions")["positions"], jnp.arange(BATCH))
-    found = pose_priors.non_localness(priors, state.params, points)
+    found = jax.jit(functools.partial(pose_priors.non_localness, priors))(state.params, points)
     assert set(found) == {f"non_localness/{of.name}" for of in relations.CANDIDATES} | {
         f"relation_error/{of.name}" for of in SOURCE.relations
     }
@@ -252,7 +252,7 @@ def test_the_critic_and_the_auto_encoder_do_not_train_each_other(prior: pose_pri
         codes = priors.apply("pose_encoder", params, poses)
         return prior.losses(priors, params, KEY, poses, codes)[number]
 
-    outer, critic = (jax.grad(functools.partial(part, number))(params) for number in (0, 1))
+    outer, critic = jax.jit(lambda of: [jax.grad(functools.partial(part, number))(of) for number in (0, 1)])(params)
     assert optax.tree.norm(outer["pose_critic"]) == 0
     assert optax.tree.norm(outer["pose_encoder"]) > 0
     assert optax.tree.norm(critic["pose_critic"]) > 0
