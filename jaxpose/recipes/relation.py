@@ -63,8 +63,8 @@ class Source:
         """What the numbers mean."""
         return [
             "All poses have the canonical body's bones: other sizes count in MPJPE, not in N-MPJPE and PA-MPJPE.",
-            "Non-localness is how far a relation moves codes, and the relation error how far from there the network ends "
-            "that follows it; both relative to the distance of codes that have nothing to do with each other.",
+            "Non-localness is how far a relation moves codes, the relation error how far from there its network ends, "
+            "both relative to the distance of codes that have nothing to do with each other.",
         ]
 
     def networks(self, task: Task, config: Config) -> PoseRegressor:
