@@ -8,6 +8,12 @@
 Words: a pair; `quick`; `source`, no adaptation; `oracle`, the same with the target's labels; terms of the adaptation,
 without which all of them are used: `contrastive`, `flip`, `flip_backward`, `slow_backward`.
 
+The paper's experiments (see `jaxpose/pose_pairs.py` for their data and the published numbers), for a GPU:
+
+    python -m jaxpose.main --config=configs/relation.py:surreal_human36m_3d --config.data.root=DATA --workdir=DIR
+    python -m jaxpose.main --config=configs/relation.py:human36m_3dhp --config.data.root=DATA --workdir=DIR
+    python -m jaxpose.main --config=configs/relation.py:surreal_video --config.data.target=video:FOLDER --workdir=DIR
+
 Recorded motions come from `--config.data.motions`; those of another data set, `--config.data.poses`, are measured
 beside them. A video of your own is a target, too: `--config.data.target=video:FILE`.
 """
@@ -30,5 +36,6 @@ def get_config(pair: Pair, *terms: str, source: bool = False, oracle: bool = Fal
     if source or oracle:
         return dataclasses.replace(config, steps={k: n for k, n in config.steps.items() if k != "adapt"}, method=made)
     related = tuple(of for name, of in _TERMS.items() if name in terms or not terms)
-    method = relation.Relations(source=made, contrastive=not terms or "contrastive" in terms, related=related)
+    method = relation.published_settings(made) if pair.of_a_paper else relation.Relations(source=made)
+    method = dataclasses.replace(method, contrastive=not terms or "contrastive" in terms, related=related)
     return dataclasses.replace(config, method=method)

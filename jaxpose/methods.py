@@ -41,8 +41,8 @@ def post_for(pair: Pair) -> post.POST:
 def relation_source_for(pair: Pair) -> relation.Source:
     """The priors and the source model of relation distillation, as large as a pair's networks; small ones are short of
     clips, too."""
-    if pair.of_a_paper or pair.config.model.width == 64:
-        return relation.Source()
+    if pair.of_a_paper:
+        return relation.Source(priors=pose_priors.Settings(learning_rate=1e-4))
     priors = pose_priors.Settings(width=0.25, units=32, motion=32)
     if pair.config.data.target.startswith("bodies:"):
         priors = dataclasses.replace(priors, frames=4, rate=10.0)  # eight frames are a clip
@@ -51,7 +51,7 @@ def relation_source_for(pair: Pair) -> relation.Source:
 
 def for_relation(pair: Pair) -> Config:
     """What of a pair is different for relation distillation: 3D metrics, Adam, motions to learn from."""
-    config = with_adam(pair.config, 1e-3, drops=(44 / 70, 59 / 70))
+    config = pair.config if pair.of_a_paper else with_adam(pair.config, 1e-3, drops=(44 / 70, 59 / 70))
     data = config.data
     if data.target.startswith("bodies:"):
         data = dataclasses.replace(data, motions="figures:studio", poses="figures:street")

@@ -18,6 +18,7 @@ from jaxpose.models.simple_baseline import SimpleBaseline
 from jaxpose.ops.augment import Augmentation
 from jaxpose.pair import Pair
 from jaxpose.people_pairs import coco_mpii, mpii_coco
+from jaxpose.pose_pairs import human36m_3dhp, surreal_human36m_3d, surreal_video
 from jaxpose.recipes.optimizers import Optim
 
 _Made = TypeVar("_Made")
@@ -390,6 +391,7 @@ _SMALL = (bodies, hands, ultrasound, custom, lspet, synth_body, synth_coco, synt
 _PUBLISHED = (
     *(rhd_h3d, freihand_rhd, rhd_mvhand, surreal_human36m, surreal_threedpw, surreal_lsp),
     *(mpii_coco, coco_mpii),
+    *(surreal_human36m_3d, human36m_3dhp, surreal_video),
 )
 
 PAIRS: dict[str, Callable[[], Pair]] = {

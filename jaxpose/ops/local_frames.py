@@ -154,6 +154,24 @@ def fitted(points: Points3d, tree: BodyTree) -> Points3d:
     return to_global(to_local(points, tree), tree)
 
 
+def completed(points: Points3d, tree: BodyTree) -> Points3d:
+    """Poses whose neck, top of the head, hands or feet are somewhere where they are not finite, as data sets lack some.
+
+    A neck is half way to the head's top, or where the spine points to; the last joint of a limb lies where the bone
+    before it points to. Other joints stay as they are.
+    """
+    if "neck" in tree.joints:
+        neck, thorax, pelvis = (points[..., tree.joints.index(joint), :] for joint in ("neck", "thorax", "pelvis"))
+        guess = thorax + 0.2 * (thorax - pelvis)
+        if "head_top" in tree.joints:
+            guess = _finite(0.5 * (thorax + points[..., tree.joints.index("head_top"), :]), guess)
+        points = points.at[..., tree.joints.index("neck"), :].set(_finite(neck, guess))
+    last = np.setdiff1d(np.arange(1, len(tree.joints)), tree.parents)
+    near = np.array(tree.parents)[last]
+    beyond = 2 * points[..., near, :] - points[..., np.array(tree.parents)[near], :]
+    return points.at[..., last, :].set(_finite(points[..., last, :], beyond))
+
+
 def mirrored(points: Points3d, tree: BodyTree) -> Points3d:
     """Poses as an image shows them that is mirrored about the camera's axis: x negated, left and right exchanged.
 
@@ -162,6 +180,10 @@ def mirrored(points: Points3d, tree: BodyTree) -> Points3d:
     """
     exchanged = points[..., tree.flip_permutation, :]
     return exchanged * _like(exchanged[..., :1, :], np.array([[-1, 1, 1]], np.float32))
+
+
+def _finite(points: Points3d, otherwise: Points3d) -> Points3d:
+    return jnp.where(jnp.all(jnp.isfinite(points), axis=-1, keepdims=True), points, otherwise)
 
 
 class _Bone(NamedTuple):

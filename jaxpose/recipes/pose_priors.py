@@ -158,11 +158,10 @@ class Priors:
         turned = matrix(cos, -sin, zero, zero, zero, -one, sin, cos, zero)
         sin, cos = jnp.sin(tilt), jnp.cos(tilt)
         rotation = jnp.matmul(matrix(one, zero, zero, zero, cos, -sin, zero, sin, cos), turned, precision="highest")
-        joints, parents = self.joints[domain], self.tree.parents
-        points = positions[..., joints, :]
-        for joint in np.flatnonzero(joints < 0).tolist():
-            near, far = (points[..., of, :] for of in (parents[joint], parents[parents[joint]]))
-            points = points.at[..., joint, :].set(2 * near - far)
+        joints = self.joints[domain]
+        recorded = (joints >= 0).reshape((1,) * (positions.ndim - 2) + (-1, 1))
+        points = jnp.where(recorded, positions[..., joints, :], jnp.nan)
+        points = local_frames.completed(points, self.tree)
         flat = points.reshape(len(points), -1, 3)
         points = jnp.einsum("bij,bnj->bni", rotation, flat, precision="highest").reshape(points.shape)
         mirrored = (draws[:, 2] < 0.5).reshape(-1, *(1 for _ in points.shape[1:]))

@@ -129,13 +129,15 @@ def pretrain(config: Config, networks: PoseRegressor, *, domain: str = "source")
         fields = batch[domain]
         images, drawn = augment.augment(key, fields["image"], fields["position"], task.augmentation)
         labels = augment.poses_of(drawn, fields["keypoints3d"], task.skeleton.flip_permutation)[:, order]
-        known = jnp.all(jnp.isfinite(labels), axis=(1, 2))
-        wanted = local_frames.fitted(jnp.where(known[:, None, None], labels, 0.0), tree)
+        known = jnp.all(jnp.isfinite(labels), axis=-1)
+        labels = local_frames.completed(labels, tree)
+        whole = jnp.all(jnp.isfinite(labels), axis=(1, 2))[:, None]
+        wanted = local_frames.fitted(jnp.where(whole[..., None], labels, 0.0), tree)
 
         def loss(params: Trees) -> tuple[Array, Trees]:
             codes, _, stats = networks(state.params | params, state.stats, images, train=True)
             error = jnp.mean(jnp.abs(networks.priors.poses(state.params, codes) - wanted), axis=-1)
-            return heatmap.masked_mean(error, jnp.broadcast_to(known[:, None], error.shape)), stats
+            return heatmap.masked_mean(error, known & whole), stats
 
         trained = {name: state.params[name] for name in WHOLE}
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(trained)

@@ -109,10 +109,9 @@ class Relations:
         return (*self.source.stages(task, config), adapt(self, task, config))
 
 
-def published_settings() -> Relations:
-    """The paper's learning rates; its networks and batches are the defaults."""
-    priors = pose_priors.Settings(learning_rate=1e-4)
-    return Relations(source=Source(priors=priors), contrastive_rate=2e-5, relation_rate=1e-5)
+def published_settings(source: Source) -> Relations:
+    """The paper's learning rates of the adaptation; its networks and batches are the defaults."""
+    return Relations(source=source, contrastive_rate=2e-5, relation_rate=1e-5)
 
 
 def adapt(settings: Relations, task: Task, config: Config) -> Stage:

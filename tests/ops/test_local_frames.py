@@ -204,6 +204,28 @@ def test_real_motion_keeps_its_directions_and_gets_the_lengths(walk: np.ndarray)
     assert np.median(np.linalg.norm(fitted - walk, axis=-1)) < 0.1
 
 
+def test_what_data_sets_lack_lies_where_the_body_points_to() -> None:
+    """Necks, heads and ends of limbs; of all else nothing is invented, and nothing that is there is moved."""
+    body = poses(FULL, 64).astype(np.float32)
+    at = {joint: i for i, joint in enumerate(FULL.joints)}
+    completed = jax.jit(local_frames.completed, static_argnums=1)
+    np.testing.assert_array_equal(completed(jnp.asarray(body), FULL), body)
+    for missing, expected in {
+        ("head_top",): {"head_top": 2 * body[:, at["neck"]] - body[:, at["thorax"]]},
+        ("neck",): {"neck": (body[:, at["thorax"]] + body[:, at["head_top"]]) / 2},
+        ("neck", "head_top"): {"neck": 1.2 * body[:, at["thorax"]], "head_top": 1.4 * body[:, at["thorax"]]},
+        ("left_foot",): {"left_foot": 2 * body[:, at["left_ankle"]] - body[:, at["left_knee"]]},
+        ("left_knee",): {"left_knee": np.full((64, 3), np.nan)},
+    }.items():
+        holed = body.copy()
+        holed[:, [at[joint] for joint in missing]] = np.nan
+        found = np.asarray(completed(jnp.asarray(holed), FULL))
+        wanted = body.copy()
+        for joint, places in expected.items():
+            wanted[:, at[joint]] = places
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_what_hangs_on_the_torso_does_not_depend_on_the_camera() -> None:
     turn = Rotation.from_euler("xyz", [20, 130, -60], degrees=True).as_matrix()
     pose = poses(FULL)[:64]

@@ -108,7 +108,7 @@ def changed(before: Any, after: Any) -> set[str]:
 
 def test_settings_are_valid() -> None:
     limits.check(SETTINGS, "config.method")
-    limits.check(relation.published_settings(), "config.method")
+    limits.check(relation.published_settings(SOURCE), "config.method")
 
 
 @pytest.mark.parametrize(
