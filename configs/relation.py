@@ -12,7 +12,7 @@ The paper's experiments (see `jaxpose/pose_pairs.py` for their data and the publ
 
     python -m jaxpose.main --config=configs/relation.py:surreal_human36m_3d --config.data.root=DATA --workdir=DIR
     python -m jaxpose.main --config=configs/relation.py:human36m_3dhp --config.data.root=DATA --workdir=DIR
-    python -m jaxpose.main --config=configs/relation.py:surreal_video --config.data.target=video:FOLDER --workdir=DIR
+    python -m jaxpose.main --config=configs/relation.py:surreal_video --config.data.root=DATA --workdir=DIR
 
 Recorded motions come from `--config.data.motions`; those of another data set, `--config.data.poses`, are measured
 beside them. A video of your own is a target, too: `--config.data.target=video:FILE`.

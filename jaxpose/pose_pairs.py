@@ -1,7 +1,5 @@
 """The published pairs of 3D poses in images, which relation distillation adapts between; see `pairs`."""
 
-import dataclasses
-
 from jaxpose.config import Config, Data
 from jaxpose.models import layers
 from jaxpose.models.simple_baseline import SimpleBaseline
@@ -33,13 +31,12 @@ def human36m_3dhp() -> Pair:
 
 
 def surreal_video() -> Pair:
-    """SURREAL to people in videos of your own ("S to W"): `--config.data.target=video:FOLDER`; see `from_clips`.
+    """SURREAL to people in your own videos ("S to W"), a folder `videos` in `data.root`; see `from_clips`.
 
     The paper adapts to crops of people in Sports-1M, which is no data set to be had, and is measured on MPI-INF-3DHP:
     3DPCK@150 78.8 %, AUC 43.1 %, PA-MPJPE 116.1 mm; from SURREAL and Human3.6M 84.9 %, 60.1 % and 95.2 mm.
     """
-    pair = from_clips("surreal_video", _SURREAL, "")
-    return dataclasses.replace(pair, clips=True)
+    return from_clips("surreal_video", _SURREAL, "video:videos")
 
 
 def from_clips(name: str, source: str, target: str) -> Pair:
