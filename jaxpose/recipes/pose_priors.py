@@ -44,8 +44,7 @@ Trees = dict[str, Any]
 
 POSE_ENCODER, POSE_DECODER, POSE_CRITIC = POSE = ("pose_encoder", "pose_decoder", "pose_critic")
 MOTION_ENCODER, MOTION_DECODER = MOTION = ("motion_encoder", "motion_decoder")
-_WORD = "motions"  # the domain
-_LONG = "long_motions"
+_WORD, _LONG = "motions", "long_motions"  # what a batch calls one motion, and two after one another
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,10 +97,18 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Priors:
-    """The networks for a body, and what they make of poses (..., K, 3) before the camera, in metres."""
+    """The networks for a body, and what they make of poses (..., K, 3) before the camera, in metres.
+
+    Attributes:
+      tree: the body.
+      joints: by domain, where its motions have the tree's joints (K,); -1: nowhere.
+      settings: see `Settings`.
+      relations: that have networks.
+      networks: by name.
+    """
 
     tree: BodyTree
-    joints: Mapping[str, np.ndarray]  # by domain, where its motions have the tree's joints; -1: nowhere
+    joints: Mapping[str, np.ndarray]
     settings: Settings
     relations: tuple[Relation, ...]
     networks: Mapping[str, functional.Network]
@@ -143,8 +150,11 @@ class Priors:
 
         A head's top that nobody recorded lies where the neck points to.
 
-        Each row is drawn from its place in the global batch: the direction, how far the camera looks up or down, and
-        whether the row is mirrored.
+        Args:
+          key: of the directions that rows are seen from, how far up or down cameras look, and who is mirrored.
+          positions: relative to the pelvis of each frame.
+          rows: places in the global batch (B,), which each row is drawn from.
+          domain: whose joints they are.
         """
         draws = jax.vmap(lambda row: jax.random.uniform(jax.random.fold_in(key, row), (3,)))(rows)
         azimuth, tilt = 2 * np.pi * draws[:, 0], np.deg2rad(self.settings.tilt) * (2 * draws[:, 1] - 1)
