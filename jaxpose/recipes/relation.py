@@ -98,7 +98,7 @@ class Relations:
     adapted: tuple[str, ...] = ("layer2",)
     temperature: float = limited(0.07, *POSITIVE)
     contrastive_rate: float = limited(2e-4, *POSITIVE)
-    relation_rate: float = limited(1e-4, *POSITIVE)
+    relation_rate: float = limited(1e-3, *POSITIVE)
 
     def notes(self) -> list[str]:
         """Those of the source."""
