@@ -44,13 +44,17 @@ def bone_maps(parents: Bones, children: Bones, size: tuple[int, int], *, decay: 
 
     Source: Eq. 6.
     """
-    where = jnp.asarray(places(size))[None, :, :, None]  # (1, H, W, 1, 2)
-    start, along = parents[:, None, None], (children - parents)[:, None, None]
-    square = jnp.sum(jnp.square(along), axis=-1)
-    share = jnp.sum((where - start) * along, axis=-1) / jnp.where(square > 0, square, 1.0)
-    nearest = start + jnp.clip(share, 0.0, 1.0)[..., None] * along
+    # Axes apart, as sums over a last axis of two are a hundred times slower on CPU.
+    x, y = np.moveaxis(places(size), -1, 0)[:, None, :, :, None]  # (1, H, W, 1) each
+    (start_x, start_y), (along_x, along_y) = (
+        (ends[:, None, None, :, 0], ends[:, None, None, :, 1]) for ends in (parents, children - parents)
+    )
+    square = jnp.square(along_x) + jnp.square(along_y)
+    share = (x - start_x) * along_x + (y - start_y) * along_y
+    share = jnp.clip(share / jnp.where(square > 0, square, 1.0), 0.0, 1.0)
+    away_x, away_y = x - start_x - share * along_x, y - start_y - share * along_y
     # The root's slope is finite where a pixel lies on the bone.
-    distance = jnp.sqrt(jnp.sum(jnp.square(where - nearest), axis=-1) + 1e-6)
+    distance = jnp.sqrt(jnp.square(away_x) + jnp.square(away_y) + 1e-6)
     return jnp.exp(-distance / decay)
 
 
