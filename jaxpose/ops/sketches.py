@@ -49,8 +49,7 @@ def sketches(points: Points, tree: Tree, size: tuple[int, int], *, colours: Colo
     if len(colours) != len(tree):
         raise ValueError(f"sketches: found {len(colours)} colours, expected {len(tree)}, one per bone")
     ends = jnp.moveaxis(points.astype(jnp.float32)[:, tree], 0, 1)[:, :, :, None]
-    brightest = _brightest(size, decay, ends, jnp.asarray(colours, jnp.float32))
-    return 2 * jnp.moveaxis(brightest, 0, -1) - 1
+    return 2 * _brightest(size, decay, ends, jnp.asarray(colours, jnp.float32)) - 1
 
 
 def coloured(count: int) -> Colours:
@@ -66,16 +65,17 @@ def one_channel(count: int) -> Colours:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _brightest(size, decay, ends, colours):
-    return _drawn(size, decay, ends, colours)[0]
+    return jnp.moveaxis(_drawn(size, decay, ends, colours)[0], 0, -1)
 
 
 def _forward(size, decay, ends, colours):
     picture, winner = _drawn(size, decay, ends, colours)
-    return picture, (ends, colours, winner)
+    return jnp.moveaxis(picture, 0, -1), (ends, colours, winner)
 
 
 def _backward(size, decay, saved, dy):
     ends, colours, winner = saved
+    dy = jnp.moveaxis(dy, -1, 0)
 
     def step(_, bone):
         number, place, colour = bone
