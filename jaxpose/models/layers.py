@@ -250,6 +250,19 @@ def halved(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h//2 w//2 c"]:
     return jnp.mean(x.reshape(*batch, height // 2, 2, width // 2, 2, channels), axis=(-4, -2))
 
 
+def blurred(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Images by a (1, 2, 1) / 4 filter on either axis; beyond the border the last pixels go on.
+
+    What was `doubled` becomes its bilinear interpolation.
+    """
+    for axis in (1, 2):
+        widths = [(1, 1) if a == axis else (0, 0) for a in range(4)]
+        padded, size = jnp.pad(x, widths, mode="edge"), x.shape[axis]
+        before, own, after = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3))
+        x = (before + 2 * own + after) / 4
+    return x
+
+
 MOMENTUM = 0.9
 
 

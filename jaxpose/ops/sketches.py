@@ -49,7 +49,7 @@ def sketches(points: Points, tree: Tree, size: tuple[int, int], *, colours: Colo
     if len(colours) != len(tree):
         raise ValueError(f"sketches: found {len(colours)} colours, expected {len(tree)}, one per bone")
     ends = jnp.moveaxis(points.astype(jnp.float32)[:, tree], 0, 1)[:, :, :, None]
-    return 2 * _brightest(size, decay, ends, jnp.asarray(colours, jnp.float32)) - 1
+    return _brightest(size, decay, ends, jnp.asarray(colours, jnp.float32))
 
 
 def coloured(count: int) -> Colours:
@@ -65,17 +65,17 @@ def one_channel(count: int) -> Colours:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _brightest(size, decay, ends, colours):
-    return jnp.moveaxis(_drawn(size, decay, ends, colours)[0], 0, -1)
+    return 2 * jnp.moveaxis(_drawn(size, decay, ends, colours)[0], 0, -1) - 1
 
 
 def _forward(size, decay, ends, colours):
     picture, winner = _drawn(size, decay, ends, colours)
-    return jnp.moveaxis(picture, 0, -1), (ends, colours, winner)
+    return 2 * jnp.moveaxis(picture, 0, -1) - 1, (ends, colours, winner)
 
 
 def _backward(size, decay, saved, dy):
     ends, colours, winner = saved
-    dy = jnp.moveaxis(dy, -1, 0)
+    dy = 2 * jnp.moveaxis(dy, -1, 0)
 
     def step(_, bone):
         number, place, colour = bone
