@@ -77,7 +77,7 @@ class Painter(nnx.Module):
 
     Attributes:
       pose, frame: encoders to an eighth of the size.
-      up0, ..., up3: pairs of 3x3 convolutions to 256, 128, 64 and 32 channels, with a doubling before all but the first.
+      up0, ..., up3: pairs of 3x3 convolutions to 256, 128, 64 and 32 channels, a doubling before all but the first.
       last: 3x3.
     """
 
