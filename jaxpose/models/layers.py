@@ -1,4 +1,4 @@
-"""Layers that the networks share: convolution, transposed convolution, affine map, batch normalisation."""
+"""Layers that the networks share: convolution, transposed convolution, affine map, normalisations."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxpose.ops import convolution, normalization
+from jaxpose.ops import convolution, normalization, style
 
 Initializer = Callable[..., jax.Array]
 Layers = Mapping[str, Any]  # nnx.Dict, whose own type beartype does not take
-Norm = Callable[..., nnx.Module]  # (channels, dtype=dtype) -> a module called as (x, train): `BatchNorm` or `Bias`
+Norm = Callable[..., nnx.Module]  # (channels, dtype=dtype) -> a module called as (x, train): the three below
 
 
 def normal(deviation: float) -> Initializer:
@@ -177,6 +177,22 @@ class BatchNorm(nnx.Module):
         return ((x.astype(jnp.float32) - mean) * gain + bias).astype(self.dtype)
 
 
+class InstanceNorm(nnx.Module):
+    """Normalises the channels of every image by its own statistics, in float32; nothing is learned or remembered.
+
+    Source: Ulyanov et al. 2016, arXiv:1607.08022, as it is in torch by default.
+    """
+
+    def __init__(self, channels: int, *, dtype: DTypeLike):
+        del channels
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
+        """Normalises; `train` is ignored."""
+        mean, deviation = style.channel_moments(x, normalization.EPSILON)
+        return ((x.astype(jnp.float32) - mean) / deviation).astype(self.dtype)
+
+
 class Bias(nnx.Module):
     """What stands in the place of a normalisation in networks that have none: it adds a number to each channel.
 
@@ -201,11 +217,12 @@ def conv_norm(
     *,
     stride: int = 1,
     norm: Norm = BatchNorm,
+    init: Initializer = he_normal,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> Layers:
     """A convolution "0" and its normalisation "1", as they are called in torch's Sequential; see `apply_conv_norm`."""
-    conv = Conv(inputs, outputs, size, stride=stride, init=he_normal, dtype=dtype, rngs=rngs)
+    conv = Conv(inputs, outputs, size, stride=stride, init=init, dtype=dtype, rngs=rngs)
     return nnx.Dict({"0": conv, "1": norm(outputs, dtype=dtype)})
 
 
@@ -231,6 +248,19 @@ def halved(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h//2 w//2 c"]:
     """The mean of every four pixels of images of even height and width."""
     *batch, height, width, channels = x.shape
     return jnp.mean(x.reshape(*batch, height // 2, 2, width // 2, 2, channels), axis=(-4, -2))
+
+
+def blurred(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Images by a (1, 2, 1) / 4 filter on either axis; beyond the border the last pixels go on.
+
+    What was `doubled` becomes its bilinear interpolation.
+    """
+    for axis in (1, 2):
+        widths = [(1, 1) if a == axis else (0, 0) for a in range(4)]
+        padded, size = jnp.pad(x, widths, mode="edge"), x.shape[axis]
+        before, own, after = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3))
+        x = (before + 2 * own + after) / 4
+    return x
 
 
 MOMENTUM = 0.9

@@ -3,6 +3,7 @@
 Maps are (B, H, W, K) and points (B, K, 2) in heatmap pixels, as in `heatmaps`, whose own way is `subpixel_points`.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -54,6 +55,24 @@ def udp_points(maps: Maps, *, kernel: int = 11) -> Points:
     dxx, dyy = (v(1, 0) - 2 * v(0, 0) + v(-1, 0), v(0, 1) - 2 * v(0, 0) + v(0, -1))
     dxy = (v(1, 1) - v(1, 0) - v(0, 1) + 2 * v(0, 0) - v(-1, 0) - v(0, -1) + v(-1, -1)) / 2
     return _extremum(at, gradient, dxx, dyy, dxy)
+
+
+def separable_soft_argmax(maps: Maps) -> Points:
+    """The mean place of a map's columns and of its rows, weighted by the softmax of their mean logits.
+
+    In unit coordinates, as those of `bones`: -1 and 1 are the centres of the first and the last pixel of an axis.
+
+    Args:
+      maps: logits, float32.
+
+    Source: Jakab et al. 2018, arXiv:1806.07823, Eq. 1, and its code, which averages before the softmax.
+    """
+    means = []
+    for axis, other in ((2, 1), (1, 2)):
+        shares = jax.nn.softmax(jnp.mean(maps, axis=other), axis=1)
+        where = jnp.linspace(-1, 1, maps.shape[axis], dtype=maps.dtype)
+        means.append(jnp.sum(shares * where[None, :, None], axis=1))
+    return jnp.stack(means, axis=-1)
 
 
 def blurred(maps: Maps, kernel: int) -> Maps:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from jaxpose.ops import decoding, heatmaps
 
@@ -114,3 +115,18 @@ def test_maps_without_a_peak_have_finite_points(way: str) -> None:
     maps = np.zeros((1, H, W, 2), np.float32)
     maps[..., 1] = 0.3
     assert np.isfinite(WAYS[way][0](jnp.asarray(maps))).all()
+
+
+def test_separable_soft_argmax_is_the_formula() -> None:
+    maps = np.random.default_rng(0).normal(size=(2, 5, 7, 3)) * 4
+    expected = np.empty((2, 3, 2))
+    for b, k in np.ndindex(2, 3):
+        columns, rows = maps[b, :, :, k].mean(0), maps[b, :, :, k].mean(1)
+        expected[b, k] = [special.softmax(line) @ np.linspace(-1, 1, len(line)) for line in (columns, rows)]
+    found = decoding.separable_soft_argmax(jnp.asarray(maps, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_separable_soft_argmax_of_one_bright_pixel_is_that_pixel() -> None:
+    maps = jnp.zeros((1, 9, 5, 1)).at[0, 2, 3, 0].set(1e4)
+    np.testing.assert_allclose(decoding.separable_soft_argmax(maps), [[[0.5, -0.5]]], atol=1e-6)
