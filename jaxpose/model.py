@@ -1,8 +1,8 @@
 """The detector of a run, to be applied to any images.
 
-    model = jaxpose.load("runs/DATE")
-    found = model.predict([image], boxes=[(20, 30, 120, 200)])
-    found.points, found.confidence
+model = jaxpose.load("runs/DATE")
+found = model.predict([image], boxes=[(20, 30, 120, 200)])
+found.points, found.confidence
 """
 
 import contextlib
@@ -30,7 +30,8 @@ from jaxpose.train.checkpoint import Checkpoints, newest_whole
 from jaxpose.train.progress import Progress
 from jaxpose.train.run import Program
 
-_BATCH = 64
+MOST_ROWS = 64  # of a batch
+Box = Sequence[int | float] | np.ndarray  # x, y, width, height
 _CAN_BE_GIVEN = {"image", "intrinsics"}  # fields that an image without labels may have
 
 
@@ -78,7 +79,7 @@ class Model:
     def predict(
         self,
         images: Sequence[np.ndarray] | np.ndarray,
-        boxes: Sequence[Sequence[float] | np.ndarray | None] | np.ndarray | None = None,
+        boxes: Sequence[Box | None] | np.ndarray | None = None,
         intrinsics: np.ndarray | None = None,
     ) -> Keypoints:
         """The keypoints of images, of one object each.
@@ -103,13 +104,15 @@ class Model:
             found = self.apply(
                 self.state, *(self.to_devices(padded(np.stack(a), rows)) for a in zip(*cuts, strict=True)), given
             )
-            parts.append(jax.tree.map(lambda x, n=len(cuts): np.asarray(x)[:n], found))
+            parts.append(jax.tree.map(np.asarray, found))
         if not parts:
-            return Keypoints(np.zeros((0, len(self.skeleton), 2), np.float32), np.zeros((0, len(self.skeleton)), np.float32))
-        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+            return Keypoints(
+                np.zeros((0, len(self.skeleton), 2), np.float32), np.zeros((0, len(self.skeleton)), np.float32)
+            )
+        return jax.tree.map(lambda *x: np.concatenate(x)[: len(images)], *parts)
 
     def crop(
-        self, image: UInt8[np.ndarray, "h w 3"], box: Sequence[float] | np.ndarray | None = None
+        self, image: UInt8[np.ndarray, "h w 3"], box: Box | None = None
     ) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "2 3"]]:
         """The network's input of an image (H, W, 3), and the affine map from the image's pixels to it."""
         nothing = np.zeros((0,), np.float32)
@@ -133,7 +136,9 @@ class Model:
             fields = {"image": crops}
             if with_depth:
                 whole = jnp.concatenate([matrix, jnp.broadcast_to(jnp.float32([[[0, 0, 1]]]), (len(matrix), 1, 3))], 1)
-                fields["intrinsics"] = whole if intrinsics is None else jnp.matmul(whole, intrinsics, precision="highest")
+                fields["intrinsics"] = (
+                    whole if intrinsics is None else jnp.matmul(whole, intrinsics, precision="highest")
+                )
             found = predict(state, fields)
             points = affine.apply(affine.invert(matrix), found.points)
             confidence = jnp.ones(points.shape[:2], jnp.float32) if found.scores is None else found.scores
@@ -143,7 +148,7 @@ class Model:
 
     def batch_rows(self, count: int) -> int:
         """Rows of a batch for so many images: few shapes, as every one is compiled for; all devices have as many."""
-        rows = min(_BATCH, 1 << max(count - 1, 0).bit_length())
+        rows = min(MOST_ROWS, 1 << max(count - 1, 0).bit_length())
         return -(-rows // self.mesh.size) * self.mesh.size
 
     def to_devices(self, rows: np.ndarray) -> jax.Array:
@@ -182,7 +187,9 @@ def load(workdir: str | Path, config: Config | None = None) -> Model:
         stage = program.stages[number]
         evaluation = _of_images(stage.evaluations)
         if evaluation is None:
-            raise ValueError(f"{folder / str(step)}: found the stage {stage.name}, expected one that predicts keypoints")
+            raise ValueError(
+                f"{folder / str(step)}: found the stage {stage.name}, expected one that predicts keypoints"
+            )
         state = checkpoints.restore(step, program.abstract_states()[number])
     return Model(
         skeleton=task.skeleton,
@@ -214,7 +221,9 @@ def _task(config: Config, workdir: Path) -> Task:
 def _program(config: Config, task: Task) -> Program:
     """On all devices here, whatever those were that trained."""
     mesh = meshes.make_mesh(0)
-    return Program(config=config, stages=meshes.with_mesh(mesh, config.method.stages)(task, config), task=task, mesh=mesh)
+    return Program(
+        config=config, stages=meshes.with_mesh(mesh, config.method.stages)(task, config), task=task, mesh=mesh
+    )
 
 
 def _of_images(evaluations: Sequence[Evaluation]) -> Evaluation | None:

@@ -114,7 +114,9 @@ def _name(value: Any, where: str) -> str:
 def _found(name: str) -> Any:
     """What a name within jaxpose means: a function or a class that is defined there."""
     module, _, rest = name.partition(":")
-    if not module.startswith(_PACKAGE) or not all(part.isidentifier() for part in (*module.split("."), *rest.split("."))):
+    if not module.startswith(_PACKAGE) or not all(
+        part.isidentifier() for part in (*module.split("."), *rest.split("."))
+    ):
         raise ValueError(f"found the name {name!r}, expected one of jaxpose's own")
     try:
         found: Any = importlib.import_module(module)

@@ -78,7 +78,9 @@ class Mine:
 
 def test_recipes_of_users_are_asked_for_by_name(tmp_path: Path) -> None:
     write(tmp_path, make_config(Mine()), make_task())
-    with pytest.raises(ValueError, match=r"run.json: found .*:Mine in config.method, .* expected its file|--config=FILE"):
+    with pytest.raises(
+        ValueError, match=r"run.json: found .*:Mine in config.method, .* expected its file|--config=FILE"
+    ):
         rebuild.config_of(tmp_path)
     assert rebuild.task_of(tmp_path) == make_task()
     closed = dataclasses.replace(regda.RegDA(), adversary=lambda *_: None)
