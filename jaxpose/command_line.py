@@ -16,6 +16,8 @@ from ml_collections import config_flags
 
 from jaxpose import interruption
 from jaxpose.ops.cpu import huge_pages
+from jaxpose.predict.asked import FORMATS as _FORMATS
+from jaxpose.predict.asked import Shard, formats_of
 from jaxpose.spelling import did_you_mean
 
 MODES = {
@@ -40,7 +42,7 @@ INPUT = flags.DEFINE_string(
     "input", None, "predict: an image, a video, a folder or tar of them, or SCHEME:PATH; ?boxes=FILE for boxes."
 )
 OUTPUT = flags.DEFINE_string("output", None, "predict: the folder for what is found.")
-FORMATS = flags.DEFINE_string("formats", "dlc", "predict: some of dlc, lightning, coco, slp, parquet.")
+FORMATS = flags.DEFINE_string("formats", "dlc", f"predict: some of {', '.join(_FORMATS)}.")
 OVERLAY = flags.DEFINE_bool("overlay", False, "predict: also draw what is found, and a contact sheet.")
 SHARD = flags.DEFINE_string("shard", None, "predict: only this part of the files, or of one file's frames: 3/100.")
 DATASET = flags.DEFINE_string("dataset", None, "A published data set by name; browse also takes SCHEME:PATH?OPTIONS.")
@@ -56,6 +58,7 @@ WORKERS = flags.DEFINE_integer(
     "workers", os.cpu_count() or 1, "prepare, synthesize: processes that write.", lower_bound=0
 )
 
+_CHECKED = {"shard": Shard.read, "formats": formats_of}
 _HELP = ("h", "help", "helpshort")
 _OF_ABSL = ("helpfull", "helpxml", "flagfile", "undefok", "v", "verbosity", "logtostderr", "alsologtostderr")
 _OF_ABSL += ("stderrthreshold", "showprefixforinfo", "only_check_args", "pdb", "pdb_post_mortem", "log_dir")
@@ -95,6 +98,8 @@ def checked(arguments: Sequence[str]) -> list[str]:
             fail(f"--mode={mode}: found no --{name}, expected one: {flags.FLAGS[name].help}")
     if not Path(given["workdir"]).is_dir():
         fail(f"--workdir={given['workdir']}: no such folder, expected that of a run{_like(Path(given['workdir']))}")
+    if not any((Path(given["workdir"]) / name).is_file() for name in ("run.json", "config.json")):
+        fail(f"--workdir={given['workdir']}: found no run there, expected the work directory of one")
     if "config" not in given:
         resolved.insert(0, f"--config={Path(__file__).with_name('rebuilt.py')}:{given['workdir']}")
     return resolved
@@ -182,10 +187,16 @@ def _flag(arguments: Sequence[str], position: int) -> tuple[str, str, int]:
     if name == "mode" and value not in MODES:
         fail(f"--mode: found {value!r}, expected one of {', '.join(MODES)}{did_you_mean(value, MODES)}")
     if name != "config":
+        parser = known[name].parser
         try:
-            known[name].parser.parse(value)
-        except (ValueError, TypeError) as error:
-            fail(f"--{name}: found {value!r}, expected {str(error) or known[name].help}")
+            parser.parse(value)
+        except (ValueError, TypeError):
+            fail(f"--{name}: found {value!r}, expected {parser.syntactic_help or 'true or false'}")
+    if (check := _CHECKED.get(name)) is not None:
+        try:
+            check(value)
+        except ValueError as error:
+            fail(str(error))
     return name, value, used
 
 

@@ -29,6 +29,8 @@ from jaxpose.data import schemes
 from jaxpose.datasets import catalogue, prepare
 from jaxpose.interruption import RUN_AGAIN
 from jaxpose.predict import collection, recordings
+from jaxpose.predict.asked import Shard, formats_of
+from jaxpose.predict.formats import WRITERS
 from jaxpose.report import browse
 from jaxpose.synth.write import Synthesis, synthesize
 from jaxpose.train import compare, mesh, modes, trainer
@@ -134,13 +136,14 @@ def _compile() -> None:
 
 def _predict() -> None:
     config = _config()
-    shard, formats = collection.Shard.read(command_line.SHARD.value), collection.formats_of(command_line.FORMATS.value)
+    shard = Shard.read(command_line.SHARD.value)
+    writers = {name: WRITERS[name] for name in formats_of(command_line.FORMATS.value)}
     _keep_compiled_programs()
     loaded = model.load(_workdir(), config)
     inputs = recordings.find(str(command_line.INPUT.value), root=".", skeleton=loaded.skeleton)
     print(f"{loaded.title}: {len(loaded.skeleton)} joints, {loaded.image_size} px, margin {loaded.margin:g}")
     output = Path(str(command_line.OUTPUT.value))
-    collection.predict(loaded, inputs, output, formats=formats, pictures=command_line.OVERLAY.value, shard=shard)
+    collection.predict(loaded, inputs, output, formats=writers, pictures=command_line.OVERLAY.value, shard=shard)
 
 
 def _browse() -> None:
@@ -173,7 +176,10 @@ def _config() -> configs.Config:
 def _config_of(kind: type[_Kind], message: str) -> _Kind:
     config = command_line.CONFIG.value
     if not isinstance(config, kind):
-        getattr(config, "base", None)  # where a file could not be read, this raises why
+        try:
+            getattr(config, "base", None)  # where a file could not be read, this raises why
+        except Exception as error:
+            raise ValueError(f"--config: {error.__cause__ or error}") from error
         raise ValueError(message)
     return config
 
@@ -206,11 +212,17 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     except flags.Error as error:
         # A config file that raises comes with its traceback, whose last line says why.
         lines = [line for line in str(error).splitlines() if line.strip()]
-        fail(lines[-1] if "config file" in lines[0] else lines[0])
+        fail(f"--config: {_said(lines[-1])}" if "config file" in lines[0] else lines[0])
     except (KeyError, AttributeError) as error:
         fail(f"--config: {command_line.no_such_field(str(error.args[0]) if error.args else str(error))}")
     except (TypeError, ValueError, OSError, ImportError) as error:
         fail(f"--config: {error}")
+
+
+def _said(line: str) -> str:
+    """The last line of a traceback, without the kind of the error where that is a plain one."""
+    kind, _, message = line.partition(": ")
+    return message if kind in ("ValueError", "FileNotFoundError") else line
 
 
 def run() -> None:

@@ -1,5 +1,7 @@
 """A detector that finds the middle of what is red, of what is green and of what is blue: exact, and soon compiled."""
 
+import functools
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ def middles(state: State, fields: dict[str, jax.Array]) -> Predictions:
     return Predictions(points=jnp.stack([x, y], axis=-1), scores=jnp.max(weights, axis=(1, 2)) / 110)
 
 
+@functools.cache  # which compiles once
 def dots_model(*, step: int = 7, margin: float = 1.5, little: float = 1e-6) -> Model:
     state = State(step=jnp.int32(step), params={"little": jnp.float32(little)}, stats={}, optimizers={})
     return Model(

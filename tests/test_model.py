@@ -15,7 +15,7 @@ def test_points_are_pixels_of_the_images_as_they_were_given() -> None:
     places = some_places(3)
     images = [dotted(places[0]), dotted(places[1], height=90, width=120), dotted(places[2])]
     found = dots_model().predict(images)
-    np.testing.assert_allclose(found.points, places, atol=0.2)
+    np.testing.assert_allclose(found.points, places, atol=0.3)
     assert found.confidence.shape == (3, 3)
     assert (found.confidence <= 1).all()
     assert found.points3d is None

@@ -1,6 +1,5 @@
 """Predicts on all recordings of a collection: goes on where it was stopped, or does one job's part of it."""
 
-import dataclasses
 import json
 import sys
 import time
@@ -13,12 +12,12 @@ import tqdm
 
 from jaxpose import untrusted
 from jaxpose.model import MOST_ROWS, Model
-from jaxpose.predict.formats import FORMATS, Predicted, Write
+from jaxpose.predict.asked import Shard
+from jaxpose.predict.formats import Predicted, Write
 from jaxpose.predict.found import LONGEST, Parts
 from jaxpose.predict.pictures import overlay
 from jaxpose.predict.recordings import Input, Recording
 from jaxpose.predict.stream import Clock, compile_for, predictions
-from jaxpose.spelling import did_you_mean
 from jaxpose.train.checkpoint import write_json
 from jaxpose.train.results import fingerprint
 from jaxpose.train.workdir import locked
@@ -27,47 +26,6 @@ _FINISHED = ".meta.json"  # ending of the file that is written last
 _PARTS = ".parts"
 _SECONDS = 60  # of work that a kill may cost
 _MOST_NAMED = 20  # unreadable frames that are named on the terminal
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One of several jobs that share a collection: files or, where there is only one, its frames."""
-
-    number: int = 1
-    of: int = 1
-
-    @classmethod
-    def read(cls, text: str | None) -> "Shard":
-        """`3/100`, the third of a hundred; None: all.
-
-        Raises:
-          ValueError: if it is no such text.
-        """
-        if text is None:
-            return cls()
-        number, _, of = text.partition("/")
-        if not number.isdecimal() or not of.isdecimal() or not 1 <= int(number) <= int(of):
-            raise ValueError(f"--shard: found {text!r}, expected NUMBER/OF such as 3/100, from 1/100 to 100/100")
-        return cls(number=int(number), of=int(of))
-
-    def frames(self, count: int) -> tuple[int, int]:
-        """First and last frame, exclusive, of so many."""
-        return (self.number - 1) * count // self.of, self.number * count // self.of
-
-
-def formats_of(text: str) -> dict[str, Write]:
-    """The formats that `dlc,coco` names.
-
-    Raises:
-      ValueError: naming one that is not known.
-    """
-    chosen = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if unknown := [name for name in chosen if name not in FORMATS]:
-        hint = did_you_mean(unknown[0], FORMATS)
-        raise ValueError(f"--formats: found {unknown[0]!r}, expected some of {', '.join(FORMATS)}{hint}")
-    if not chosen:
-        raise ValueError(f"--formats: found none, expected some of {', '.join(FORMATS)}")
-    return {name: FORMATS[name] for name in chosen}
 
 
 def predict(

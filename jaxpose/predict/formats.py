@@ -191,7 +191,7 @@ def parquet(predicted: Predicted, stem: Path) -> list[Path]:
     return [path]
 
 
-FORMATS: dict[str, Write] = {write.__name__: write for write in (dlc, lightning, coco, slp, parquet)}
+WRITERS: dict[str, Write] = {write.__name__: write for write in (dlc, lightning, coco, slp, parquet)}
 
 _SLP: dict[str, Any] = {
     "frames": [

@@ -11,7 +11,8 @@ from dots import JOINTS, dots_model, some_places, write_images, write_video
 
 from jaxpose.data.readers.video_frames import VideoFrames
 from jaxpose.predict import collection, found, recordings, stream
-from jaxpose.predict.collection import Shard, formats_of
+from jaxpose.predict.asked import FORMATS, Shard, formats_of
+from jaxpose.predict.formats import WRITERS
 from jaxpose.train.workdir import InUseError, locked
 
 SCORER = "DLC_jaxpose_dots_none_adapt7"
@@ -20,7 +21,14 @@ SCORER = "DLC_jaxpose_dots_none_adapt7"
 def predict(spec: Any, output: Path, *, model=None, formats: str = "dlc", **options: Any) -> list[str]:
     said: list[str] = []
     inputs = recordings.find(str(spec), root=".", skeleton=JOINTS)
-    collection.predict(model or dots_model(), inputs, output, formats=formats_of(formats), say=said.append, **options)
+    collection.predict(
+        model or dots_model(),
+        inputs,
+        output,
+        formats={name: WRITERS[name] for name in formats_of(formats)},
+        say=said.append,
+        **options,
+    )
     return said
 
 
@@ -203,6 +211,8 @@ def test_no_more_is_read_than_is_needed_soon(tmp_path: Path) -> None:
 
 
 def test_unknown_formats_are_one_line() -> None:
+    assert tuple(WRITERS) == FORMATS
+    assert formats_of("coco, dlc,coco") == ["coco", "dlc"]
     with pytest.raises(ValueError, match=r"--formats: found 'cocco', expected some of dlc, .*; did you mean coco\?"):
         formats_of("dlc,cocco")
     with pytest.raises(ValueError, match="--formats: found none"):
