@@ -87,8 +87,8 @@ def find(spec: str, *, root: str, skeleton: Skeleton) -> list[Input]:
     Raises:
       FileNotFoundError, ValueError: naming the path and what was expected.
     """
-    scheme, _, rest = spec.partition(":")
-    if scheme not in schemes.names():
+    scheme, colon, rest = spec.partition(":")
+    if not colon or scheme not in schemes.names():  # a folder may be called `images`
         if rest and scheme.isidentifier() and not (Path(root) / spec.partition("?")[0]).exists():
             hint = did_you_mean(scheme, schemes.names())
             raise ValueError(f"{spec}: found scheme {scheme!r}, expected one of {', '.join(schemes.names())}{hint}")

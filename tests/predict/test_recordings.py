@@ -38,6 +38,7 @@ def test_a_path_is_taken_for_what_it_is(places: Path) -> None:
     assert names(places / "videos" / "a.avi") == ["a"]
     assert names(places / "videos") == ["a", "b/c.avi", "b/c.mov", "d"]
     assert names(f"video:{places / 'videos'}") == names(places / "videos")
+    assert [one.path for one in find("images", root=str(places), skeleton=JOINTS)] == [places / "images"]
     assert len(opened(places / "packed.tar")) == 3
     single = opened(places / "images" / "img001.png")
     assert [single.image(i) for i in range(len(single))] == ["img001.png"]
