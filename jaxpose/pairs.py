@@ -20,6 +20,7 @@ from jaxpose.pair import Pair
 from jaxpose.people_pairs import coco_mpii, mpii_coco
 from jaxpose.pose_pairs import human36m_3dhp, surreal_human36m_3d, surreal_video
 from jaxpose.recipes.optimizers import Optim
+from jaxpose.spelling import did_you_mean
 
 _Made = TypeVar("_Made")
 
@@ -42,7 +43,8 @@ def from_words(*names: str) -> Callable[[Callable[..., _Made]], Callable[..., _M
                     raise ValueError(f"found {what} {' and '.join(chosen)}, expected one")
             known = (*PAIRS, *NETWORKS, "quick", *flags, *names)
             if unknown := sorted(set(said) - set(known)):
-                raise ValueError(f"found {unknown[0]!r}, expected one of {', '.join(known)}")
+                hint = did_you_mean(unknown[0], known)
+                raise ValueError(f"found {unknown[0]!r}, expected one of {', '.join(known)}{hint}")
             pair = PAIRS[pairs[0]]() if pairs else bodies()
             pair = NETWORKS[networks[0]](pair) if networks else pair
             return make(

@@ -264,7 +264,7 @@ def test_published_pairs_name_data_sets_that_share_their_joints(name: str) -> No
         scheme, _, rest = spec.partition(":")
         path, _, query = rest.partition("?")
         assert (scheme, path) == ("tfds", data_set)
-        builder, options = catalogue.find(path), schemes._Options(dict(urllib.parse.parse_qsl(query)))
+        builder, options = catalogue.find(path), schemes.Options(dict(urllib.parse.parse_qsl(query)))
         released = options.take("preset")
         assert released == ("tllib" if builder.PRESETS else None)
         source = Standin(skeleton=builder.SKELETON)

@@ -56,6 +56,7 @@ from jaxpose.data.readers.given_boxes import boxes_of
 from jaxpose.data.readers.tfds_source import TfdsSource, left_out, open_preset, split_lengths
 from jaxpose.data.records import Note, Source
 from jaxpose.data.splits import divide, divide_motions
+from jaxpose.spelling import did_you_mean
 
 SPLITS = ("train", "validation", "test")
 Splits = dict[str, Source]
@@ -102,12 +103,12 @@ def open_data(
       ValueError: that begins with the specification.
     """
     scheme, _, rest = spec.partition(":")
-    path, _, query = rest.partition("?")
-    options = _Options(dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
+    path, options = options_of(rest)
     place = _Place(root=Path(root).expanduser(), path=path, image_size=image_size, seed=seed, skeleton=skeleton)
     try:
         if scheme not in _SCHEMES:
-            raise ValueError(f"found scheme {scheme!r}, expected one of {', '.join(_SCHEMES)}")
+            hint = did_you_mean(scheme, _SCHEMES)
+            raise ValueError(f"found scheme {scheme!r}, expected one of {', '.join(_SCHEMES)}{hint}")
         parts = _SCHEMES[scheme](place, options)
         motions = {split: part for split, part in parts.items() if isinstance(part, Motions)}
         splits = {split: part for split, part in parts.items() if not isinstance(part, Motions)}
@@ -132,6 +133,27 @@ def open_data(
         aliases=file.aliases if file else {},
         notes=notes,
     )
+
+
+def names() -> tuple[str, ...]:
+    """The schemes."""
+    return tuple(_SCHEMES)
+
+
+def options_of(rest: str) -> tuple[str, "Options"]:
+    """Path and options of what stands behind a scheme."""
+    path, _, query = rest.partition("?")
+    return path, Options(dict(urllib.parse.parse_qsl(query, keep_blank_values=True)))
+
+
+def chosen_frames(options: "Options") -> dict[str, Any]:
+    """Which frames of a video are asked for, as arguments of `video.read`."""
+    given = {
+        "every": options.number("every", float),
+        "frames": options.number("frames"),
+        "method": options.take("method"),
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def default_data_dir() -> Path:
@@ -159,7 +181,7 @@ class _Place:
         return self.skeleton
 
 
-class _Options:
+class Options:
     """Options, each of which has to be asked for."""
 
     def __init__(self, given: Mapping[str, str]) -> None:
@@ -190,10 +212,11 @@ class _Options:
     def reject_rest(self) -> None:
         """Raises a ValueError if an option is left that nobody asked for."""
         if unknown := sorted(set(self._given) - set(self._known)):
-            raise ValueError(f"found option {unknown[0]!r}, expected one of: {', '.join(self._known)}")
+            hint = did_you_mean(unknown[0], self._known)
+            raise ValueError(f"found option {unknown[0]!r}, expected one of: {', '.join(self._known)}{hint}")
 
 
-def _embedded(kind: str, place: _Place, options: _Options) -> Splits:
+def _embedded(kind: str, place: _Place, options: Options) -> Splits:
     _check_style(place.path)
     return {
         split: embedded.EmbeddedSource(
@@ -208,7 +231,7 @@ def _check_style(style: str) -> None:
         raise ValueError(f"found style {style!r}, expected studio or street")
 
 
-def _sprites(place: _Place, options: _Options) -> Splits:
+def _sprites(place: _Place, options: Options) -> Splits:
     if place.path not in ("color", "noisy", "scream"):
         raise ValueError(f"found variant {place.path!r}, expected color, noisy or scream")
     paths = {key: str(place.root / name) for key in ("npz", "background") if (name := options.take(key))}
@@ -218,7 +241,7 @@ def _sprites(place: _Place, options: _Options) -> Splits:
     }
 
 
-def _sizes(options: _Options, usual: Mapping[str, int] = _EMBEDDED_SIZES) -> Iterator[tuple[str, int]]:
+def _sizes(options: Options, usual: Mapping[str, int] = _EMBEDDED_SIZES) -> Iterator[tuple[str, int]]:
     for split in SPLITS:
         text = options.take(split) or str(usual[split])
         if not text.isdecimal():
@@ -227,7 +250,7 @@ def _sizes(options: _Options, usual: Mapping[str, int] = _EMBEDDED_SIZES) -> Ite
             yield split, int(text)
 
 
-def _prepared(place: _Place, options: _Options) -> _Found:
+def _prepared(place: _Place, options: Options) -> _Found:
     folder = _prepared_folder(place)
     lengths = split_lengths(folder)
     motions = holds_motions(folder)
@@ -259,7 +282,7 @@ def _prepared_folder(place: _Place) -> Path:
     raise ValueError(f"found no prepared data in {tried}, expected it there: see --mode=prepare --dataset={place.path}")
 
 
-def _coco(place: _Place, options: _Options) -> Splits:
+def _coco(place: _Place, options: Options) -> Splits:
     named = {key: options.take(key) for key in ("annotations", "images", "category")}
     given = {key: text for key, text in named.items() if text is not None}
     test_annotations, detections = options.take("test_annotations"), options.take("detections")
@@ -284,40 +307,35 @@ def _coco(place: _Place, options: _Options) -> Splits:
     return divide(whole, patterns or {"train": "*"}) | {"test": test}
 
 
-def _deeplabcut(place: _Place, options: _Options) -> Splits:
+def _deeplabcut(place: _Place, options: Options) -> Splits:
     return divide(deeplabcut.read(place.full), options.splits())
 
 
-def _lightning(place: _Place, options: _Options) -> Splits:
+def _lightning(place: _Place, options: Options) -> Splits:
     table = options.take("csv")
     found = lightning.read(place.full) if table is None else lightning.read(place.full, csv=table)
     return dict(found) if "test" in found else divide(found["train"], options.splits())
 
 
-def _sleap(place: _Place, options: _Options) -> Splits:
+def _sleap(place: _Place, options: Options) -> Splits:
     return divide(sleap.read(place.full, video=options.take("video")), options.splits())
 
 
-def _images(place: _Place, options: _Options) -> Splits:
+def _images(place: _Place, options: Options) -> Splits:
     return divide(images.read(place.full, skeleton=place.unlabelled_skeleton()), options.splits())
 
 
-def _video(place: _Place, options: _Options) -> Splits:
-    given = {
-        "every": options.number("every", float),
-        "frames": options.number("frames"),
-        "method": options.take("method"),
-    }
-    chosen = {key: value for key, value in given.items() if value is not None}
-    source = video.read(place.full, skeleton=place.unlabelled_skeleton(), seed=place.seed, **chosen)
+def _video(place: _Place, options: Options) -> Splits:
+    given = chosen_frames(options)
+    source = video.read(place.full, skeleton=place.unlabelled_skeleton(), seed=place.seed, **given)
     return divide(source, options.splits())
 
 
-def _lsp(place: _Place, options: _Options) -> Splits:
+def _lsp(place: _Place, options: Options) -> Splits:
     return divide(lsp.read(place.full), options.splits())
 
 
-def _bvh(place: _Place, options: _Options) -> _Found:
+def _bvh(place: _Place, options: Options) -> _Found:
     rig, up = options.take("rig"), options.take("up")
     motions, notes = bvh_files.read(place.full, rig=rig, unit=options.number("unit", float), up=up)
     skeleton = canonical_skeleton("bvh", motions[0].joints)
@@ -325,7 +343,7 @@ def _bvh(place: _Place, options: _Options) -> _Found:
     return {split: listed(part, skeleton, notes + more) for split, part in parts.items()}
 
 
-def _figures(place: _Place, options: _Options) -> _Found:
+def _figures(place: _Place, options: Options) -> _Found:
     _check_style(place.path)
     return {
         split: listed(embedded.motions(place.path, split, size, seed=place.seed), MPII16)
@@ -336,7 +354,7 @@ def _figures(place: _Place, options: _Options) -> _Found:
 _FIGURES = {"train": 256, "validation": 0, "test": 64}
 
 
-_SCHEMES: dict[str, Callable[[_Place, _Options], _Found]] = {
+_SCHEMES: dict[str, Callable[[_Place, Options], _Found]] = {
     "bodies": functools.partial(_embedded, "body"),
     "hands": functools.partial(_embedded, "hand"),
     "sprites": _sprites,
@@ -356,7 +374,7 @@ _SCHEMES: dict[str, Callable[[_Place, _Options], _Found]] = {
 _GENERATORS = ("bodies", "hands", "sprites", "figures")
 
 
-def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.SkeletonFile | None) -> Source:
+def _seen(source: Source, place: _Place, options: Options, file: skeleton_file.SkeletonFile | None) -> Source:
     """The source as the options that every data set of files has want it."""
     whole = source
     if file is not None:
@@ -375,7 +393,7 @@ def _seen(source: Source, place: _Place, options: _Options, file: skeleton_file.
     if (boxes := options.take("boxes")) is not None:
         if boxes in ("labels", "whole"):
             return wrappers.Boxed(source=source, boxes=boxes)
-        given, notes = boxes_of(whole, _read_boxes(place.root / boxes), boxes)
+        given, notes = boxes_of(whole, read_boxes(place.root / boxes), boxes)
         source = wrappers.Boxed(source=source, boxes=given, notes=notes)
     return source
 
@@ -406,8 +424,12 @@ def _with_shoulders(source: Source, wanted: str) -> Source:
     return wrappers.Renamed(source=source, renamed=source.skeleton.rename(swapped))
 
 
-def _read_boxes(path: Path) -> dict[str, np.ndarray]:
-    """The boxes (M, 4) of each name."""
+def read_boxes(path: Path) -> dict[str, np.ndarray]:
+    """The boxes (M, 4) of each name.
+
+    Raises:
+      FileNotFoundError, ValueError: naming the file.
+    """
     found = untrusted.read_json(path, dict, _BOXES)
     for name, value in found.items():
         if not _is_box(value) and not (isinstance(value, list) and value and all(map(_is_box, value))):

@@ -1,7 +1,7 @@
 """Makes a run out of a configuration, and finds out what is wrong before anything is trained."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -82,8 +82,8 @@ def program_of(config: Config, task: Task, mesh: meshes.AnyMesh) -> Program:
     return Program(config=config, stages=stages, task=task, mesh=mesh)
 
 
-def check_same_run(config: Config, workdir: Path) -> None:
-    """A work directory belongs to one configuration.
+def check_same_run(config: Config, workdir: Path, *, free: Sequence[str] = ()) -> None:
+    """A work directory belongs to one configuration, but for the fields that are `free`.
 
     Raises:
       ValueError: naming what it has otherwise.
@@ -96,7 +96,7 @@ def check_same_run(config: Config, workdir: Path) -> None:
     there = configs.fixed_part(configs.completed(written.read_config(path), config))
     here = configs.fixed_part(configs.to_json(config))
     for field in sorted(there.keys() | here.keys()):
-        if there.get(field) != here.get(field):
+        if field not in free and there.get(field) != here.get(field):
             raise ValueError(
                 f"config.{field}: found {here.get(field)!r}, expected {there.get(field)!r} as in {path}; "
                 "choose another --workdir"

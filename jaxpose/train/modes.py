@@ -12,9 +12,9 @@ from jaxpose.config import Config
 from jaxpose.data.joints.skeletons import Skeleton
 from jaxpose.recipes.stage import State
 from jaxpose.report import benchmark as benchmark_table
-from jaxpose.report import compilation
+from jaxpose.report import compilation, evaluation
 from jaxpose.report.browse import Browsed, JointMatches, shown, write_page
-from jaxpose.train import benchmark, build, topologies
+from jaxpose.train import benchmark, build, rebuild, topologies
 from jaxpose.train import compile as compiling
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, newest_whole, write_json
@@ -25,29 +25,49 @@ from jaxpose.train.run import Run
 _SOME_RECORDS = 10_000  # of a domain whose data are not there
 
 
-def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
-    """Evaluates the newest whole checkpoint of a work directory and prints what it finds.
+# What may be otherwise where a run is evaluated: no weight and no crop of the model depends on it.
+_OF_AN_EVALUATION = ("data.target", "data.eval_batch_size", "metrics", "flip_test", "pck_thresholds")
+_OF_AN_EVALUATION += ("pckh_thresholds", "nme_joints", "actions")
+
+
+def evaluate(config: Config, workdir: Path) -> dict[str, Any]:
+    """Evaluates the newest whole checkpoint of a work directory, prints a table and writes `evaluation.json`.
+
+    Args:
+      config: the run's, also with another target, or with other metrics.
+      workdir: of the run.
 
     Raises:
-      ValueError: if there is no checkpoint, or all are damaged.
+      ValueError: if there is no checkpoint, all are damaged, or the target has not the joints that the model finds.
     """
-    build.check_same_run(config, workdir)
+    build.check_same_run(config, workdir, free=_OF_AN_EVALUATION)
     run = build.build(config, workdir)
     build.check_metrics(run)
+    if (workdir / rebuild.FILE).exists():
+        _check_joints(run, rebuild.task_of(workdir).skeleton.joints)
     folder = workdir / "checkpoints"
     step, damaged = meshes.from_first_process(lambda: newest_whole(folder))
     if step is None:
         raise ValueError(f"{folder}: found no checkpoint, expected the work directory of a run")
-    if jax.process_index() == 0:
+    first = jax.process_index() == 0
+    if first:
         for number, wrong in damaged.items():
             print(f"{folder / str(number)}: {wrong}, so {step} is evaluated")
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
         state, progress = restored(run, checkpoints, step)
     rows = rows_of(run, progress.stage, state)
-    if jax.process_index() == 0:
-        for row in rows:
-            print(json.dumps(row))
-    return rows
+    found = {
+        "recipe": config.method.name,
+        "pair": config.pair,
+        "source": config.data.source,
+        "target": config.data.target,
+        "meaning": evaluation.meanings(config, rows),
+        "evaluations": rows,
+    }
+    if first:
+        write_json(workdir / "evaluation.json", found)
+        print(f"{build.describe(run.pair)}\n\n{evaluation.table(found)}\n\n{workdir / 'evaluation.json'}")
+    return found
 
 
 def rows_of(run: Run, number: int, state: State) -> list[dict[str, Any]]:
@@ -64,6 +84,18 @@ def rows_of(run: Run, number: int, state: State) -> list[dict[str, Any]]:
         for (domain, split), scores in run.evaluate(run.evaluators(stage), state).items()
         for row in scores.rows
     ]
+
+
+def _check_joints(run: Run, joints: Sequence[str]) -> None:
+    """Raises a ValueError if a target has other joints in common with the source than that of the training had."""
+    shared = run.task.skeleton.joints
+    if shared != tuple(joints):
+        missing = [joint for joint in joints if joint not in shared]
+        what = f"no {', '.join(missing)}" if missing else f"the joints {', '.join(shared)}"
+        raise ValueError(
+            f"config.data.target={run.config.data.target}: found {what}, expected the joints that the model finds: "
+            f"{', '.join(joints)}"
+        )
 
 
 def measure(

@@ -25,7 +25,7 @@ from jaxpose.data.host.pipeline import WorkerKilledError
 from jaxpose.metrics.metric import ACTION, CLIP, JOINT
 from jaxpose.recipes.stage import Stage, State
 from jaxpose.report import html, text
-from jaxpose.train import build, earlier, pictures, poses, written
+from jaxpose.train import build, earlier, pictures, poses, rebuild, written
 from jaxpose.train import mesh as meshes
 from jaxpose.train.checkpoint import Checkpoints, naming, set_aside_damaged, write_json
 from jaxpose.train.evaluate import Evaluator, Scores
@@ -70,6 +70,7 @@ def train(config: Config, workdir: Path, *, show: bool = True) -> dict[str, Any]
         build.check_same_run(config, workdir)  # now that no other process writes to it
         if first:
             write_json(workdir / "config.json", configs.to_json(config))
+            write_json(workdir / rebuild.FILE, rebuild.described(config, run.task))
         if show:
             print(build.describe(run.pair))
             print(f"Devices: {run.mesh.size} x {jax.devices()[0].device_kind}; work directory: {workdir}")
