@@ -40,9 +40,10 @@ class Keypoints(NamedTuple):
 
     Attributes:
       points: float32 (N, K, 2), x and y in pixels of the images as they were given; the centre of the top-left pixel is
-        (0, 0).
+        (0, 0). None of models that find poses in space alone.
       confidence: float32 (N, K), 0 to 1: the peak of a joint's map relative to that of a label's; no probability.
-      points3d: float32 (N, K, 3) metres in the camera's frame; None of models that find none, or without intrinsics.
+      points3d: float32 (N, K, 3) metres in the camera's frame; None of models that find none, or that need intrinsics
+        and are given none.
     """
 
     points: Any  # Any: JAX also fills pytrees with shapes and placeholders
@@ -140,11 +141,21 @@ class Model:
                     whole if intrinsics is None else jnp.matmul(whole, intrinsics, precision="highest")
                 )
             found = predict(state, fields)
+            points3d = None if with_depth and intrinsics is None else found.points3d
+            if found.points is None:
+                return Keypoints(None, None, points3d)
             points = affine.apply(affine.invert(matrix), found.points)
             confidence = jnp.ones(points.shape[:2], jnp.float32) if found.scores is None else found.scores
-            return Keypoints(points, jnp.clip(confidence, 0, 1), found.points3d if intrinsics is not None else None)
+            return Keypoints(points, jnp.clip(confidence, 0, 1), points3d)
 
         return jax.jit(meshes.with_mesh(self.mesh, apply))
+
+    @functools.cached_property
+    def finds_points(self) -> bool:
+        """Whether there is something to draw into images."""
+        crops = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.uint8)
+        found = jax.eval_shape(self.apply, self.state, crops, jax.ShapeDtypeStruct((1, 2, 3), jnp.float32), None)
+        return found.points is not None
 
     def batch_rows(self, count: int) -> int:
         """Rows of a batch for so many images: few shapes, as every one is compiled for; all devices have as many."""

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from dots import SIZE, dots_model, dotted, middles, some_places
 
 import jaxpose
 from jaxpose.metrics.metric import Predictions
+from jaxpose.predict import collection
 from jaxpose.recipes.stage import Evaluation
 
 
@@ -73,6 +75,21 @@ def test_depth_needs_the_intrinsics_of_the_image_composed_with_the_crop() -> Non
     _, matrix = model.crop(images[0])
     expected = (np.vstack([matrix, [0, 0, 1]]) @ camera[0])[0]
     np.testing.assert_allclose(model.predict(images, intrinsics=camera).points3d[0, 0], expected, rtol=1e-5)
+
+
+def test_poses_in_space_need_no_points(tmp_path: Path) -> None:
+    """Nor intrinsics, if the stage reads none; but there is nothing to write as keypoints of images."""
+
+    def predict(state, fields):
+        return Predictions(points3d=jnp.ones((len(fields["image"]), 3, 3)) * state.params["little"])
+
+    model = dataclasses.replace(dots_model(little=2.0), evaluation=Evaluation(predict=predict))
+    found = model.predict([dotted(those) for those in some_places(3)])
+    assert found.points is None
+    assert found.confidence is None
+    np.testing.assert_array_equal(found.points3d, np.full((3, 3, 3), 2))
+    with pytest.raises(ValueError, match="dots on none, adapt step 7: found poses in space alone, expected points"):
+        collection.predict(model, [], tmp_path, formats={})
 
 
 @pytest.mark.parametrize("box", [(1, 2, 3), (0, 0, 0, 5), (0, 0, np.nan, 5)])

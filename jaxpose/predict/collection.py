@@ -52,9 +52,14 @@ def predict(
       say: is told a line for each recording.
 
     Raises:
-      ValueError: if the folder holds predictions of another model, or a recording cannot be read.
+      ValueError: if the model finds no points in images, the folder holds predictions of another one, or a recording
+        cannot be read.
       workdir.InUseError: if another job predicts the same recording.
     """
+    if not model.finds_points:
+        raise ValueError(
+            f"{model.title}: found poses in space alone, expected points to be written; jaxpose.load gives the poses"
+        )
     shard, writers = shard or Shard(), {**formats, **({"overlay": overlay} if pictures else {})}
     identity = {
         "recipe": model.recipe,
