@@ -31,8 +31,25 @@ class Spatial:
     poses: Callable[[jax.Array, BodyTree], jax.Array]
 
 
-KEPT = Spatial(images=lambda images: images, poses=lambda poses, tree: poses)
-MIRRORED = Spatial(images=lambda images: images[..., ::-1, :], poses=local_frames.mirrored)
+def same_images(images: jax.Array) -> jax.Array:
+    """As they are."""
+    return images
+
+
+def same_poses(poses: jax.Array, tree: BodyTree) -> jax.Array:
+    """As they are."""
+    del tree
+    return poses
+
+
+def mirrored_images(images: jax.Array) -> jax.Array:
+    """With left and right exchanged."""
+    return images[..., ::-1, :]
+
+
+# Functions with names, by which a work directory knows them.
+KEPT = Spatial(images=same_images, poses=same_poses)
+MIRRORED = Spatial(images=mirrored_images, poses=local_frames.mirrored)
 
 
 def turned(degrees: float) -> Spatial:

@@ -162,7 +162,7 @@ def test_motions_have_joints_of_their_own(tmp_path: Path) -> None:
     assert {split: len(part.source) for split, part in motions.splits.items()} == {"train": 5, "test": 1}
     assert (len(pair.skeleton), len(motions.skeleton)) == (16, 20)
     found = motions.elements("train", ("positions", "pelvis"), consecutive(5, rate=10.0), word="walks")
-    assert (len(found), found[0]["positions"].shape) == (5 * 8, (5, 18, 3))
+    assert (len(found), found[0]["positions"].shape) == (5 * 8, (5, 20, 3))
     for fields, message in (
         (("image",), r"train: found no image, expected some of positions, pelvis, keypoints3d"),
         (("positions", "visible"), r"found no visible, expected some of positions"),

@@ -202,7 +202,7 @@ def test_the_mode_that_evaluates_finds_the_same(
     finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir, results = finished
-    rows = modes.evaluate(make_config(), workdir)
+    rows = modes.evaluate(make_config(), workdir)["evaluations"]
     found = [(r["domain"], r["split"], r["metric"], r["group"], r["value"]) for r in rows if r["stage"] == "adapt"]
     known = [
         (r["domain"], r["split"], r["metric"], r["group"], r["value"])

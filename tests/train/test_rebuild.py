@@ -33,7 +33,9 @@ def load(file: Path) -> Any:
 def words() -> list[tuple[str, str | None]]:
     """Every recipe, also with the words that put other functions in its fields."""
     alone = [(path.stem, None) for path in sorted((ROOT / "configs").glob("*.py"))]
-    alone = [(name, said) for name, said in alone if name not in ("compare", "synth")]  # which are no recipes
+    alone = [
+        (name, said) for name, said in alone if name not in ("compare", "relation_terms", "synth")
+    ]  # which are no recipes
     return [
         *alone,
         ("regda", "released"),
